@@ -1,0 +1,193 @@
+//! What happened, counted per worker.
+//!
+//! One [`WorkerCounters`] per worker, written by that worker alone and read by anyone: an increment is a
+//! relaxed load and a relaxed store, no locked instruction. Readers may see a packet counted in one
+//! place and not yet in another; at rest the sums are exact:
+//!
+//! ```text
+//! received + handed_in + generated = sent + consumed + Σ dropped + handed_out + held
+//! ```
+
+use crate::drops::{DROP_REASONS, DropReason};
+use crate::ids::{BackendId, ServiceId};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning worker may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Subtracts `n`: for gauges.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// Sets the value: for gauges.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value now.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Packets and bytes of one direction.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: Counter,
+    /// Bytes of IP packet: L2 headers, padding and FCS excluded.
+    pub bytes: Counter,
+}
+
+impl Traffic {
+    /// Counts one packet.
+    #[inline]
+    pub fn count(&self, bytes: u64) {
+        self.packets.add(1);
+        self.bytes.add(bytes);
+    }
+}
+
+/// What is counted for a backend.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct BackendCounters {
+    /// Client to backend.
+    pub original: Traffic,
+    /// Backend to client; stays 0 under `dsr`.
+    pub reply: Traffic,
+    /// Connections opened.
+    pub connections: Counter,
+    /// Connections in the table now (gauge).
+    pub live: Counter,
+}
+
+/// What is counted for a service.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct ServiceCounters {
+    /// Connections opened by a SYN or a first datagram.
+    pub opened: Counter,
+    /// Connections picked up in the middle: a segment without SYN and without an entry.
+    pub picked_up: Counter,
+    /// Packets dropped after they were known to be this service's.
+    pub dropped: Counter,
+}
+
+/// Everything one worker counts.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    /// Packets taken from ports.
+    pub received: Counter,
+    /// Packets given to ports' transmit queues and accepted.
+    pub sent: Counter,
+    /// Packets Millrace made itself (ARP, ND, ICMP errors, RST).
+    pub generated: Counter,
+    /// Packets that were for Millrace itself and ended here (ARP and ND for the neighbour table).
+    pub consumed: Counter,
+    /// Packets given to another worker.
+    pub handed_out: Counter,
+    /// Packets taken over from another worker.
+    pub handed_in: Counter,
+    /// Packets waiting for a neighbour (gauge).
+    pub held: Counter,
+    /// Packets dropped, by [`DropReason`].
+    pub dropped: [Counter; DROP_REASONS],
+
+    /// Connections in the table now (gauge).
+    pub entries: Counter,
+    /// Of these, half-open (gauge).
+    pub half_open: Counter,
+    /// Connections that ran out their timeout.
+    pub expired: Counter,
+    /// Half-open connections evicted for a newer one.
+    pub evicted_half_open: Counter,
+    /// Other connections evicted for a newer one.
+    pub evicted_idle: Counter,
+    /// Live connections that had to change their backend because it is gone.
+    pub pcc_backend_gone: Counter,
+
+    /// Polls of the rx queues, and of these the ones that returned nothing.
+    pub polls: Counter,
+    /// See [`WorkerCounters::polls`].
+    pub polls_empty: Counter,
+    /// Time-stamp counter cycles spent on polls that returned packets.
+    pub busy_cycles: Counter,
+
+    /// By [`ServiceId`].
+    pub services: Box<[ServiceCounters]>,
+    /// By [`BackendId`].
+    pub backends: Box<[BackendCounters]>,
+}
+
+impl WorkerCounters {
+    /// Counters for this many services and backends (see [`crate::limits`]).
+    #[must_use]
+    pub fn new(services: usize, backends: usize) -> WorkerCounters {
+        WorkerCounters {
+            received: Counter::default(),
+            sent: Counter::default(),
+            generated: Counter::default(),
+            consumed: Counter::default(),
+            handed_out: Counter::default(),
+            handed_in: Counter::default(),
+            held: Counter::default(),
+            dropped: [const { Counter(AtomicU64::new(0)) }; DROP_REASONS],
+            entries: Counter::default(),
+            half_open: Counter::default(),
+            expired: Counter::default(),
+            evicted_half_open: Counter::default(),
+            evicted_idle: Counter::default(),
+            pcc_backend_gone: Counter::default(),
+            polls: Counter::default(),
+            polls_empty: Counter::default(),
+            busy_cycles: Counter::default(),
+            services: (0..services).map(|_| ServiceCounters::default()).collect(),
+            backends: (0..backends).map(|_| BackendCounters::default()).collect(),
+        }
+    }
+
+    /// Counts one dropped packet.
+    #[inline]
+    pub fn drop_packet(&self, reason: DropReason) {
+        self.dropped[reason as usize].add(1);
+    }
+
+    /// The counters of a service; `None` for a number out of range.
+    #[inline]
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> Option<&ServiceCounters> {
+        self.services.get(id.index())
+    }
+
+    /// The counters of a backend; `None` for a number out of range.
+    #[inline]
+    #[must_use]
+    pub fn backend(&self, id: BackendId) -> Option<&BackendCounters> {
+        self.backends.get(id.index())
+    }
+
+    /// Left side minus right side of the conservation law in the module's header: 0 at rest.
+    #[must_use]
+    pub fn imbalance(&self) -> i128 {
+        let dropped: u64 = self.dropped.iter().map(Counter::get).sum();
+        let taken = [&self.received, &self.handed_in, &self.generated].map(|c| i128::from(c.get()));
+        let given = [&self.sent, &self.consumed, &self.handed_out, &self.held].map(|c| i128::from(c.get()));
+        taken.iter().sum::<i128>() - given.iter().sum::<i128>() - i128::from(dropped)
+    }
+}

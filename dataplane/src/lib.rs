@@ -1,0 +1,27 @@
+//! The pure room: everything Millrace knows about packets, connections and backends.
+//!
+//! No FFI, no clock, no threads, no I/O, and no allocation after start: time, randomness and packets
+//! come in as arguments. In reading order:
+//!
+//! 1. [`packet`]: what a packet buffer can do; [`wire`]: header formats; [`wire::parse`] joins them.
+//! 2. [`flow`]: the key of a connection, its direction and its hash.
+//! 3. [`snapshot`]: the immutable configuration a worker forwards by; [`config`] is where it comes from;
+//!    [`maglev`] picks backends in it.
+//! 4. [`conntrack`]: the connection table.
+//! 5. [`neighbour`], [`fragments`], [`rewrite`]: next hops, fragments, and header rewriting.
+//! 6. `worker`: the walk, which puts all of these together.
+//! 7. [`counters`], [`drops`]: what happened; [`offload`]: the vocabulary spoken with the offload engine.
+
+#![deny(unsafe_code)]
+
+pub mod addr;
+pub mod config;
+pub mod counters;
+pub mod drops;
+pub mod flow;
+pub mod ids;
+pub mod limits;
+pub mod offload;
+pub mod packet;
+pub mod snapshot;
+pub mod time;

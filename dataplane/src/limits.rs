@@ -1,0 +1,25 @@
+//! Every bound, in one place, related to one another by `const` asserts.
+
+/// Ports a process can have.
+pub const PORTS_MAX: usize = 16;
+/// Workers a process can have.
+pub const WORKERS_MAX: usize = 64;
+/// Services a configuration can have.
+pub const SERVICES_MAX: usize = 4096;
+/// Backend slots: configured backends and removed ones that still have connections.
+pub const BACKENDS_MAX: usize = 16384;
+/// VLAN tags of a frame: none, 802.1Q, or 802.1ad with 802.1Q inside.
+pub const VLAN_TAGS_MAX: usize = 2;
+/// IPv6 extension headers followed before a packet is given up.
+pub const IPV6_EXTENSIONS_MAX: usize = 8;
+/// Smallest and largest MTU a port can be given, bytes of IP packet (RFC 8200 §5 sets the lower one).
+pub const MTU_MIN: u16 = 1280;
+/// See [`MTU_MIN`].
+pub const MTU_MAX: u16 = 9000;
+/// Largest timeout of any state: 14 days.
+pub const TIMEOUT_MAX_MS: u32 = 14 * 24 * 3600 * 1000;
+/// Connections per worker: slots are numbered with 31 bits.
+pub const CONNECTIONS_MAX: usize = 1 << 30;
+
+const _: () = assert!(TIMEOUT_MAX_MS < u32::MAX / 2, "ticks would be ambiguous");
+const _: () = assert!(BACKENDS_MAX <= u16::MAX as usize && SERVICES_MAX <= u16::MAX as usize);
