@@ -22,4 +22,5 @@ pub const TIMEOUT_MAX_MS: u32 = 14 * 24 * 3600 * 1000;
 pub const CONNECTIONS_MAX: usize = 1 << 30;
 
 const _: () = assert!(TIMEOUT_MAX_MS < u32::MAX / 2, "ticks would be ambiguous");
-const _: () = assert!(BACKENDS_MAX <= u16::MAX as usize && SERVICES_MAX <= u16::MAX as usize);
+const _: () = assert!(BACKENDS_MAX <= u16::MAX as usize, "BackendId is 16 bits");
+const _: () = assert!(SERVICES_MAX <= u16::MAX as usize, "ServiceId is 16 bits");

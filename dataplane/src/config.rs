@@ -1,1 +1,0 @@
-//! The configuration: one TOML file, parsed strictly into [`Config`].

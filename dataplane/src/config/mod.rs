@@ -1,0 +1,320 @@
+//! The configuration: one TOML file, parsed strictly into an immutable [`Config`].
+//!
+//! [`Config::parse`] takes text and gives either a `Config` in which every cross-reference holds, or
+//! [`Faults`]: everything that is wrong, at once, each with its line, its key and a remedy. In reading
+//! order: the types below, `raw` (which keys there are), `reader` (strict reading that goes on after a
+//! fault), `validate` (what must hold between keys), [`fault`] (how it is told).
+//!
+//! What the types mean to a worker is [`crate::snapshot`]'s business; no I/O happens here.
+
+pub mod fault;
+
+use crate::addr::{Ip, MacAddr, Prefix};
+use crate::flow::Protocol;
+use crate::ids::{PortId, TenantId};
+use crate::snapshot::{Affinity, Mode, OnRemove, Timeouts, VlanTags};
+use core::net::SocketAddr;
+use core::ops::RangeInclusive;
+use std::path::PathBuf;
+
+pub use fault::{Fault, Faults, Severity};
+
+/// A valid configuration, defaults filled in.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// DPDK's environment abstraction layer and its pools.
+    pub dpdk: Dpdk,
+    /// The worker threads.
+    pub workers: Workers,
+    /// The process's own log.
+    pub log: Log,
+    /// The Prometheus endpoint; `None` is off.
+    pub metrics: Option<Metrics>,
+    /// The control API.
+    pub control: Control,
+    /// Capacities fixed at start.
+    pub limits: Limits,
+    /// Maglev tables.
+    pub maglev: Maglev,
+    /// Tenants by [`TenantId`]; the first is [`DEFAULT_TENANT`].
+    pub tenants: Vec<Tenant>,
+    /// Ports by [`PortId`].
+    pub ports: Vec<Port>,
+    /// Services, in the file's order.
+    pub services: Vec<Service>,
+    /// What is odd but works.
+    pub warnings: Faults,
+}
+
+/// The tenant of ports and services that name none.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// `[dpdk]`: how DPDK is started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dpdk {
+    /// Arguments for the EAL, verbatim, after ours.
+    pub eal_args: Vec<String>,
+    /// Names this process's runtime files, so that several can share a machine (`--file-prefix`).
+    pub file_prefix: String,
+    /// Whether packet memory comes from huge pages; otherwise `--no-huge`.
+    pub hugepages: bool,
+    /// Memory for the EAL in MiB; `None` leaves it to the EAL.
+    pub memory_mb: Option<u32>,
+    /// Packet buffers in each pool.
+    pub mbufs: u32,
+}
+
+impl Default for Dpdk {
+    fn default() -> Dpdk {
+        Dpdk {
+            eal_args: Vec::new(),
+            file_prefix: "millrace".to_owned(),
+            hugepages: true,
+            memory_mb: None,
+            mbufs: 16384,
+        }
+    }
+}
+
+/// `[workers]`: the packet threads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Workers {
+    /// One worker is pinned to each of these cores, distinct, in this order.
+    pub cores: Vec<u16>,
+    /// What a worker does when no packet came.
+    pub idle: Idle,
+    /// Entries of each ring by which a worker hands packets to another, a power of two.
+    pub hand_off_ring: u32,
+}
+
+impl Default for Workers {
+    fn default() -> Workers {
+        Workers { cores: vec![0], idle: Idle::Poll, hand_off_ring: 1024 }
+    }
+}
+
+/// What a worker does when its queues are empty.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Idle {
+    /// Poll again at once: lowest latency, a whole core.
+    Poll,
+    /// Sleep between polls of empty queues, so that an idle process leaves its core to others.
+    Backoff {
+        /// Longest sleep, microseconds.
+        sleep_us: u32,
+    },
+}
+
+/// `[log]`: the process's log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// The least severe level that is written.
+    pub level: LogLevel,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
+/// Severity of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something may fail.
+    Warn,
+    /// What an operator wants to know.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[metrics]`: the Prometheus endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Metrics {
+    /// Where `/metrics` is served.
+    pub listen: SocketAddr,
+}
+
+/// `[control]`: the control API's Unix socket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Control {
+    /// Path of the socket, absolute.
+    pub socket: PathBuf,
+    /// Permission bits of the socket.
+    pub mode: u32,
+}
+
+impl Default for Control {
+    fn default() -> Control {
+        Control { socket: PathBuf::from("/run/millrace/millrace.sock"), mode: 0o600 }
+    }
+}
+
+/// `[limits]`: capacities, allocated at start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections of each worker.
+    pub connections: u32,
+    /// Largest share of them that half-open connections may hold, percent.
+    pub half_open_percent: u8,
+    /// Neighbours (ARP, ND) of each worker.
+    pub neighbours: u32,
+    /// Packets held for each next hop while it is being resolved.
+    pub neighbour_queue: u16,
+    /// Fragmented datagrams of each worker whose first fragment is remembered.
+    pub fragments: u32,
+    /// ICMP messages each worker originates, per second.
+    pub icmp_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 1_000_000,
+            half_open_percent: 10,
+            neighbours: 4096,
+            neighbour_queue: 16,
+            fragments: 4096,
+            icmp_per_second: 1000,
+        }
+    }
+}
+
+/// `[maglev]`: the services' lookup tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Maglev {
+    /// Entries of each table, a prime.
+    pub table_size: u32,
+}
+
+impl Default for Maglev {
+    fn default() -> Maglev {
+        Maglev { table_size: 65537 }
+    }
+}
+
+/// `[[tenant]]`: an address space of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tenant {
+    /// Unique name.
+    pub name: String,
+}
+
+/// `[[port]]`: a DPDK port and our presence on its link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// Unique name.
+    pub name: String,
+    /// What DPDK probes: a PCI address or a virtual device, with its arguments.
+    pub device: String,
+    /// Whose packets arrive here.
+    pub tenant: TenantId,
+    /// Our addresses, each with its on-link prefix.
+    pub addresses: Vec<Prefix>,
+    /// IPv4 default gateway, on-link.
+    pub gateway: Option<Ip>,
+    /// IPv6 default gateway, on-link or link-local.
+    pub gateway6: Option<Ip>,
+    /// Largest IP packet, bytes; `None` keeps the device's.
+    pub mtu: Option<u16>,
+    /// The tags our frames carry.
+    pub vlan: VlanTags,
+    /// Where frames go that are not ours, if anywhere.
+    pub pass_to: Option<PortId>,
+    /// Entries of each receive queue.
+    pub rx_descriptors: u16,
+    /// Entries of each transmit queue.
+    pub tx_descriptors: u16,
+    /// Receive frames for other MAC addresses too; always set on a port with `pass_to`.
+    pub promiscuous: bool,
+    /// Who is reached through this port; decides which address RSS hashes.
+    pub faces: Faces,
+    /// Neighbours that are not asked for.
+    pub neighbours: Vec<Neighbour>,
+    /// Routes beside the on-link prefixes and the default gateways.
+    pub routes: Vec<Route>,
+}
+
+/// Who is reached through a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Faces {
+    /// Clients only: RSS hashes the source address.
+    Clients,
+    /// Backends only: RSS hashes the destination address.
+    Backends,
+    /// Both: a packet may have to be handed to another worker.
+    Both,
+}
+
+/// `[[port.neighbour]]`: a neighbour that is not asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Neighbour {
+    /// This address
+    pub address: Ip,
+    /// is at this MAC.
+    pub mac: MacAddr,
+}
+
+/// `[[port.route]]`: a route out of its port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Destinations, host bits zero.
+    pub to: Prefix,
+    /// The gateway, on-link; `None` when the destinations themselves are on the link.
+    pub via: Option<Ip>,
+}
+
+/// `[[service]]`: a virtual address and who stands behind it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Unique name.
+    pub name: String,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The virtual address.
+    pub vip: Ip,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Ports in ascending order, disjoint, not empty.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// Forwarding mode.
+    pub mode: Mode,
+    /// Affinity.
+    pub affinity: Affinity,
+    /// Refuse TCP segments without SYN that belong to no connection.
+    pub strict: bool,
+    /// For the connections of backends that a reload removes.
+    pub on_remove: OnRemove,
+    /// Idle timeouts: the service's own where given, `[timeouts]` elsewhere.
+    pub timeouts: Timeouts,
+    /// Backends in the file's order, of the VIP's family, no address and port twice. May be empty.
+    pub backends: Vec<Backend>,
+}
+
+/// `[[service.backend]]`: one server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Backend {
+    /// Address.
+    pub address: Ip,
+    /// Port; `None` keeps the VIP's (always under `dsr`).
+    pub port: Option<u16>,
+    /// Share of new connections relative to the service's other backends; 0 drains.
+    pub weight: u32,
+}
