@@ -21,6 +21,7 @@ pub mod drops;
 pub mod flow;
 pub mod ids;
 pub mod limits;
+pub mod maglev;
 pub mod offload;
 pub mod packet;
 pub mod snapshot;

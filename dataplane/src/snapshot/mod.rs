@@ -1,0 +1,466 @@
+//! What a worker forwards by: an immutable value, built on the control thread from a validated
+//! [`crate::config::Config`], shared by all workers and replaced as a whole at a burst boundary.
+//!
+//! This page has the types and the questions a worker asks of them. `vips` and `routes` are the indexes
+//! that answer quickly; `build` makes a snapshot out of a configuration.
+
+mod routes;
+#[cfg(test)]
+mod tests;
+mod vips;
+
+use crate::addr::{Ip, MacAddr, Prefix};
+use crate::flow::Protocol;
+use crate::ids::{BackendId, PortId, ServiceId, TenantId};
+use core::ops::RangeInclusive;
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
+use routes::Routes;
+use std::sync::Arc;
+use vips::{Endpoint, Endpoints};
+
+/// How a packet gets from us to its backend.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mode {
+    /// Direct server return: only the destination MAC changes; the backend has the VIP on its loopback
+    /// and answers the client without us.
+    Dsr,
+    /// Destination NAT: the backend's address and port replace the VIP's, and replies come back
+    /// through us.
+    Nat,
+}
+
+/// What keeps going to the same backend.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Affinity {
+    /// A connection (5-tuple).
+    Connection,
+    /// All connections of a client address.
+    Client,
+    /// Nothing: each UDP datagram is scheduled on its own and no connection is kept.
+    None,
+}
+
+/// What happens to the live connections of a backend that the configuration no longer names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum OnRemove {
+    /// They go on until they end.
+    Drain,
+    /// They are ended: TCP clients get a RST at their next packet.
+    Reset,
+}
+
+/// Idle timeouts by state, milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Timeouts {
+    /// TCP, SYN seen but handshake not complete.
+    pub tcp_half_open_ms: u32,
+    /// TCP, established.
+    pub tcp_established_ms: u32,
+    /// TCP, one or both sides have sent FIN, not all of it acknowledged.
+    pub tcp_closing_ms: u32,
+    /// TCP, closed by both sides.
+    pub tcp_time_wait_ms: u32,
+    /// TCP, after a RST.
+    pub tcp_reset_ms: u32,
+    /// UDP, only the client has sent.
+    pub udp_unreplied_ms: u32,
+    /// UDP, both have sent (under `dsr`: the client has sent more than once).
+    pub udp_replied_ms: u32,
+}
+
+impl Default for Timeouts {
+    /// Established: 2 h 4 min (RFC 5382 REQ-5). UDP: 2 min (RFC 4787 REQ-5). Others as peers do.
+    fn default() -> Timeouts {
+        Timeouts {
+            tcp_half_open_ms: 10_000,
+            tcp_established_ms: 7_440_000,
+            tcp_closing_ms: 120_000,
+            tcp_time_wait_ms: 10_000,
+            tcp_reset_ms: 5_000,
+            udp_unreplied_ms: 30_000,
+            udp_replied_ms: 120_000,
+        }
+    }
+}
+
+/// The VLAN tags frames carry on a port: none, one 802.1Q VID, or an 802.1ad outer VID and an inner one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct VlanTags {
+    /// Outer service tag (TPID 0x88a8). Only with `inner`.
+    pub outer: Option<u16>,
+    /// Customer tag (TPID 0x8100).
+    pub inner: Option<u16>,
+}
+
+/// One port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// Name in the configuration.
+    pub name: String,
+    /// The MAC address we send from and listen to.
+    pub mac: MacAddr,
+    /// Largest IP packet that fits, bytes.
+    pub mtu: u16,
+    /// Our addresses on the link, each with its on-link prefix.
+    pub addresses: Vec<Prefix>,
+    /// Our IPv6 link-local address, formed from `mac`: see [`link_local`].
+    pub link_local: Ip,
+    /// The tags our frames carry.
+    pub vlan: VlanTags,
+    /// The tenant of everything received here.
+    pub tenant: TenantId,
+    /// Where frames go, unchanged, that are none of our business (bump in the wire); dropped otherwise.
+    pub pass_to: Option<PortId>,
+}
+
+/// A neighbour that is not asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StaticNeighbour {
+    /// On this port,
+    pub port: PortId,
+    /// this address
+    pub address: Ip,
+    /// is at this MAC.
+    pub mac: MacAddr,
+}
+
+/// Where a packet leaves, and whom it is handed to on that link.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Hop {
+    /// The egress port.
+    pub port: PortId,
+    /// The neighbour whose MAC is needed: a gateway, or the destination itself.
+    pub next_hop: Ip,
+}
+
+/// One route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Destinations.
+    pub to: Prefix,
+    /// Egress port.
+    pub port: PortId,
+    /// The gateway; `None` when the destination is on the link.
+    pub via: Option<Ip>,
+}
+
+/// Whether a backend takes new connections, and what becomes of its old ones.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BackendState {
+    /// In the Maglev table.
+    Active,
+    /// Weight 0 or drained by the operator: keeps its connections, gets no new ones.
+    Draining,
+    /// No longer configured; its connections are treated as the service's [`OnRemove`] said.
+    Removed(OnRemove),
+}
+
+/// One backend of one service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Backend {
+    /// Its slot.
+    pub id: BackendId,
+    /// The service it serves.
+    pub service: ServiceId,
+    /// Address.
+    pub address: Ip,
+    /// Port; `None` keeps the VIP's port (always under `dsr`).
+    pub port: Option<u16>,
+    /// Configured weight.
+    pub weight: u32,
+    /// See [`BackendState`].
+    pub state: BackendState,
+    /// How to get there; `None` without a route.
+    pub hop: Option<Hop>,
+}
+
+/// One service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Its slot.
+    pub id: ServiceId,
+    /// Unique name.
+    pub name: String,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The virtual address.
+    pub vip: Ip,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Ports, disjoint.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// Forwarding mode.
+    pub mode: Mode,
+    /// Affinity.
+    pub affinity: Affinity,
+    /// Refuse TCP segments without SYN that belong to no connection.
+    pub strict: bool,
+    /// For backends that go.
+    pub on_remove: OnRemove,
+    /// No longer configured: kept while its backends may have connections. It still owns its address,
+    /// so that those connections' packets keep arriving, but nothing is classified to it.
+    pub removed: bool,
+    /// Idle timeouts.
+    pub timeouts: Timeouts,
+    /// The Maglev lookup table: hash modulo its length gives a backend. Empty when no backend takes new
+    /// connections.
+    pub lookup: Arc<[BackendId]>,
+}
+
+impl Service {
+    /// The backend for a new connection whose [`crate::maglev::flow_hash`] or
+    /// [`crate::maglev::client_hash`] is `hash`; `None` when no backend takes new connections.
+    #[inline]
+    #[must_use]
+    pub fn pick(&self, hash: u64) -> Option<BackendId> {
+        let slot = hash.checked_rem(self.lookup.len() as u64)?;
+        self.lookup.get(slot as usize).copied()
+    }
+
+    /// Whether `port` is one of the service's.
+    #[inline]
+    #[must_use]
+    pub fn has_port(&self, port: u16) -> bool {
+        self.ports.iter().any(|range| range.contains(&port))
+    }
+}
+
+/// What goes into a [`Snapshot`], before it is indexed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Parts {
+    /// One more than the snapshot's before.
+    pub generation: u64,
+    /// By [`PortId`].
+    pub ports: Vec<Port>,
+    /// By [`ServiceId`].
+    pub services: Vec<Option<Service>>,
+    /// By [`BackendId`].
+    pub backends: Vec<Option<Backend>>,
+    /// Neighbours that are not asked for.
+    pub static_neighbours: Vec<StaticNeighbour>,
+    /// Routes besides those to the ports' own links. Of several to one prefix the first counts.
+    pub routes: Vec<Route>,
+}
+
+/// Why no snapshot could be made.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Two services claim the same address, protocol and port.
+    #[error("services `{0}` and `{1}` overlap: same address, protocol and port")]
+    ServicesOverlap(String, String),
+    /// Replies of two services without connections cannot be told apart.
+    #[error(
+        "services `{0}` and `{1}` keep no connections and share a backend address and port: \
+         its replies could belong to either"
+    )]
+    RepliesOverlap(String, String),
+}
+
+/// What a worker forwards by.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Grows by one with each snapshot.
+    pub generation: u64,
+    /// By [`PortId`].
+    pub ports: Vec<Port>,
+    /// By [`ServiceId`].
+    pub services: Vec<Option<Service>>,
+    /// By [`BackendId`].
+    pub backends: Vec<Option<Backend>>,
+    /// Neighbours that are not asked for.
+    pub static_neighbours: Vec<StaticNeighbour>,
+    vips: HashSet<(TenantId, Ip), FixedState>,
+    endpoints: Endpoints<ServiceId>,
+    stateless: Endpoints<StatelessReply>,
+    routes: Routes,
+}
+
+/// Where a reply of a service without connections comes from.
+#[derive(Clone, Copy, Debug)]
+struct StatelessReply {
+    backend: BackendId,
+    service: ServiceId,
+    /// `None` when backends keep the VIP's port.
+    vip_port: Option<u16>,
+}
+
+impl Snapshot {
+    /// Indexes `parts`. Each backend's `hop` is set here, from the routes.
+    ///
+    /// # Errors
+    ///
+    /// When two services cannot be told apart.
+    pub fn assemble(parts: Parts) -> Result<Snapshot, BuildError> {
+        let Parts { generation, ports, services, mut backends, static_neighbours, routes } = parts;
+        let name = |id: ServiceId| services[id.index()].as_ref().map_or_else(String::new, |s| s.name.clone());
+        let endpoints = Endpoints::new(service_endpoints(&services))
+            .map_err(|(a, b)| BuildError::ServicesOverlap(name(a), name(b)))?;
+        let stateless = Endpoints::new(stateless_endpoints(&services, &backends))
+            .map_err(|(a, b)| BuildError::RepliesOverlap(name(a.service), name(b.service)))?;
+        let vips = services.iter().flatten().map(|service| (service.tenant, service.vip)).collect();
+        let routes = Routes::new(scoped_routes(&ports, &routes));
+        for backend in backends.iter_mut().flatten() {
+            let service = services.get(backend.service.index()).and_then(Option::as_ref);
+            backend.hop = service.and_then(|service| routes.lookup(service.tenant, backend.address));
+        }
+        Ok(Snapshot {
+            generation,
+            ports,
+            services,
+            backends,
+            static_neighbours,
+            vips,
+            endpoints,
+            stateless,
+            routes,
+        })
+    }
+
+    /// The port `id`.
+    #[inline]
+    #[must_use]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id.index())
+    }
+
+    /// The service in slot `id`.
+    #[inline]
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> Option<&Service> {
+        self.services.get(id.index())?.as_ref()
+    }
+
+    /// The backend in slot `id`.
+    #[inline]
+    #[must_use]
+    pub fn backend(&self, id: BackendId) -> Option<&Backend> {
+        self.backends.get(id.index())?.as_ref()
+    }
+
+    /// The service that a packet of `tenant` to this address, protocol and port is for.
+    #[inline]
+    #[must_use]
+    pub fn classify(&self, tenant: TenantId, ip: Ip, protocol: Protocol, port: u16) -> Option<&Service> {
+        self.service(self.endpoints.get(tenant, ip, protocol, port)?)
+    }
+
+    /// Whether `ip` is the virtual address of any service of `tenant`: then we own it, and answer ARP,
+    /// neighbour discovery and echo requests for it.
+    #[inline]
+    #[must_use]
+    pub fn is_vip(&self, tenant: TenantId, ip: Ip) -> bool {
+        self.vips.contains(&(tenant, ip))
+    }
+
+    /// Whether `ip` is our own address on `port`, the link-local one included.
+    #[inline]
+    #[must_use]
+    pub fn is_local(&self, port: PortId, ip: Ip) -> bool {
+        self.port(port).is_some_and(|port| {
+            port.link_local == ip || port.addresses.iter().any(|prefix| prefix.address == ip)
+        })
+    }
+
+    /// Whose answer a packet from this address and port is, if it answers a `nat` service that keeps no
+    /// connections: the service, the backend, and the VIP's port to answer from.
+    #[inline]
+    #[must_use]
+    pub fn stateless_reply(
+        &self,
+        tenant: TenantId,
+        src: Ip,
+        src_port: u16,
+        protocol: Protocol,
+    ) -> Option<(&Service, &Backend, u16)> {
+        let reply = self.stateless.get(tenant, src, protocol, src_port)?;
+        let (service, backend) = (self.service(reply.service)?, self.backend(reply.backend)?);
+        Some((service, backend, reply.vip_port.unwrap_or(src_port)))
+    }
+
+    /// The way to `ip` for packets of `tenant`, by longest prefix: the links of the tenant's ports, then
+    /// configured routes. Link-local addresses are not routed: they mean nothing without a port.
+    #[inline]
+    #[must_use]
+    pub fn route(&self, tenant: TenantId, ip: Ip) -> Option<Hop> {
+        if is_link_local(ip) { None } else { self.routes.lookup(tenant, ip) }
+    }
+
+    /// The address of ours to speak to `peer` from on `port` (ARP, neighbour discovery, ICMP): one of
+    /// the same prefix; else any of the same family; for IPv6 at the last the link-local one, which is
+    /// also the first choice for a link-local peer.
+    #[inline]
+    #[must_use]
+    pub fn source_for(&self, port: PortId, peer: Ip) -> Option<Ip> {
+        let port = self.port(port)?;
+        if is_link_local(peer) {
+            return Some(port.link_local);
+        }
+        let same_link = port.addresses.iter().find(|prefix| prefix.contains(peer));
+        let same_family = || port.addresses.iter().find(|p| p.address.is_v4() == peer.is_v4());
+        let address = same_link.or_else(same_family).map(|prefix| prefix.address);
+        address.or_else(|| (!peer.is_v4()).then_some(port.link_local))
+    }
+}
+
+/// The IPv6 link-local address of an interface: `fe80::/64` and the modified EUI-64 of its MAC
+/// (RFC 4291 §2.5.6 and appendix A).
+#[must_use]
+pub const fn link_local(mac: MacAddr) -> Ip {
+    let [a, b, c, d, e, f] = mac.0;
+    Ip::v6([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+/// Whether `ip` is in `fe80::/10`.
+#[inline]
+fn is_link_local(ip: Ip) -> bool {
+    ip.words()[0] >> 54 == 0xfe80 >> 6
+}
+
+fn service_endpoints(services: &[Option<Service>]) -> Vec<Endpoint<ServiceId>> {
+    let configured = services.iter().flatten().filter(|service| !service.removed);
+    let of = |service: &Service, ports: &RangeInclusive<u16>| Endpoint {
+        tenant: service.tenant,
+        ip: service.vip,
+        protocol: service.protocol,
+        ports: ports.clone(),
+        value: service.id,
+    };
+    configured.flat_map(|service| service.ports.iter().map(move |ports| of(service, ports))).collect()
+}
+
+fn stateless_endpoints(
+    services: &[Option<Service>],
+    backends: &[Option<Backend>],
+) -> Vec<Endpoint<StatelessReply>> {
+    let mut endpoints = Vec::new();
+    for backend in backends.iter().flatten() {
+        let Some(service) = services.get(backend.service.index()).and_then(Option::as_ref) else { continue };
+        if service.affinity != Affinity::None || service.mode != Mode::Nat {
+            continue;
+        }
+        for ports in &service.ports {
+            // A backend port stands for the VIP's port, of which there is then only one.
+            let vip_port = backend.port.map(|_| *ports.start());
+            endpoints.push(Endpoint {
+                tenant: service.tenant,
+                ip: backend.address,
+                protocol: service.protocol,
+                ports: backend.port.map_or_else(|| ports.clone(), |port| port..=port),
+                value: StatelessReply { backend: backend.id, service: service.id, vip_port },
+            });
+        }
+    }
+    endpoints
+}
+
+/// All routes with the tenant they serve, which is their port's: links first, so that they win over a
+/// configured route to the same prefix.
+fn scoped_routes(ports: &[Port], routes: &[Route]) -> impl Iterator<Item = (TenantId, Route)> {
+    let links = ports.iter().enumerate().flat_map(|(index, port)| {
+        let to_link = move |&to: &Prefix| Route { to, port: PortId(index as u16), via: None };
+        port.addresses.iter().map(to_link)
+    });
+    let scoped = |route: Route| Some((ports.get(route.port.index())?.tenant, route));
+    links.chain(routes.iter().copied()).filter_map(scoped)
+}
