@@ -8,7 +8,8 @@
 //! 3. [`snapshot`]: the immutable configuration a worker forwards by; [`config`] is where it comes from;
 //!    [`maglev`] picks backends in it.
 //! 4. [`conntrack`]: the connection table.
-//! 5. [`neighbour`], [`fragments`], [`rewrite`]: next hops, fragments, and header rewriting.
+//! 5. [`neighbour`], [`fragments`], [`rewrite`], [`rate`]: next hops, fragments, header rewriting, and how
+//!    often Millrace speaks itself.
 //! 6. `worker`: the walk, which puts all of these together.
 //! 7. [`counters`], [`drops`]: what happened; [`offload`]: the vocabulary spoken with the offload engine.
 
@@ -19,10 +20,13 @@ pub mod config;
 pub mod counters;
 pub mod drops;
 pub mod flow;
+pub mod fragments;
 pub mod ids;
 pub mod limits;
 pub mod maglev;
+pub mod neighbour;
 pub mod offload;
 pub mod packet;
+pub mod rate;
 pub mod snapshot;
 pub mod time;
