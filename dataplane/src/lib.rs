@@ -30,3 +30,4 @@ pub mod packet;
 pub mod rate;
 pub mod snapshot;
 pub mod time;
+pub mod wire;
