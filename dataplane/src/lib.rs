@@ -28,6 +28,7 @@ pub mod neighbour;
 pub mod offload;
 pub mod packet;
 pub mod rate;
+pub mod rewrite;
 pub mod snapshot;
 pub mod time;
 pub mod wire;
