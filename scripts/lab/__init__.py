@@ -1,0 +1,9 @@
+"""The lab: real clients and real servers in network namespaces, with Millrace between them.
+
+In reading order: `net` (namespaces and links), `topology` (who is connected to whom), `servers` and
+`clients` (Debian's programs, started and understood), `millrace` (configuration, process, metrics),
+`lab` (all of it as one context manager), `quickstart` (what a newcomer runs).
+
+The quickstart and the system tests in tests/ both use it. It needs root, because it makes network
+namespaces; it changes nothing outside them and removes what it made.
+"""

@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Brings a Debian machine to where Millrace builds, runs and is tested: packages, a Rust toolchain,
+# cargo-fuzz on request. Idempotent, and quick when all is there. Run it, or source it to also have
+# cargo on PATH:
+#
+#   scripts/setup.sh            what building and the lab need
+#   scripts/setup.sh --fuzz     also cargo-fuzz
+#
+# Needs root only when a package is missing.
+
+set -euo pipefail
+
+RUST_MIN=1.85
+# The newest one that builds with RUST_MIN.
+CARGO_FUZZ=0.13.1
+
+# Every Debian package that anything in this tree needs, by what needs it.
+PACKAGES=(
+    # The build: DPDK's headers and drivers, bindgen's libclang, a C compiler for the shims and libFuzzer.
+    build-essential ca-certificates clang dpdk libclang-dev libdpdk-dev pkg-config
+    # The lab: namespaces, servers, clients, monitoring. dnsmasq-base is the server without its service.
+    bind9-dnsutils curl dnsmasq-base dnsperf ethtool iproute2 iputils-ping nginx-light procps
+    prometheus python3 tcpdump util-linux wrk
+    # The system tests.
+    python3-pytest python3-scapy
+)
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+die() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 1
+}
+
+# Prints those of its arguments that are not installed.
+missing() {
+    local name
+    for name in "$@"; do
+        [[ $(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || printf '%s\n' "$name"
+    done
+}
+
+# Installs packages with their services kept from starting: the lab starts its own, in its own
+# namespaces, and this machine's nginx or Prometheus is nobody's business. An existing policy stays.
+install_packages() {
+    ((EUID == 0)) || die "missing packages ($*): run this once as root, or install them yourself"
+    command -v apt-get >/dev/null || die "this is no Debian: install the counterparts of $*"
+    local policy=/usr/sbin/policy-rc.d made_policy=
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        made_policy=$policy
+    fi
+    local status=0
+    say "installing $*"
+    apt_get update && apt_get install --no-install-recommends --no-remove "$@" || status=$?
+    [[ -z $made_policy ]] || rm -f "$made_policy"
+    ((status == 0)) || die "apt-get could not install: $*"
+}
+
+apt_get() {
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 "$@" >&2
+}
+
+# Whether dotted version $1 is at least $2.
+at_least() {
+    [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]]
+}
+
+rustc_version() {
+    rustc --version 2>/dev/null | awk '{ print $2 }'
+}
+
+# Whether cargo, rustc of a sufficient version, rustfmt and clippy are there.
+rust_is_there() {
+    local version
+    version=$(rustc_version) && [[ -n $version ]] && at_least "$version" "$RUST_MIN" || return 1
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1
+}
+
+# Debian names its toolchain rustc, cargo and so on. Releases whose rustc is old carry a newer one
+# beside it, made for building browsers: rustc-web, cargo-web.
+rust_packages() {
+    local candidate
+    for candidate in "rustc cargo rustfmt rust-clippy" "rustc-web cargo-web rustfmt-web rust-web-clippy"; do
+        local version
+        version=$(apt-cache policy "${candidate%% *}" 2>/dev/null | awk '/Candidate:/ { print $2 }')
+        if [[ -n $version && $version != "(none)" ]] && at_least "$version" "$RUST_MIN"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+}
+
+ensure_rust() {
+    [[ ! -d ${CARGO_HOME:-$HOME/.cargo}/bin ]] || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+    export PATH
+    ! rust_is_there || return 0
+    local have
+    have=$(rustc_version || true)
+    if command -v rustup >/dev/null; then
+        die "rustc ${have:-none} is here through rustup, but Millrace needs >= $RUST_MIN with rustfmt and clippy:
+       rustup update stable && rustup component add rustfmt clippy"
+    fi
+    ((EUID != 0)) || apt_get update
+    local packages
+    packages=$(rust_packages)
+    [[ -n $packages ]] || die "no rustc >= $RUST_MIN here (found: ${have:-none}) nor in this Debian's packages.
+       Install Rust with rustup (stable, with rustfmt and clippy) and run this again."
+    if [[ -n $(missing $packages) ]]; then
+        [[ $packages != *-web* || -z $have ]] || die "rustc $have is installed and too old (need >= $RUST_MIN).
+       Remove it (apt-get remove rustc cargo libstd-rust-dev) and run this again: it will install $packages."
+        install_packages $packages
+    fi
+    hash -r
+    rust_is_there || die "installed $packages, but rustc is $(rustc_version || echo none): which one is on PATH?"
+}
+
+ensure_fuzz() {
+    cargo fuzz --version >/dev/null 2>&1 && return
+    say "installing cargo-fuzz"
+    cargo install --quiet --locked "cargo-fuzz@$CARGO_FUZZ" >&2
+    PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+    export PATH
+}
+
+set_up() {
+    local absent
+    absent=$(missing "${PACKAGES[@]}")
+    [[ -z $absent ]] || install_packages $absent
+    ensure_rust
+    [[ ${1:-} != --fuzz ]] || ensure_fuzz
+}
+
+set_up "$@"

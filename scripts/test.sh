@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Everything CI runs, in order; the first failure ends it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+    cat <<'HELP'
+Usage: scripts/test.sh [--quick | --full] [-h]
+
+Installs what is missing and tests everything: format, lints, purity, style, unit and property tests,
+fuzz targets (briefly), benches (that they run), and the system tests: real clients, real servers and
+Millrace between them, in network namespaces. Needs root for these.
+
+  --quick   stop before the fuzz targets, benches and system tests; needs no root
+  --full    system tests at full size (1 GiB downloads, 100,000 connections, a million mutated packets)
+            and five minutes for each fuzz target
+HELP
+}
+
+mode=ci fuzz_seconds=10
+case ${1:-} in
+'') ;;
+--quick) mode=quick ;;
+--full) mode=full fuzz_seconds=300 ;;
+-h | --help) usage && exit ;;
+*) usage >&2 && exit 2 ;;
+esac
+
+started=$SECONDS step_started=$SECONDS step_name=
+
+# Ends the step before and names the next one.
+step() {
+    [[ -z $step_name ]] || printf -- '--- %s: %d s\n' "$step_name" $((SECONDS - step_started))
+    step_name=$1 step_started=$SECONDS
+    printf '\n=== %s\n' "$1"
+}
+
+finish() {
+    local status=$?
+    ((status == 0)) && printf '\n=== all passed in %d s\n' $((SECONDS - started)) ||
+        printf '\n=== FAILED at "%s" after %d s\n' "$step_name" $((SECONDS - started))
+    exit "$status"
+}
+trap finish EXIT
+
+# `dataplane` has no FFI, no I/O and no runtime: neither it nor what it uses may name these.
+check_purity() {
+    local tree
+    tree=$(cargo tree --locked --package dataplane --edges normal --prefix none)
+    ! grep -E '^(dpdk|dpdk-sys|tokio|mio|socket2|libc|nix) ' <<<"$tree"
+    printf 'dataplane depends on: %s\n' "$(cut -d' ' -f1 <<<"$tree" | sort -u | grep -v '^dataplane$' | xargs)"
+}
+
+# libFuzzer's coverage needs flags that only nightly takes by itself; RUSTC_BOOTSTRAP lets stable take them.
+run_fuzz_targets() {
+    local target targets
+    targets=$(cargo fuzz list)
+    for target in $targets; do
+        printf '%s, %d s: ' "$target" "$fuzz_seconds"
+        RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none "$target" -- \
+            -max_total_time="$fuzz_seconds" -print_final_stats=1 >target/fuzz.log 2>&1 ||
+            { tail -n 60 target/fuzz.log && return 1; }
+        awk '/number_of_executed_units/ { print $2 " inputs, no failure" }' target/fuzz.log
+    done
+}
+
+system_tests() {
+    ((EUID == 0)) || { echo 'the system tests make network namespaces: run this as root' >&2 && return 1; }
+    local full=()
+    [[ $mode != full ]] || full=(--full)
+    PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -p no:cacheprovider tests "${full[@]}"
+}
+
+step set-up
+if [[ $mode == quick ]]; then . scripts/setup.sh ''; else . scripts/setup.sh --fuzz; fi
+cargo --version && rustc --version
+
+step format
+cargo fmt --all --check
+
+step lints
+cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+
+step purity
+check_purity
+
+step style
+/usr/bin/python3 scripts/tidy.py
+
+step 'unit and property tests'
+cargo test --quiet --workspace --locked
+
+if [[ $mode != quick ]]; then
+    step 'fuzz targets'
+    run_fuzz_targets
+
+    step 'release build and benches'
+    cargo build --quiet --release --locked
+    cargo test --quiet --workspace --benches --locked
+
+    step 'system tests'
+    system_tests
+fi
+step 'the end'
