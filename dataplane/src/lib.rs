@@ -17,6 +17,7 @@
 
 pub mod addr;
 pub mod config;
+pub mod conntrack;
 pub mod counters;
 pub mod drops;
 pub mod flow;
@@ -27,6 +28,7 @@ pub mod maglev;
 pub mod neighbour;
 pub mod offload;
 pub mod packet;
+pub mod prefetch;
 pub mod rate;
 pub mod rewrite;
 pub mod snapshot;

@@ -1,0 +1,314 @@
+//! One connection in one cache line.
+
+use crate::addr::Ip;
+use crate::flow::{Direction, FlowKey, Protocol};
+use crate::ids::{BackendId, ServiceId, TenantId};
+use crate::offload::{Declined, OffloadState, RuleId, Token};
+use crate::time::Tick;
+
+use super::tcp::State;
+
+/// A connection's place in its table. Valid until the connection is removed; what outlives that is
+/// named by a [`crate::offload::FlowRef`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct Slot(pub(super) u32);
+
+impl Slot {
+    /// The number shown to people.
+    #[inline]
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    #[inline]
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// "No slot" in a link.
+pub(super) const NIL: u32 = u32::MAX;
+
+const UDP: u8 = 1 << 0;
+const V6: u8 = 1 << 1;
+const REPLY_KEY: u8 = 1 << 2;
+const PICKED_UP: u8 = 1 << 3;
+const HALF_OPEN: u8 = 1 << 4;
+const COLD: u8 = 1 << 5;
+
+const STATE_BITS: u8 = 0x0f;
+
+/// The hot part of a connection, everything that a packet of an IPv4 connection reads and writes.
+///
+/// IPv6 addresses, the high halves of counters that wrapped, what hardware counted and the number of an
+/// offload request or rule live in arrays beside it, which most connections never touch.
+#[derive(Clone, Debug, Default)]
+#[repr(C, align(64))]
+pub struct Entry {
+    // Addresses in host order; of an IPv6 connection the low 32 bits, to tell most others apart.
+    client: u32,
+    vip: u32,
+    backend: u32,
+    client_port: u16,
+    vip_port: u16,
+    backend_port: u16,
+    tenant: u16,
+    /// Low half: [`State`], 0 in a free slot. High half: the offload state's kind.
+    state: u8,
+    flags: u8,
+    /// The wheel's bucket that the entry is linked in.
+    pub(super) wheel_bucket: u16,
+    service: u16,
+    backend_id: u16,
+    generation: u32,
+    last_seen: Tick,
+    /// When the connection was opened; while it is half-open its node in the half-open list, which
+    /// keeps that tick.
+    pub(super) born_or_node: u32,
+    /// In the wheel's bucket; of a free slot: the next free one.
+    pub(super) next: u32,
+    pub(super) prev: u32,
+    packets: [u32; 2],
+    bytes: [u32; 2],
+}
+
+const _: () = assert!(core::mem::size_of::<Entry>() == 64 && core::mem::align_of::<Entry>() == 64);
+
+/// What a new entry is made of.
+pub(super) struct Opening<'a> {
+    pub(super) key: &'a FlowKey,
+    pub(super) service: ServiceId,
+    pub(super) backend: (BackendId, Ip, u16),
+    pub(super) reply_key: bool,
+    pub(super) state: State,
+}
+
+impl Entry {
+    /// Takes a free slot for a connection.
+    pub(super) fn open(&mut self, opening: &Opening<'_>, now: Tick) {
+        let key = opening.key;
+        let (backend_id, backend, backend_port) = opening.backend;
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        *self = Entry {
+            client: key.src.low32(),
+            vip: key.dst.low32(),
+            backend: backend.low32(),
+            client_port: key.src_port,
+            vip_port: key.dst_port,
+            backend_port,
+            tenant: key.tenant.0,
+            state: opening.state as u8,
+            flags: flag(key.protocol == Protocol::Udp, UDP)
+                | flag(!key.src.is_v4(), V6)
+                | flag(opening.reply_key, REPLY_KEY)
+                | flag(opening.state == State::PickedUp, PICKED_UP),
+            service: opening.service.0,
+            backend_id: backend_id.0,
+            generation: self.generation.wrapping_add(1),
+            last_seen: now,
+            born_or_node: now.0,
+            ..Entry::default()
+        };
+    }
+
+    /// Gives the slot up. The generation stays, so that names of this connection stop matching.
+    pub(super) fn close(&mut self, next_free: u32) {
+        *self = Entry { generation: self.generation, next: next_free, ..Entry::default() };
+    }
+
+    /// Whether the slot holds a connection.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_live(&self) -> bool {
+        self.state & STATE_BITS != 0
+    }
+
+    /// What is believed of the connection.
+    #[inline]
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (self.state & STATE_BITS).checked_sub(1) {
+            Some(index) if usize::from(index) < State::ALL.len() => State::ALL[usize::from(index)],
+            _ => State::ResetClient,
+        }
+    }
+
+    #[inline]
+    pub(super) fn set_state(&mut self, state: State) {
+        self.state = self.state & !STATE_BITS | state as u8;
+    }
+
+    /// TCP or UDP.
+    #[inline]
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        if self.flags & UDP != 0 { Protocol::Udp } else { Protocol::Tcp }
+    }
+
+    /// The service it belongs to.
+    #[inline]
+    #[must_use]
+    pub fn service(&self) -> ServiceId {
+        ServiceId(self.service)
+    }
+
+    /// The backend it was given to.
+    #[inline]
+    #[must_use]
+    pub fn backend(&self) -> BackendId {
+        BackendId(self.backend_id)
+    }
+
+    /// Whose address space it lives in.
+    #[inline]
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        TenantId(self.tenant)
+    }
+
+    /// Whether its addresses are IPv6.
+    #[inline]
+    #[must_use]
+    pub fn is_v6(&self) -> bool {
+        self.flags & V6 != 0
+    }
+
+    /// Whether replies pass Millrace and find it too.
+    #[inline]
+    #[must_use]
+    pub fn has_reply_key(&self) -> bool {
+        self.flags & REPLY_KEY != 0
+    }
+
+    /// Whether it was met in its middle.
+    #[inline]
+    #[must_use]
+    pub fn is_picked_up(&self) -> bool {
+        self.flags & PICKED_UP != 0
+    }
+
+    /// Whether it counts against the half-open share.
+    #[inline]
+    #[must_use]
+    pub fn is_half_open(&self) -> bool {
+        self.flags & HALF_OPEN != 0
+    }
+
+    pub(super) fn set_half_open(&mut self, half_open: bool) {
+        self.flags = if half_open { self.flags | HALF_OPEN } else { self.flags & !HALF_OPEN };
+    }
+
+    /// Whether something of it is in the cold array.
+    #[inline]
+    pub(super) fn is_cold(&self) -> bool {
+        self.flags & COLD != 0
+    }
+
+    pub(super) fn set_cold(&mut self) {
+        self.flags |= COLD;
+    }
+
+    /// When its last packet came, of either direction.
+    #[inline]
+    #[must_use]
+    pub fn last_seen(&self) -> Tick {
+        self.last_seen
+    }
+
+    #[inline]
+    pub(super) fn touch(&mut self, now: Tick) {
+        self.last_seen = now;
+    }
+
+    /// How often the slot has been taken.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Port of the client, of the VIP and of the backend.
+    #[inline]
+    pub(super) fn ports(&self) -> [u16; 3] {
+        [self.client_port, self.vip_port, self.backend_port]
+    }
+
+    /// Addresses of the client, the VIP and the backend of an IPv4 connection.
+    #[inline]
+    pub(super) fn inline_addresses(&self) -> [Ip; 3] {
+        [self.client, self.vip, self.backend].map(Ip::v4)
+    }
+
+    /// Whether `key` names this connection in `direction`, as far as the line can tell: for certain if
+    /// IPv4, else all but the high bits of the addresses.
+    #[inline]
+    pub(super) fn matches(&self, key: &FlowKey, direction: Direction) -> bool {
+        let (src, dst, src_port, dst_port) = match direction {
+            Direction::Original => (self.client, self.vip, self.client_port, self.vip_port),
+            Direction::Reply => (self.backend, self.client, self.backend_port, self.client_port),
+        };
+        let mut kind = 0;
+        if key.protocol == Protocol::Udp {
+            kind |= UDP;
+        }
+        if !key.src.is_v4() {
+            kind |= V6;
+        }
+        src == key.src.low32()
+            && dst == key.dst.low32()
+            && src_port == key.src_port
+            && dst_port == key.dst_port
+            && self.tenant == key.tenant.0
+            && self.flags & (UDP | V6) == kind
+    }
+
+    /// Adds one packet; returns whether the packet count and the byte count wrapped.
+    #[inline]
+    pub(super) fn count(&mut self, direction: Direction, bytes: u32) -> (bool, bool) {
+        let way = direction as usize;
+        let (packets, packets_wrapped) = self.packets[way].overflowing_add(1);
+        let (sum, bytes_wrapped) = self.bytes[way].overflowing_add(bytes);
+        self.packets[way] = packets;
+        self.bytes[way] = sum;
+        (packets_wrapped, bytes_wrapped)
+    }
+
+    /// The low halves of packets and bytes of one direction.
+    pub(super) fn low_counts(&self, direction: Direction) -> (u32, u32) {
+        (self.packets[direction as usize], self.bytes[direction as usize])
+    }
+
+    /// The offload state; `number` is what the cold array keeps of it.
+    pub(super) fn offload(&self, number: impl FnOnce() -> u32) -> OffloadState {
+        match self.state >> 4 {
+            1 => OffloadState::Requested(Token(number())),
+            2 => OffloadState::Installed(RuleId(number())),
+            3 => OffloadState::Removing(RuleId(number())),
+            4 => OffloadState::Declined(Declined::NoEngine),
+            5 => OffloadState::Declined(Declined::Budget),
+            6 => OffloadState::Declined(Declined::TableFull),
+            7 => OffloadState::Declined(Declined::Refused),
+            8 => OffloadState::Declined(Declined::Failed),
+            _ => OffloadState::Software,
+        }
+    }
+
+    /// Notes the kind of an offload state; returns the number to keep with it, if it has one.
+    pub(super) fn set_offload(&mut self, state: OffloadState) -> Option<u32> {
+        let (kind, number) = match state {
+            OffloadState::Software => (0, None),
+            OffloadState::Requested(Token(token)) => (1, Some(token)),
+            OffloadState::Installed(RuleId(rule)) => (2, Some(rule)),
+            OffloadState::Removing(RuleId(rule)) => (3, Some(rule)),
+            OffloadState::Declined(Declined::NoEngine) => (4, None),
+            OffloadState::Declined(Declined::Budget) => (5, None),
+            OffloadState::Declined(Declined::TableFull) => (6, None),
+            OffloadState::Declined(Declined::Refused) => (7, None),
+            OffloadState::Declined(Declined::Failed) => (8, None),
+        };
+        self.state = self.state & STATE_BITS | kind << 4;
+        number
+    }
+}

@@ -1,0 +1,39 @@
+//! The connection table: who was given which backend, in both directions, and until when.
+//!
+//! One [`Table`] per worker, used by that worker alone. Everything is allocated by [`Table::new`].
+//!
+//! * [`State`] says what is believed of a connection, and draws how that changes.
+//! * [`Entry`] is a connection, one cache line; what most connections never need is kept elsewhere.
+//! * The index finds a connection by either of its keys, at one cache line a look.
+//! * The wheel says which connection to look at when; the half-open list which to give up first.
+//!
+//! A burst looks its packets up in stages, so that memory answers for all of them at once:
+//! [`Table::hash`] and [`Table::prefetch_index`] for every packet, then [`Table::probe`] for every
+//! packet, then [`Table::find`] and [`Table::account`] packet by packet.
+//!
+//! # Under pressure
+//!
+//! Opening a connection costs a sender one spoofed packet, so connections that only one side has been
+//! heard of are *half-open*: TCP before the handshake is complete, a connection picked up in its middle,
+//! UDP without an answer. They hold a bounded share of the table. At the bound a newcomer takes the place
+//! of the oldest of them, unless even that one is younger than a configured grace (give it the round
+//! trip it needs); then the newcomer is refused. In a full table half-open connections go first too,
+//! down to an eighth of their share: so many a flood can take from the established ones and no more.
+//! Below that, a connection that has ended, or else one that has been silent longest, goes; both as found
+//! among a few that a hand going round the table points at.
+
+mod entry;
+mod half_open;
+mod index;
+mod table;
+mod tcp;
+mod wheel;
+
+#[cfg(test)]
+mod tests;
+
+pub use entry::{Entry, Slot};
+pub use table::{
+    Candidates, ConnectionRow, Count, Ends, Gone, InsertError, Inserted, New, Shape, Table, Totals,
+};
+pub use tcp::{Outcome, Segment, State};

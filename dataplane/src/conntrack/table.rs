@@ -1,0 +1,800 @@
+//! The table: entries, index, wheel and half-open list kept in step.
+
+use arrayvec::ArrayVec;
+
+use super::entry::{Entry, NIL, Opening, Slot};
+use super::half_open::HalfOpen;
+use super::index::{Index, Reference};
+use super::tcp::{Outcome, Segment, State};
+use super::wheel::Wheel;
+use crate::addr::Ip;
+use crate::flow::{Direction, FlowHasher, FlowKey};
+use crate::ids::{BackendId, ServiceId, WorkerId};
+use crate::limits::CONNECTIONS_MAX;
+use crate::offload::{FlowRef, OffloadState};
+use crate::prefetch::prefetch;
+use crate::time::Tick;
+use crate::wire::parse::TcpFlags;
+
+/// Entries that the hand of the clock offers for eviction at a time.
+const SAMPLE: usize = 16;
+/// Half-open connections that a full table keeps rather than evict an established one: this fraction of
+/// their share.
+const HALF_OPEN_FLOOR: u32 = 8;
+/// Connections that [`Table::expire`] takes out of the index together.
+const EXPIRE_BATCH: usize = 16;
+
+/// Sizes of a table, fixed when it is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Connections it can hold.
+    pub connections: u32,
+    /// How many of them may be half-open; at least 1.
+    pub half_open_max: u32,
+    /// Age under which a half-open connection is not given up for another one.
+    pub half_open_grace_ms: u32,
+}
+
+/// What a connection is opened with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct New {
+    /// Client to VIP.
+    pub key: FlowKey,
+    /// Its service.
+    pub service: ServiceId,
+    /// The backend chosen for it,
+    pub backend: BackendId,
+    /// that backend's address, of the key's family,
+    pub backend_ip: Ip,
+    /// and port.
+    pub backend_port: u16,
+    /// Whether replies pass Millrace, from the backend to the client, and must find the connection.
+    pub nat: bool,
+    /// TCP flags of its first packet.
+    pub flags: TcpFlags,
+}
+
+impl New {
+    /// The key of the packets that the backend sends.
+    fn reply_key(&self) -> FlowKey {
+        let FlowKey { src: client, src_port: client_port, tenant, protocol, .. } = self.key;
+        FlowKey {
+            src: self.backend_ip,
+            dst: client,
+            src_port: self.backend_port,
+            dst_port: client_port,
+            tenant,
+            protocol,
+        }
+    }
+
+    fn is_one_family(&self) -> bool {
+        let v4 = self.key.src.is_v4();
+        v4 == self.key.dst.is_v4() && v4 == self.backend_ip.is_v4()
+    }
+}
+
+/// A connection was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inserted {
+    /// Where it is.
+    pub slot: Slot,
+    /// The connection that made room for it.
+    pub evicted: Option<Gone>,
+}
+
+/// Why a connection was not opened. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum InsertError {
+    /// A connection with this key exists.
+    #[error("the connection exists already")]
+    Duplicate(Slot),
+    /// Another connection of the same client has the same backend address and port: their replies could
+    /// not be told apart. Another backend may do.
+    #[error("another connection's replies look the same")]
+    ReplyCollision,
+    /// The half-open share is used up by connections within their grace.
+    #[error("too many young half-open connections")]
+    HalfOpenLimit,
+    /// No room, and nothing that may be evicted.
+    #[error("the connection table is full")]
+    Full,
+    /// Client, VIP and backend are not all IPv4 or all IPv6.
+    #[error("address families differ")]
+    MixedFamilies,
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packet.
+    pub bytes: u64,
+}
+
+/// What a connection has carried, software and hardware together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Client to backend.
+    pub original: Count,
+    /// Backend to client.
+    pub reply: Count,
+}
+
+/// A connection that has left the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gone {
+    /// Its name while it lived.
+    pub flow: FlowRef,
+    /// Its service.
+    pub service: ServiceId,
+    /// Its backend.
+    pub backend: BackendId,
+    /// Its last state.
+    pub state: State,
+    /// Whether it was half-open.
+    pub half_open: bool,
+    /// What it carried.
+    pub totals: Totals,
+    /// Its hardware half, which may have to be taken down.
+    pub offload: OffloadState,
+}
+
+/// The ends of a connection: what rewriting needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ends {
+    /// The client's address and port.
+    pub client: (Ip, u16),
+    /// The VIP's.
+    pub vip: (Ip, u16),
+    /// The backend's.
+    pub backend: (Ip, u16),
+    /// The backend.
+    pub backend_id: BackendId,
+    /// Whether replies pass Millrace.
+    pub nat: bool,
+}
+
+/// A connection as shown to people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConnectionRow {
+    /// Its name.
+    pub flow: FlowRef,
+    /// Client to VIP.
+    pub key: FlowKey,
+    /// The backend's address,
+    pub backend_ip: Ip,
+    /// and port.
+    pub backend_port: u16,
+    /// Whether replies pass Millrace.
+    pub nat: bool,
+    /// Its service.
+    pub service: ServiceId,
+    /// Its backend.
+    pub backend: BackendId,
+    /// Its state.
+    pub state: State,
+    /// Whether it was met in its middle.
+    pub picked_up: bool,
+    /// Whether it counts as half-open.
+    pub half_open: bool,
+    /// Milliseconds since it was opened (modulo 49 days).
+    pub age_ms: u32,
+    /// Milliseconds since its last packet.
+    pub idle_ms: u32,
+    /// What it has carried.
+    pub totals: Totals,
+    /// Its hardware half.
+    pub offload: OffloadState,
+}
+
+/// What [`Table::probe`] saw: the entry that [`Table::find`] should look at first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candidates {
+    first: Option<Reference>,
+}
+
+/// What few connections need: see [`Table::cold`].
+type Cold = [u64; 5];
+/// Where [`Cold`] keeps the packets (and one further on the bytes) of a direction that the entry does
+/// not: what hardware counted, and 2^32 for each time the entry's own counter wrapped.
+const fn cold_packets(direction: Direction) -> usize {
+    2 * direction as usize
+}
+/// Where [`Cold`] keeps the number of an offload request or rule.
+const COLD_OFFLOAD: usize = 4;
+
+/// One worker's connections.
+pub struct Table {
+    worker: WorkerId,
+    shape: Shape,
+    hasher: FlowHasher,
+    /// One more than the table may hold: a newcomer is made sure of its place in the index before
+    /// anyone is evicted for it.
+    entries: Box<[Entry]>,
+    index: Index,
+    wheel: Wheel,
+    half_open: HalfOpen,
+    /// Client, VIP and backend of IPv6 connections, two words each. Zeroed pages: those that no IPv6
+    /// connection touches take no memory. Likewise `cold`.
+    v6: Box<[[u64; 6]]>,
+    cold: Box<[Cold]>,
+    /// Slots given back, linked by `next`; slots from `fresh` on were never taken.
+    free: u32,
+    fresh: u32,
+    len: usize,
+    /// The hand of the clock that eviction goes by.
+    hand: usize,
+}
+
+impl Table {
+    /// An empty table. Sizes out of range are brought into it: 1 to [`CONNECTIONS_MAX`] less one
+    /// connections, of which 1 to all may be half-open.
+    #[must_use]
+    pub fn new(worker: WorkerId, shape: Shape, hasher: FlowHasher, now: Tick) -> Table {
+        let connections = shape.connections.clamp(1, CONNECTIONS_MAX as u32 - 1);
+        let shape = Shape { connections, half_open_max: shape.half_open_max.clamp(1, connections), ..shape };
+        let slots = connections as usize + 1;
+        Table {
+            worker,
+            shape,
+            hasher,
+            entries: vec![Entry::default(); slots].into_boxed_slice(),
+            index: Index::new(2 * slots),
+            wheel: Wheel::new(now),
+            half_open: HalfOpen::new(shape.half_open_max),
+            v6: vec![[0; 6]; slots].into_boxed_slice(),
+            cold: vec![[0; 5]; slots].into_boxed_slice(),
+            free: NIL,
+            fresh: 0,
+            len: 0,
+            hand: 0,
+        }
+    }
+}
+
+/// Looking up.
+impl Table {
+    /// The hash of a key, for the calls below.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        self.hasher.key(key)
+    }
+
+    /// Stage one: asks for the index line that [`Table::probe`] reads.
+    #[inline]
+    pub fn prefetch_index(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Stage two: asks for the entry that [`Table::find`] reads, going by the index alone.
+    #[inline]
+    #[must_use]
+    pub fn probe(&self, hash: u64) -> Candidates {
+        let first = self.index.find(hash, |_| true);
+        if let Some(reference) = first {
+            prefetch(&self.entries[reference.slot() as usize]);
+        }
+        Candidates { first }
+    }
+
+    /// Stage three: the connection of a packet, and which way the packet travels.
+    ///
+    /// `candidates` may be stale or [`Candidates::default`]: it only saves work.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, key: &FlowKey, hash: u64, candidates: Candidates) -> Option<(Slot, Direction)> {
+        let reference = match candidates.first {
+            Some(reference) if self.holds(reference, key) => reference,
+            _ => self.index.find(hash, |reference| self.holds(reference, key))?,
+        };
+        Some((Slot(reference.slot()), reference.direction()))
+    }
+
+    /// An entry's line.
+    #[inline]
+    #[must_use]
+    pub fn entry(&self, slot: Slot) -> &Entry {
+        &self.entries[slot.index()]
+    }
+
+    /// The ends of a connection.
+    #[inline]
+    #[must_use]
+    pub fn ends(&self, slot: Slot) -> Ends {
+        let entry = &self.entries[slot.index()];
+        let [client, vip, backend] = if entry.is_v6() {
+            let [c_hi, c_lo, v_hi, v_lo, b_hi, b_lo] = self.v6[slot.index()];
+            [[c_hi, c_lo], [v_hi, v_lo], [b_hi, b_lo]].map(Ip::from_words)
+        } else {
+            entry.inline_addresses()
+        };
+        let [client_port, vip_port, backend_port] = entry.ports();
+        Ends {
+            client: (client, client_port),
+            vip: (vip, vip_port),
+            backend: (backend, backend_port),
+            backend_id: entry.backend(),
+            nat: entry.has_reply_key(),
+        }
+    }
+
+    #[inline]
+    fn holds(&self, reference: Reference, key: &FlowKey) -> bool {
+        let slot = reference.slot() as usize;
+        let entry = &self.entries[slot];
+        entry.is_live()
+            && entry.matches(key, reference.direction())
+            && (!entry.is_v6() || self.holds_v6(slot, reference.direction(), key))
+    }
+
+    fn holds_v6(&self, slot: usize, direction: Direction, key: &FlowKey) -> bool {
+        let [c_hi, c_lo, v_hi, v_lo, b_hi, b_lo] = self.v6[slot];
+        let (src, dst) = (key.src.words(), key.dst.words());
+        match direction {
+            Direction::Original => src == [c_hi, c_lo] && dst == [v_hi, v_lo],
+            Direction::Reply => src == [b_hi, b_lo] && dst == [c_hi, c_lo],
+        }
+    }
+
+    /// The key that packets of one direction carry.
+    fn key(&self, slot: Slot, direction: Direction) -> FlowKey {
+        let Ends { client, vip, backend, .. } = self.ends(slot);
+        let (src, dst) = match direction {
+            Direction::Original => (client, vip),
+            Direction::Reply => (backend, client),
+        };
+        let entry = &self.entries[slot.index()];
+        FlowKey {
+            src: src.0,
+            dst: dst.0,
+            src_port: src.1,
+            dst_port: dst.1,
+            tenant: entry.tenant(),
+            protocol: entry.protocol(),
+        }
+    }
+}
+
+/// Opening and ending connections.
+impl Table {
+    /// Opens a connection. Its first packet is not counted: [`Table::account`] does that.
+    ///
+    /// # Errors
+    /// See [`InsertError`]; the table is unchanged then.
+    pub fn insert(
+        &mut self,
+        now: Tick,
+        new: &New,
+        timeout_of: impl Fn(ServiceId, State) -> u32,
+    ) -> Result<Inserted, InsertError> {
+        let hashes = self.check(new)?;
+        let victim = self.victim(now)?;
+        let slot = self.vacant();
+        if !self.enter_index(slot, hashes) {
+            return Err(InsertError::Full);
+        }
+        self.take_vacant(slot);
+        let evicted = victim.and_then(|slot| self.remove(slot));
+        let state = State::opening(new.key.protocol, new.flags);
+        self.fill(slot, new, state, now);
+        let deadline = now.after_ms(timeout_of(new.service, state));
+        self.wheel.link(&mut self.entries, slot, deadline);
+        Ok(Inserted { slot: Slot(slot), evicted })
+    }
+
+    /// Ends a connection; `None` if the slot holds none.
+    pub fn remove(&mut self, slot: Slot) -> Option<Gone> {
+        if !self.entries.get(slot.index())?.is_live() {
+            return None;
+        }
+        self.wheel.unlink(&mut self.entries, slot.0);
+        Some(self.retire(slot))
+    }
+
+    /// Looks at connections whose time for it has come, at most `budget` of them, and ends those that
+    /// have been silent for their timeout. Returns how many it looked at; at `budget`, there may be more.
+    pub fn expire(
+        &mut self,
+        now: Tick,
+        budget: usize,
+        timeout_of: impl Fn(ServiceId, State) -> u32,
+        mut on_gone: impl FnMut(Gone),
+    ) -> usize {
+        let mut silent = ArrayVec::<Slot, EXPIRE_BATCH>::new();
+        let mut looked_at = 0;
+        while looked_at < budget {
+            let Some(slot) = self.wheel.due(now) else { break };
+            looked_at += 1;
+            self.wheel.unlink(&mut self.entries, slot);
+            let entry = &self.entries[slot as usize];
+            let deadline = entry.last_seen().after_ms(timeout_of(entry.service(), entry.state()));
+            if !now.reached(deadline) {
+                self.wheel.link(&mut self.entries, slot, deadline);
+                continue;
+            }
+            self.prefetch_retire(Slot(slot));
+            silent.push(Slot(slot));
+            if silent.is_full() {
+                silent.drain(..).for_each(|slot| on_gone(self.retire(slot)));
+            }
+        }
+        silent.drain(..).for_each(|slot| on_gone(self.retire(slot)));
+        looked_at
+    }
+
+    /// Hashes of both keys, if a connection may be opened with them.
+    fn check(&self, new: &New) -> Result<(u64, Option<u64>), InsertError> {
+        if !new.is_one_family() {
+            return Err(InsertError::MixedFamilies);
+        }
+        let original = self.hash(&new.key);
+        match self.find(&new.key, original, Candidates::default()) {
+            Some((slot, Direction::Original)) => return Err(InsertError::Duplicate(slot)),
+            Some((_, Direction::Reply)) => return Err(InsertError::ReplyCollision),
+            None if !new.nat => return Ok((original, None)),
+            None => {}
+        }
+        let reply_key = new.reply_key();
+        let reply = self.hash(&reply_key);
+        let taken = self.find(&reply_key, reply, Candidates::default()).is_some();
+        if taken || reply_key == new.key {
+            return Err(InsertError::ReplyCollision);
+        }
+        Ok((original, Some(reply)))
+    }
+
+    /// Who has to go for a newcomer, which is half-open as all newcomers are.
+    fn victim(&mut self, now: Tick) -> Result<Option<Slot>, InsertError> {
+        if self.half_open.is_full() {
+            return self.oldest_half_open(now).map(Some);
+        }
+        if self.len < self.shape.connections as usize {
+            return Ok(None);
+        }
+        let floor = (self.shape.half_open_max / HALF_OPEN_FLOOR).max(1);
+        if self.half_open.len() < floor as usize {
+            if let Some(slot) = self.most_idle(now) {
+                return Ok(Some(slot));
+            }
+        }
+        self.oldest_half_open(now).map(Some)
+    }
+
+    fn oldest_half_open(&self, now: Tick) -> Result<Slot, InsertError> {
+        match self.half_open.oldest() {
+            None => Err(InsertError::Full),
+            Some((_, born)) if now.since(born) < self.shape.half_open_grace_ms => {
+                Err(InsertError::HalfOpenLimit)
+            }
+            Some((slot, _)) => Ok(Slot(slot)),
+        }
+    }
+
+    /// Of the next few connections under the hand that are not half-open: one that has ended, else the
+    /// one silent for longest.
+    fn most_idle(&mut self, now: Tick) -> Option<Slot> {
+        let slots = self.entries.len();
+        let under_hand = (0..SAMPLE.min(slots)).map(|step| (self.hand + step) % slots);
+        let victim = under_hand
+            .filter(|&slot| self.entries[slot].is_live() && !self.entries[slot].is_half_open())
+            .max_by_key(|&slot| {
+                let entry = &self.entries[slot];
+                (entry.state().is_closed(), now.since(entry.last_seen()))
+            });
+        self.hand = (self.hand + SAMPLE) % slots;
+        victim.map(|slot| Slot(slot as u32))
+    }
+
+    /// The slot that a newcomer will get. There always is one: the table holds one slot to spare.
+    fn vacant(&self) -> u32 {
+        if self.free == NIL { self.fresh } else { self.free }
+    }
+
+    fn take_vacant(&mut self, slot: u32) {
+        if self.free == NIL {
+            self.fresh += 1;
+        } else {
+            self.free = self.entries[slot as usize].next;
+        }
+    }
+
+    fn enter_index(&mut self, slot: u32, (original, reply): (u64, Option<u64>)) -> bool {
+        let there = Reference::new(slot, Direction::Original);
+        if !self.index.insert(original, there) {
+            return false;
+        }
+        let Some(reply) = reply else { return true };
+        let entered = self.index.insert(reply, Reference::new(slot, Direction::Reply));
+        if !entered {
+            self.index.remove(original, there);
+        }
+        entered
+    }
+
+    fn fill(&mut self, slot: u32, new: &New, state: State, now: Tick) {
+        let backend = (new.backend, new.backend_ip, new.backend_port);
+        let opening = Opening { key: &new.key, service: new.service, backend, reply_key: new.nat, state };
+        let entry = &mut self.entries[slot as usize];
+        entry.open(&opening, now);
+        if entry.is_v6() {
+            let ([c_hi, c_lo], [v_hi, v_lo]) = (new.key.src.words(), new.key.dst.words());
+            let [b_hi, b_lo] = new.backend_ip.words();
+            self.v6[slot as usize] = [c_hi, c_lo, v_hi, v_lo, b_hi, b_lo];
+        }
+        if let Some(node) = self.half_open.push(slot, now) {
+            entry.set_half_open(true);
+            entry.born_or_node = node;
+        }
+        self.len += 1;
+    }
+
+    /// Ends a connection that is no longer in the wheel.
+    fn retire(&mut self, slot: Slot) -> Gone {
+        let gone = self.obituary(slot);
+        let original = self.hash(&self.key(slot, Direction::Original));
+        let mut removed = self.index.remove(original, Reference::new(slot.0, Direction::Original));
+        if self.entries[slot.index()].has_reply_key() {
+            let reply = self.hash(&self.key(slot, Direction::Reply));
+            removed &= self.index.remove(reply, Reference::new(slot.0, Direction::Reply));
+        }
+        debug_assert!(removed, "a live connection is in the index");
+        let entry = &mut self.entries[slot.index()];
+        if entry.is_half_open() {
+            self.half_open.remove(entry.born_or_node);
+        }
+        if entry.is_cold() {
+            self.cold[slot.index()] = Cold::default();
+        }
+        entry.close(self.free);
+        self.free = slot.0;
+        self.len -= 1;
+        gone
+    }
+
+    fn prefetch_retire(&self, slot: Slot) {
+        self.index.prefetch(self.hash(&self.key(slot, Direction::Original)));
+        if self.entries[slot.index()].has_reply_key() {
+            self.index.prefetch(self.hash(&self.key(slot, Direction::Reply)));
+        }
+    }
+
+    fn obituary(&self, slot: Slot) -> Gone {
+        let entry = &self.entries[slot.index()];
+        Gone {
+            flow: self.flow_ref(slot),
+            service: entry.service(),
+            backend: entry.backend(),
+            state: entry.state(),
+            half_open: entry.is_half_open(),
+            totals: self.totals(slot),
+            offload: self.offload(slot),
+        }
+    }
+}
+
+/// What packets do.
+impl Table {
+    /// Counts a packet of a connection, moves its state and its last-seen tick.
+    ///
+    /// `flags` are the packet's TCP flags (ignored for UDP), `bytes` its IP length. `timeout_of` is asked
+    /// only when the state changes: if the new state's timeout is shorter, the connection will be looked
+    /// at sooner.
+    #[inline]
+    pub fn account(
+        &mut self,
+        slot: Slot,
+        direction: Direction,
+        now: Tick,
+        bytes: u32,
+        flags: TcpFlags,
+        timeout_of: impl FnOnce(State) -> u32,
+    ) -> Outcome {
+        let entry = &mut self.entries[slot.index()];
+        let state = entry.state();
+        let segment = Segment {
+            direction,
+            flags,
+            one_way: !entry.has_reply_key(),
+            half_open: entry.is_half_open(),
+            later: now.since(entry.last_seen()) > 0,
+        };
+        let Some(next) = state.next(&segment) else { return Outcome::Reuse };
+        entry.touch(now);
+        let wrapped = entry.count(direction, bytes);
+        if wrapped != (false, false) {
+            self.spill(slot, direction, wrapped);
+        }
+        if next == state {
+            return Outcome::Unchanged;
+        }
+        self.enter_state(slot, next, now, timeout_of(next));
+        Outcome::Changed(next)
+    }
+
+    /// A counter of the entry wrapped: its carry goes to the cold array.
+    #[cold]
+    fn spill(&mut self, slot: Slot, direction: Direction, (packets, bytes): (bool, bool)) {
+        let cold = self.cold(slot);
+        cold[cold_packets(direction)] += u64::from(packets) << 32;
+        cold[cold_packets(direction) + 1] += u64::from(bytes) << 32;
+    }
+
+    fn enter_state(&mut self, slot: Slot, state: State, now: Tick, timeout_ms: u32) {
+        let entry = &mut self.entries[slot.index()];
+        entry.set_state(state);
+        if entry.is_half_open() && state.confirms() {
+            entry.set_half_open(false);
+            entry.born_or_node = self.half_open.remove(entry.born_or_node).0;
+        }
+        let deadline = now.after_ms(timeout_ms);
+        let late = self.wheel.visit(entry.wheel_bucket).since(deadline);
+        if late > (timeout_ms / 32).max(512) {
+            self.wheel.unlink(&mut self.entries, slot.0);
+            self.wheel.link(&mut self.entries, slot.0, deadline);
+        }
+    }
+}
+
+/// The hardware half.
+impl Table {
+    /// The name of a connection, for other threads.
+    #[inline]
+    #[must_use]
+    pub fn flow_ref(&self, slot: Slot) -> FlowRef {
+        FlowRef { worker: self.worker, slot: slot.0, generation: self.entries[slot.index()].generation() }
+    }
+
+    /// The connection of a name, unless it is gone.
+    #[inline]
+    #[must_use]
+    pub fn resolve(&self, flow: FlowRef) -> Option<Slot> {
+        let entry = self.entries.get(flow.slot as usize)?;
+        let lives = entry.is_live() && entry.generation() == flow.generation && flow.worker == self.worker;
+        lives.then_some(Slot(flow.slot))
+    }
+
+    /// A connection's offload state.
+    #[inline]
+    #[must_use]
+    pub fn offload(&self, slot: Slot) -> OffloadState {
+        self.entries[slot.index()].offload(|| self.cold[slot.index()][COLD_OFFLOAD] as u32)
+    }
+
+    /// Changes a connection's offload state.
+    pub fn set_offload(&mut self, slot: Slot, state: OffloadState) {
+        if let Some(number) = self.entries[slot.index()].set_offload(state) {
+            self.cold(slot)[COLD_OFFLOAD] = u64::from(number);
+        }
+    }
+
+    /// Adds what hardware has forwarded since the last report. If that is anything, the connection is
+    /// alive.
+    pub fn add_hardware(&mut self, slot: Slot, direction: Direction, now: Tick, count: Count) {
+        if count.packets == 0 {
+            return;
+        }
+        self.entries[slot.index()].touch(now);
+        let cold = self.cold(slot);
+        cold[cold_packets(direction)] += count.packets;
+        cold[cold_packets(direction) + 1] += count.bytes;
+    }
+
+    /// The cold part of a connection, to be written.
+    fn cold(&mut self, slot: Slot) -> &mut Cold {
+        self.entries[slot.index()].set_cold();
+        &mut self.cold[slot.index()]
+    }
+
+    /// What a connection has carried.
+    #[must_use]
+    pub fn totals(&self, slot: Slot) -> Totals {
+        let entry = &self.entries[slot.index()];
+        let count = |direction| {
+            let (packets, bytes) = entry.low_counts(direction);
+            let (mut packets, mut bytes) = (u64::from(packets), u64::from(bytes));
+            if entry.is_cold() {
+                let cold = &self.cold[slot.index()];
+                packets += cold[cold_packets(direction)];
+                bytes += cold[cold_packets(direction) + 1];
+            }
+            Count { packets, bytes }
+        };
+        Totals { original: count(Direction::Original), reply: count(Direction::Reply) }
+    }
+}
+
+/// Looking in from outside.
+impl Table {
+    /// Connections now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Connections that are half-open now.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.half_open.len()
+    }
+
+    /// Connections it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.shape.connections as usize
+    }
+
+    /// Slot numbers are below this; see [`Table::backend_at`].
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes that IPv4 connections need at full capacity. IPv6 ones add 48 each, those with hardware
+    /// counters or more than 4 GiB add 40.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        core::mem::size_of_val::<[Entry]>(&self.entries)
+            + self.index.memory_bytes()
+            + self.half_open.memory_bytes()
+            + self.wheel.memory_bytes()
+    }
+
+    /// The connection in this slot, if any, and its backend: for sweeps that go through all slots.
+    #[must_use]
+    pub fn backend_at(&self, number: u32) -> Option<(Slot, BackendId)> {
+        let entry = self.entries.get(number as usize)?;
+        entry.is_live().then(|| (Slot(number), entry.backend()))
+    }
+
+    /// A connection as shown to people; `None` if the slot holds none.
+    #[must_use]
+    pub fn row(&self, slot: Slot, now: Tick) -> Option<ConnectionRow> {
+        let entry = self.entries.get(slot.index()).filter(|entry| entry.is_live())?;
+        let born = if entry.is_half_open() {
+            self.half_open.born(entry.born_or_node)
+        } else {
+            Tick(entry.born_or_node)
+        };
+        let ends = self.ends(slot);
+        Some(ConnectionRow {
+            flow: self.flow_ref(slot),
+            key: self.key(slot, Direction::Original),
+            backend_ip: ends.backend.0,
+            backend_port: ends.backend.1,
+            nat: ends.nat,
+            service: entry.service(),
+            backend: entry.backend(),
+            state: entry.state(),
+            picked_up: entry.is_picked_up(),
+            half_open: entry.is_half_open(),
+            age_ms: now.0.wrapping_sub(born.0),
+            idle_ms: now.since(entry.last_seen()),
+            totals: self.totals(slot),
+            offload: self.offload(slot),
+        })
+    }
+
+    /// Copies connections into `rows` until `rows` is at its capacity or `slots` slots were looked at.
+    /// `cursor` says where to go on; it starts as `Some(0)` and is `None` at the end of the table.
+    pub fn dump(&self, now: Tick, cursor: &mut Option<u32>, slots: usize, rows: &mut Vec<ConnectionRow>) {
+        let Some(start) = *cursor else { return };
+        for number in (start..self.fresh).take(slots) {
+            if rows.len() == rows.capacity() {
+                *cursor = Some(number);
+                return;
+            }
+            rows.extend(self.row(Slot(number), now));
+        }
+        let end = (start as usize).saturating_add(slots);
+        *cursor = (end < self.fresh as usize).then_some(end as u32);
+    }
+}
