@@ -254,3 +254,22 @@ impl Slots {
         (hash >> 32) as usize & (self.buckets.len() - 1)
     }
 }
+
+#[cfg(test)]
+impl Slots {
+    /// Every slot is on exactly one list, the one it believes to be on, and links agree both ways.
+    pub(super) fn check_lists(&self) {
+        let mut seen = 0;
+        for (list, ends) in self.lists.iter().enumerate() {
+            let (mut previous, mut slot) = (NONE, ends.first);
+            while slot != NONE {
+                let entry = &self[slot];
+                assert_eq!((entry.list as usize, entry.previous), (list, previous));
+                (previous, slot) = (slot, entry.next);
+                seen += 1;
+            }
+            assert_eq!(ends.last, previous);
+        }
+        assert_eq!(seen, self.entries.len());
+    }
+}
