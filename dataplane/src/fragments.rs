@@ -217,3 +217,152 @@ impl<B: PacketBuf, D: Copy> Fragments<B, D> {
         (hash >> 32) as usize & (self.buckets.len() - 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PortId;
+    use crate::packet::TestPacket;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const HASHER: FlowHasher = FlowHasher::new([1, 2, 3, 4]);
+
+    fn key(id: u32) -> FragmentKey {
+        FragmentKey { src: Ip::v4(1), dst: Ip::v4(2), id, tenant: TenantId(0), protocol: 17 }
+    }
+
+    fn packet(tag: u8) -> TestPacket {
+        TestPacket::new(PortId(0), &[tag])
+    }
+
+    fn tag(packet: &TestPacket) -> u8 {
+        packet.data()[0]
+    }
+
+    fn cache(decisions_max: usize, held_max: usize) -> Fragments<TestPacket, u32> {
+        let limits = FragmentLimits { decisions_max, held_max, ..FragmentLimits::default() };
+        Fragments::new(&limits, HASHER)
+    }
+
+    #[test]
+    fn every_field_of_the_key_counts() {
+        let mut cache = cache(16, 4);
+        let one = key(1);
+        cache.insert(Tick(0), &one, 7);
+        assert_eq!(cache.get(Tick(0), &one), Some(7));
+        for other in [
+            FragmentKey { src: Ip::v4(9), ..one },
+            FragmentKey { dst: Ip::v4(9), ..one },
+            FragmentKey { id: 9, ..one },
+            FragmentKey { tenant: TenantId(9), ..one },
+            FragmentKey { protocol: 6, ..one },
+        ] {
+            assert_eq!(cache.get(Tick(0), &other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn fragments_that_overtook_the_first_wait_for_it_in_order_and_not_for_long() {
+        let mut cache = cache(16, 4);
+        let start = Tick(u32::MAX - 100);
+        for (id, number) in [(1, 10), (2, 20), (1, 11), (3, 30)] {
+            assert!(cache.hold(start, &key(id), packet(number)).is_ok());
+        }
+        let refused = cache.hold(start, &key(1), packet(12)).map_err(|(packet, why)| (tag(&packet), why));
+        assert_eq!(refused, Err((12, DropReason::FragmentUnknown)));
+        let mut released = Vec::new();
+        while let Some(packet) = cache.take_released(&key(1)) {
+            released.push(tag(&packet));
+        }
+        assert_eq!((released, cache.held()), (vec![10, 11], 2));
+        let mut expired = Vec::new();
+        cache.expire(start.after_ms(199), |packet| expired.push(tag(&packet)));
+        assert_eq!(expired, []);
+        cache.expire(start.after_ms(200), |packet| expired.push(tag(&packet)));
+        assert_eq!((expired, cache.held()), (vec![20, 30], 0));
+    }
+
+    #[test]
+    fn decisions_are_forgotten_in_time() {
+        let mut cache = cache(16, 4);
+        let start = Tick(u32::MAX - 100);
+        cache.insert(start, &key(1), 7);
+        assert_eq!(cache.get(start.after_ms(29_999), &key(1)), Some(7));
+        assert_eq!(cache.get(start.after_ms(30_000), &key(1)), None);
+        cache.expire(start.after_ms(30_000), |_| {});
+        assert_eq!(cache.used, 0);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Pass(u32),
+        Insert(u32, u32),
+        Hold(u32),
+        Release(u32),
+        Expire,
+    }
+
+    fn ops() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            2 => prop_oneof![0..100_u32, 0..20_000_u32].prop_map(Op::Pass),
+            4 => (0..12_u32, any::<u32>()).prop_map(|(id, decision)| Op::Insert(id, decision)),
+            2 => (0..12_u32).prop_map(Op::Hold),
+            1 => (0..12_u32).prop_map(Op::Release),
+            1 => Just(Op::Expire),
+        ]
+    }
+
+    proptest! {
+        /// Against a map that forgets nothing: what is remembered is right and in date, the latest
+        /// `decisions_max` first fragments are always remembered, and packets are conserved.
+        #[test]
+        fn what_is_remembered_is_right(
+            ops in prop::collection::vec(ops(), 1..300),
+            (decisions_max, held_max) in (1..8_usize, 0..5_usize),
+            start: u32,
+        ) {
+            let mut cache = cache(decisions_max, held_max);
+            let mut ms = 0_u32;
+            let mut decided: BTreeMap<u32, (u32, u32, usize)> = BTreeMap::new();
+            let mut inserts = 0_usize;
+            let (mut given, mut taken) = (0, 0);
+            for op in ops {
+                let now = Tick(start.wrapping_add(ms));
+                match op {
+                    Op::Pass(step) => ms += step,
+                    Op::Insert(id, decision) => {
+                        cache.insert(now, &key(id), decision);
+                        inserts += 1;
+                        decided.insert(id, (decision, ms, inserts));
+                    }
+                    Op::Hold(id) => {
+                        let fits = cache.held() < held_max;
+                        given += usize::from(fits);
+                        prop_assert_eq!(cache.hold(now, &key(id), packet(id as u8)).is_ok(), fits);
+                    }
+                    Op::Release(id) => {
+                        while let Some(packet) = cache.take_released(&key(id)) {
+                            prop_assert_eq!(u32::from(tag(&packet)), id);
+                            taken += 1;
+                        }
+                    }
+                    Op::Expire => cache.expire(now, |_| taken += 1),
+                }
+                prop_assert_eq!(cache.held(), given - taken);
+                let now = Tick(start.wrapping_add(ms));
+                for id in 0..12 {
+                    let expected = decided.get(&id).filter(|(_, at, _)| ms - at < 30_000);
+                    match (cache.get(now, &key(id)), expected) {
+                        (Some(got), Some((decision, ..))) => prop_assert_eq!(got, *decision),
+                        (Some(_), None) => prop_assert!(false, "remembered too long"),
+                        (None, Some((.., number))) => prop_assert!(inserts - number >= decisions_max),
+                        (None, None) => {}
+                    }
+                }
+            }
+            cache.drain(|_| taken += 1);
+            prop_assert_eq!(given, taken);
+        }
+    }
+}
