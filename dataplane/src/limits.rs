@@ -22,6 +22,8 @@ pub const TIMEOUT_MAX_MS: u32 = 14 * 24 * 3600 * 1000;
 pub const CONNECTIONS_MAX: usize = 1 << 30;
 /// Neighbours per worker: slots are numbered with 16 bits.
 pub const NEIGHBOURS_MAX: usize = 1 << 16;
+/// Largest Maglev table: the largest prime below 2^22.
+pub const MAGLEV_TABLE_MAX: u32 = 4_194_301;
 
 const _: () = assert!(TIMEOUT_MAX_MS < u32::MAX / 2, "ticks would be ambiguous");
 const _: () = assert!(BACKENDS_MAX <= u16::MAX as usize, "BackendId is 16 bits");
