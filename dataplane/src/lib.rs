@@ -6,7 +6,7 @@
 //! 1. [`packet`]: what a packet buffer can do; [`wire`]: header formats; [`wire::parse`] joins them.
 //! 2. [`flow`]: the key of a connection, its direction and its hash.
 //! 3. [`snapshot`]: the immutable configuration a worker forwards by; [`config`] is where it comes from;
-//!    [`maglev`] picks backends in it.
+//!    [`maglev`] picks backends in it; [`owner`] says which worker has a client.
 //! 4. [`conntrack`]: the connection table.
 //! 5. [`neighbour`], [`fragments`], [`rewrite`], [`rate`]: next hops, fragments, header rewriting, and how
 //!    often Millrace speaks itself.
@@ -27,6 +27,7 @@ pub mod limits;
 pub mod maglev;
 pub mod neighbour;
 pub mod offload;
+pub mod owner;
 pub mod packet;
 pub mod prefetch;
 pub mod rate;
