@@ -24,6 +24,24 @@ pub const CONNECTIONS_MAX: usize = 1 << 30;
 pub const NEIGHBOURS_MAX: usize = 1 << 16;
 /// Largest Maglev table: the largest prime below 2^22.
 pub const MAGLEV_TABLE_MAX: u32 = 4_194_301;
+/// Characters of a name of a port, service or tenant.
+pub const NAME_LENGTH_MAX: usize = 63;
+/// Bytes of a Unix socket's path: `sun_path` has 108 with its NUL, unix(7).
+pub const SOCKET_PATH_MAX: usize = 107;
+/// Tenants a configuration can have, the default one included.
+pub const TENANTS_MAX: usize = 1024;
+/// Routes of one port.
+pub const ROUTES_MAX: usize = 256;
+/// Port ranges of one service.
+pub const PORT_RANGES_MAX: usize = 64;
+/// Largest weight of a backend.
+pub const WEIGHT_MAX: u32 = 1000;
+/// Largest CPU number a worker can be pinned to.
+pub const CORE_MAX: u16 = 1023;
+/// Fragmented datagrams per worker.
+pub const FRAGMENTS_MAX: u32 = 1 << 20;
+/// Packets held for a next hop that is being resolved.
+pub const NEIGHBOUR_QUEUE_MAX: u16 = 256;
 
 const _: () = assert!(TIMEOUT_MAX_MS < u32::MAX / 2, "ticks would be ambiguous");
 const _: () = assert!(BACKENDS_MAX <= u16::MAX as usize, "BackendId is 16 bits");

@@ -1,6 +1,8 @@
 //! What is wrong with a configuration, told so that a person can act on it.
 
+use core::cell::RefCell;
 use core::fmt;
+use core::ops::Range;
 use serde::Serialize;
 
 /// How bad a fault is.
@@ -39,15 +41,15 @@ pub struct Fault {
     pub message: String,
     /// What to do about it.
     pub remedy: String,
-    /// The line of source, and how many of its characters from `column` on are meant.
+    /// The whole line, for the caret.
     #[serde(skip)]
-    pub(super) source: String,
-    /// See `source`.
+    source: String,
+    /// How many of its characters are meant, from `column` on.
     #[serde(skip)]
-    pub(super) width: usize,
+    width: usize,
 }
 
-/// Every fault of a configuration, in the order of its lines.
+/// Faults of one file, in the order of its lines.
 ///
 /// `Display` prints them as a compiler would; `Serialize` gives `{"file": …, "faults": [{"severity",
 /// "line", "column", "path", "message", "remedy"}, …]}`.
@@ -67,17 +69,31 @@ impl Faults {
     pub fn count(&self, severity: Severity) -> usize {
         self.faults.iter().filter(|fault| fault.severity == severity).count()
     }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.faults.is_empty()
+    }
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.faults.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            fault.write(&self.file, f)?;
+        if self.faults.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        for fault in &self.faults {
+            fault.write(&self.file, f)?;
+            f.write_str("\n")?;
+        }
+        let counted = |severity: Severity| match self.count(severity) {
+            0 => None,
+            1 => Some(format!("1 {}", severity.name())),
+            n => Some(format!("{n} {}s", severity.name())),
+        };
+        let counts: Vec<String> =
+            [Severity::Error, Severity::Warning].into_iter().filter_map(counted).collect();
+        writeln!(f, "{}: {}", self.file, counts.join(", "))
     }
 }
 
@@ -93,8 +109,100 @@ impl Fault {
         writeln!(f, "{gutter}--> {file}:{}:{}", self.line, self.column)?;
         writeln!(f, "{gutter} |")?;
         writeln!(f, "{number} | {}", self.source)?;
-        let (before, carets) = (" ".repeat(self.column - 1), "^".repeat(self.width.max(1)));
-        writeln!(f, "{gutter} | {before}{carets}")?;
+        // Tabs are kept, so that the caret lines up however wide they are shown.
+        let before = self.source.chars().chain(core::iter::repeat(' ')).take(self.column - 1);
+        let before: String = before.map(|c| if c == '\t' { c } else { ' ' }).collect();
+        writeln!(f, "{gutter} | {before}{}", "^".repeat(self.width))?;
         writeln!(f, "{gutter} = help: {}", self.remedy)
     }
+}
+
+/// A key or value in the file: its path, and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) path: String,
+    pub(super) span: Range<usize>,
+}
+
+/// A value and where it came from.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+/// Collects faults while reading and validation go on.
+pub(super) struct Sink<'a> {
+    text: &'a str,
+    faults: RefCell<Vec<Fault>>,
+}
+
+impl<'a> Sink<'a> {
+    pub(super) fn new(text: &'a str) -> Sink<'a> {
+        Sink { text, faults: RefCell::new(Vec::new()) }
+    }
+
+    pub(super) fn error(&self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+        self.push(Severity::Error, place, message.into(), remedy.into());
+    }
+
+    pub(super) fn warning(&self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+        self.push(Severity::Warning, place, message.into(), remedy.into());
+    }
+
+    fn push(&self, severity: Severity, place: &Place, message: String, remedy: String) {
+        let (start, line) = self.line_at(place.span.start);
+        let source = line_of(&self.text[start..]);
+        let from = place.span.start.max(start) - start;
+        let before = source.char_indices().take_while(|(at, _)| *at < from).count();
+        let until = place.span.end.max(place.span.start) - start;
+        let width = source.char_indices().filter(|(at, _)| (from..until).contains(at)).count().max(1);
+        self.faults.borrow_mut().push(Fault {
+            severity,
+            line,
+            column: before + 1,
+            path: place.path.clone(),
+            message,
+            remedy,
+            source: source.to_owned(),
+            width,
+        });
+    }
+
+    /// The line a place is on, from 1, to refer to it from elsewhere.
+    pub(super) fn line(&self, place: &Place) -> usize {
+        self.line_at(place.span.start).1
+    }
+
+    /// Whether something below `section` is already known to be wrong, so that what would follow from
+    /// it is better not mentioned.
+    pub(super) fn has_errors_in(&self, section: &str) -> bool {
+        self.faults
+            .borrow()
+            .iter()
+            .any(|fault| fault.severity == Severity::Error && fault.path.starts_with(section))
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        self.has_errors_in("")
+    }
+
+    /// Everything collected, in the order of the file.
+    pub(super) fn into_faults(self, file: &str) -> Faults {
+        let mut faults = self.faults.into_inner();
+        faults.sort_by_key(|fault| (fault.line, fault.column));
+        Faults { file: file.to_owned(), faults }
+    }
+
+    /// Where the line with byte `at` starts, and its number from 1.
+    fn line_at(&self, at: usize) -> (usize, usize) {
+        let before = &self.text.as_bytes()[..at.min(self.text.len())];
+        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        (start, before.iter().filter(|byte| **byte == b'\n').count() + 1)
+    }
+}
+
+/// `text` up to its first line end.
+fn line_of(text: &str) -> &str {
+    text.lines().next().unwrap_or("")
 }

@@ -2,12 +2,21 @@
 //!
 //! [`Config::parse`] takes text and gives either a `Config` in which every cross-reference holds, or
 //! [`Faults`]: everything that is wrong, at once, each with its line, its key and a remedy. In reading
-//! order: the types below, `raw` (which keys there are), `reader` (strict reading that goes on after a
-//! fault), `validate` (what must hold between keys), [`fault`] (how it is told).
+//! order: the types below; `reader` (which keys there are, and strict reading that goes on after a
+//! fault) with `values` (one value); `raw` (the file as read); `network` and `services` (what must hold
+//! between ports, and between services and all else); [`fault`] (how it is told).
 //!
 //! What the types mean to a worker is [`crate::snapshot`]'s business; no I/O happens here.
 
 pub mod fault;
+mod network;
+mod raw;
+mod reader;
+mod services;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod values;
 
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
@@ -16,6 +25,11 @@ use crate::snapshot::{Affinity, Mode, OnRemove, Timeouts, VlanTags};
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
 use std::path::PathBuf;
+
+use fault::{Place, Sink};
+use raw::RawConfig;
+use reader::Section;
+use toml_edit::{Document, TomlError};
 
 pub use fault::{Fault, Faults, Severity};
 
@@ -45,6 +59,63 @@ pub struct Config {
     pub services: Vec<Service>,
     /// What is odd but works.
     pub warnings: Faults,
+}
+
+impl Config {
+    /// Reads and validates `text`; `file_name` is what faults call it.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, warnings included.
+    pub fn parse(file_name: &str, text: &str) -> Result<Config, Faults> {
+        let sink = Sink::new(text);
+        let config = match Document::parse(text) {
+            Ok(document) => build(&raw::read(&Section::root(document.as_table(), &sink), &sink), &sink),
+            Err(error) => {
+                report_syntax(&error, text, &sink);
+                None
+            }
+        };
+        let warnings = sink.into_faults(file_name);
+        match config {
+            Some(config) if warnings.count(Severity::Error) == 0 => Ok(Config { warnings, ..config }),
+            _ => Err(warnings),
+        }
+    }
+}
+
+/// Checks everything and puts together what is complete; `None` only after an error.
+fn build(raw: &RawConfig, sink: &Sink<'_>) -> Option<Config> {
+    let tenants = network::tenants(&raw.tenants, sink);
+    let ports = network::ports(&raw.ports, &tenants, &raw.limits, sink);
+    let services = services::services(raw, &tenants, &ports, sink);
+    (!sink.has_errors()).then(|| Config {
+        dpdk: raw.dpdk.clone(),
+        workers: raw.workers.clone(),
+        log: raw.log,
+        metrics: raw.metrics,
+        control: raw.control.clone(),
+        limits: raw.limits.clone(),
+        maglev: raw.maglev,
+        tenants,
+        ports,
+        services,
+        warnings: Faults { file: String::new(), faults: Vec::new() },
+    })
+}
+
+fn report_syntax(error: &TomlError, text: &str, sink: &Sink<'_>) {
+    let span = error.span().unwrap_or(0..0);
+    let found = text.get(span.clone()).unwrap_or("");
+    let remedy = if error.message().contains("duplicate key") {
+        "keep one of the two; of ports, services and backends there may be several, in double brackets"
+            .to_owned()
+    } else if found.starts_with(|c: char| c.is_ascii_alphabetic()) && !found.contains(['"', '\n', '=']) {
+        format!("text stands in quotes: \"{found}\"")
+    } else {
+        "correct the line: text stands in quotes, tables in [brackets], and a key has one value".to_owned()
+    };
+    sink.error(&Place { path: String::new(), span }, format!("not TOML: {}", error.message()), remedy);
 }
 
 /// The tenant of ports and services that name none.
@@ -104,6 +175,11 @@ pub enum Idle {
         /// Longest sleep, microseconds.
         sleep_us: u32,
     },
+}
+
+impl Idle {
+    /// The sleep of [`Idle::Backoff`] unless the file says otherwise, microseconds.
+    pub const SLEEP_US: u32 = 50;
 }
 
 /// `[log]`: the process's log.
@@ -251,6 +327,9 @@ pub struct Port {
     /// Routes beside the on-link prefixes and the default gateways.
     pub routes: Vec<Route>,
 }
+
+/// Entries of a receive or transmit queue unless the file says otherwise.
+pub const DESCRIPTORS: u16 = 1024;
 
 /// Who is reached through a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
