@@ -93,6 +93,8 @@ drop_reasons! {
     NoBackend = "no_backend",
     /// The connection's backend was removed with policy `reset`.
     BackendRemoved = "backend_removed",
+    /// Every backend tried for the connection already talks to this client from the same port.
+    NatTupleInUse = "nat_tuple_in_use",
     /// The connection table is full and nothing in it may be evicted.
     TableFull = "table_full",
     /// The half-open share of the table is used up by younger connections.
@@ -123,6 +125,26 @@ drop_reasons! {
     OwnFrame = "own_frame",
     /// Held when Millrace stopped.
     Shutdown = "shutdown",
+}
+
+impl DropReason {
+    /// Whether the packet may simply be meant for someone else. A port that is a bump in the wire
+    /// passes it on instead of dropping it.
+    #[must_use]
+    pub const fn is_someone_elses(self) -> bool {
+        use DropReason as R;
+        matches!(
+            self,
+            R::VlanTooDeep
+                | R::VlanMismatch
+                | R::NotOurMac
+                | R::EtherTypeUnknown
+                | R::ProtocolUnsupported
+                | R::IcmpUnhandled
+                | R::IcmpNoConnection
+                | R::NoService
+        )
+    }
 }
 
 /// The number of reasons.

@@ -10,7 +10,7 @@
 //! 4. [`conntrack`]: the connection table.
 //! 5. [`neighbour`], [`fragments`], [`rewrite`], [`rate`]: next hops, fragments, header rewriting, and how
 //!    often Millrace speaks itself.
-//! 6. `worker`: the walk, which puts all of these together.
+//! 6. [`worker`]: the walk, which puts all of these together.
 //! 7. [`counters`], [`drops`]: what happened; [`offload`]: the vocabulary spoken with the offload engine.
 
 #![deny(unsafe_code)]
@@ -35,3 +35,4 @@ pub mod rewrite;
 pub mod snapshot;
 pub mod time;
 pub mod wire;
+pub mod worker;

@@ -239,6 +239,14 @@ pub fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) {
     let _ = set_hops(frame, parsed.l3.into(), parsed.key.dst.is_v4(), parsed.ttl.saturating_sub(1));
 }
 
+/// Writes the destination MAC address of a frame whose link header is otherwise complete.
+#[inline]
+pub fn set_destination(frame: &mut [u8], mac: MacAddr) {
+    if let Some(destination) = frame.first_chunk_mut() {
+        *destination = mac.0;
+    }
+}
+
 /// Sets the TTL or hop limit.
 #[inline]
 fn set_hops(frame: &mut [u8], l3: usize, is_v4: bool, hops: u8) -> Option<()> {

@@ -4,6 +4,7 @@
 //! This page has the types and the questions a worker asks of them. `vips` and `routes` are the indexes
 //! that answer quickly; `build` makes a snapshot out of a configuration.
 
+mod queries;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -272,13 +273,16 @@ pub struct Snapshot {
     pub static_neighbours: Vec<StaticNeighbour>,
     vips: HashSet<(TenantId, Ip), FixedState>,
     endpoints: Endpoints<ServiceId>,
-    stateless: Endpoints<StatelessReply>,
+    /// Replies of services that keep no connections; they must be told apart.
+    stateless: Endpoints<ReplySource>,
+    /// Replies of the others, where they can be told apart.
+    tracked: Endpoints<ReplySource>,
     routes: Routes,
 }
 
-/// Where a reply of a service without connections comes from.
+/// Where a reply of a `nat` service comes from.
 #[derive(Clone, Copy, Debug)]
-struct StatelessReply {
+struct ReplySource {
     backend: BackendId,
     service: ServiceId,
     /// `None` when backends keep the VIP's port.
@@ -296,7 +300,10 @@ impl Snapshot {
         let name = |id: ServiceId| services[id.index()].as_ref().map_or_else(String::new, |s| s.name.clone());
         let endpoints = Endpoints::new(service_endpoints(&services))
             .map_err(|(a, b)| BuildError::ServicesOverlap(name(a), name(b)))?;
-        let stateless = Endpoints::new(stateless_endpoints(&services, &backends))
+        let keeps_none = |service: &Service| service.affinity == Affinity::None;
+        let keeps_some = |service: &Service| service.affinity != Affinity::None;
+        let tracked = Endpoints::unambiguous(reply_endpoints(&services, &backends, keeps_some));
+        let stateless = Endpoints::new(reply_endpoints(&services, &backends, keeps_none))
             .map_err(|(a, b)| BuildError::RepliesOverlap(name(a.service), name(b.service)))?;
         let vips = services.iter().flatten().map(|service| (service.tenant, service.vip)).collect();
         let routes = Routes::new(scoped_routes(&ports, &routes));
@@ -313,6 +320,7 @@ impl Snapshot {
             vips,
             endpoints,
             stateless,
+            tracked,
             routes,
         })
     }
@@ -362,18 +370,20 @@ impl Snapshot {
         })
     }
 
-    /// Whose answer a packet from this address and port is, if it answers a `nat` service that keeps no
-    /// connections: the service, the backend, and the VIP's port to answer from.
+    /// Whose answer a packet from this address and port is, if its connection is not known: the `nat`
+    /// service, the backend, and the VIP's port to answer from. Always found for a service that keeps
+    /// no connections; for the others only if no second service has the same backend, address and port.
     #[inline]
     #[must_use]
-    pub fn stateless_reply(
+    pub fn reply_of(
         &self,
         tenant: TenantId,
         src: Ip,
         src_port: u16,
         protocol: Protocol,
     ) -> Option<(&Service, &Backend, u16)> {
-        let reply = self.stateless.get(tenant, src, protocol, src_port)?;
+        let stateless = self.stateless.get(tenant, src, protocol, src_port);
+        let reply = stateless.or_else(|| self.tracked.get(tenant, src, protocol, src_port))?;
         let (service, backend) = (self.service(reply.service)?, self.backend(reply.backend)?);
         Some((service, backend, reply.vip_port.unwrap_or(src_port)))
     }
@@ -429,14 +439,16 @@ fn service_endpoints(services: &[Option<Service>]) -> Vec<Endpoint<ServiceId>> {
     configured.flat_map(|service| service.ports.iter().map(move |ports| of(service, ports))).collect()
 }
 
-fn stateless_endpoints(
+/// Where the replies of `nat` services come from, of those services that are `wanted`.
+fn reply_endpoints(
     services: &[Option<Service>],
     backends: &[Option<Backend>],
-) -> Vec<Endpoint<StatelessReply>> {
+    wanted: impl Fn(&Service) -> bool,
+) -> Vec<Endpoint<ReplySource>> {
     let mut endpoints = Vec::new();
     for backend in backends.iter().flatten() {
         let Some(service) = services.get(backend.service.index()).and_then(Option::as_ref) else { continue };
-        if service.affinity != Affinity::None || service.mode != Mode::Nat {
+        if service.mode != Mode::Nat || !wanted(service) {
             continue;
         }
         for ports in &service.ports {
@@ -447,7 +459,7 @@ fn stateless_endpoints(
                 ip: backend.address,
                 protocol: service.protocol,
                 ports: backend.port.map_or_else(|| ports.clone(), |port| port..=port),
-                value: StatelessReply { backend: backend.id, service: service.id, vip_port },
+                value: ReplySource { backend: backend.id, service: service.id, vip_port },
             });
         }
     }

@@ -167,14 +167,21 @@ fn replies_without_connections_find_their_service() {
     ];
     let snapshot = assemble(vec![], services.clone(), backends.clone()).expect("snapshot");
     let reply = |address: &str, port: u16| {
-        let found = snapshot.stateless_reply(TenantId(0), ip(address), port, Protocol::Udp);
+        let found = snapshot.reply_of(TenantId(0), ip(address), port, Protocol::Udp);
         found.map(|(service, backend, port)| (service.id.0, backend.id.0, port))
     };
     assert_eq!(reply("10.0.0.1", 5353), Some((0, 0, 53)));
     assert_eq!(reply("10.0.0.1", 105), Some((1, 1, 105)));
     assert_eq!(reply("10.0.0.1", 200), Some((1, 1, 200)));
     assert_eq!(reply("10.0.0.1", 53), None);
-    assert_eq!(reply("10.0.0.2", 53), None);
+    assert_eq!(reply("10.0.0.2", 53), Some((2, 2, 53)));
+    assert_eq!(reply("10.0.0.2", 54), None);
+
+    let shared =
+        [services.clone(), vec![service(3, ip("192.0.2.56"), Protocol::Udp, vec![50..=60])]].concat();
+    let both = [backends.clone(), vec![backend(3, 3, "10.0.0.2", None)]].concat();
+    let snapshot = assemble(vec![], shared, both).expect("snapshot");
+    assert!(snapshot.reply_of(TenantId(0), ip("10.0.0.2"), 53, Protocol::Udp).is_none(), "either's");
 
     let clash = [backends, vec![backend(3, 0, "10.0.0.1", Some(200))]].concat();
     let error = assemble(vec![], services, clash).expect_err("replies that could be either's");

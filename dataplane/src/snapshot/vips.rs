@@ -46,23 +46,53 @@ impl<T: Copy> Endpoints<T> {
     /// Builds the map; `Err` has the values of two endpoints that overlap.
     pub(super) fn new(mut endpoints: Vec<Endpoint<T>>) -> Result<Endpoints<T>, (T, T)> {
         endpoints.sort_by_key(|end| (end.tenant, end.ip, end.protocol, *end.ports.start()));
+        let scope = |end: &Endpoint<T>| (end.tenant, end.ip, end.protocol);
+        for pair in endpoints.windows(2) {
+            if scope(&pair[0]) == scope(&pair[1]) && pair[0].ports.end() >= pair[1].ports.start() {
+                return Err((pair[0].value, pair[1].value));
+            }
+        }
+        Ok(Endpoints::index(&endpoints))
+    }
+
+    /// Builds the map without the endpoints that overlap another one.
+    pub(super) fn unambiguous(mut endpoints: Vec<Endpoint<T>>) -> Endpoints<T> {
+        endpoints.sort_by_key(|end| (end.tenant, end.ip, end.protocol, *end.ports.start()));
+        let mut overlaps = vec![false; endpoints.len()];
+        // Of those so far in a group, the one that reaches farthest: whoever overlaps any overlaps it.
+        let mut farthest = 0;
+        for index in 1..endpoints.len() {
+            let (before, this) = (&endpoints[farthest], &endpoints[index]);
+            let scope = |end: &Endpoint<T>| (end.tenant, end.ip, end.protocol);
+            let same_scope = scope(before) == scope(this);
+            if same_scope && before.ports.end() >= this.ports.start() {
+                (overlaps[farthest], overlaps[index]) = (true, true);
+            }
+            if !same_scope || this.ports.end() > before.ports.end() {
+                farthest = index;
+            }
+        }
+        let mut overlaps = overlaps.into_iter();
+        endpoints.retain(|_| overlaps.next() == Some(false));
+        Endpoints::index(&endpoints)
+    }
+
+    /// Indexes endpoints that are sorted and do not overlap.
+    fn index(endpoints: &[Endpoint<T>]) -> Endpoints<T> {
         let mut addresses = HashMap::with_hasher(FixedState::default());
         let mut ranges: Vec<PortRange<T>> = Vec::with_capacity(endpoints.len());
         for group in endpoints.chunk_by(|a, b| (a.tenant, a.ip) == (b.tenant, b.ip)) {
-            let start = ranges.len();
-            for Endpoint { protocol, ports, value, .. } in group {
-                let (first, last) = (*ports.start(), *ports.end());
-                if let Some(before) = ranges[start..].last() {
-                    if before.protocol == *protocol && before.last >= first {
-                        return Err((before.value, *value));
-                    }
-                }
-                ranges.push(PortRange { protocol: *protocol, first, last, value: *value });
-            }
-            let span = Span { start: start as u32, end: ranges.len() as u32 };
+            let start = ranges.len() as u32;
+            ranges.extend(group.iter().map(|end| PortRange {
+                protocol: end.protocol,
+                first: *end.ports.start(),
+                last: *end.ports.end(),
+                value: end.value,
+            }));
+            let span = Span { start, end: ranges.len() as u32 };
             addresses.insert((group[0].tenant, group[0].ip), span);
         }
-        Ok(Endpoints { addresses, ranges: ranges.into() })
+        Endpoints { addresses, ranges: ranges.into() }
     }
 
     /// The value of the range that has this endpoint.

@@ -1,0 +1,39 @@
+//! Questions of the walk that combine several parts of a snapshot.
+
+use super::{BackendState, OnRemove, Snapshot, Timeouts};
+use crate::addr::Ip;
+use crate::ids::{BackendId, PortId, ServiceId};
+
+impl Snapshot {
+    /// Whether connections of this backend go on: it is configured, or drains.
+    #[inline]
+    #[must_use]
+    pub fn keeps_connections(&self, backend: BackendId) -> bool {
+        self.backend(backend).is_some_and(|backend| backend.state != BackendState::Removed(OnRemove::Reset))
+    }
+
+    /// The idle timeouts of a service's connections; the defaults for a service that is gone.
+    #[inline]
+    #[must_use]
+    pub fn timeouts(&self, service: ServiceId) -> Timeouts {
+        self.service(service).map_or_else(Timeouts::default, |service| service.timeouts)
+    }
+
+    /// Whether `ip` is on the link of `port`: in a prefix of ours, or link-local.
+    #[must_use]
+    pub fn is_on_link(&self, port: PortId, ip: Ip) -> bool {
+        super::is_link_local(ip)
+            || self.port(port).is_some_and(|port| port.addresses.iter().any(|prefix| prefix.contains(ip)))
+    }
+
+    /// Every address we answer for, with the port to announce it on: the ports' own addresses, and
+    /// their tenant's VIPs.
+    pub fn announced(&self) -> impl Iterator<Item = (PortId, Ip)> {
+        self.ports.iter().zip(0u16..).flat_map(|(port, id)| {
+            let own = port.addresses.iter().map(|prefix| prefix.address);
+            let services = self.services.iter().flatten();
+            let vips = services.filter(|service| service.tenant == port.tenant).map(|service| service.vip);
+            own.chain(vips).map(move |ip| (PortId(id), ip))
+        })
+    }
+}

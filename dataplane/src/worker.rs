@@ -1,0 +1,358 @@
+//! THE WALK: one burst in, one burst out.
+//!
+//! ```text
+//! rx burst ── parse ── steer ── lookup ──┬─ hit ─────────────── account ── rewrite ── next hop ── tx
+//!               │        │               └─ miss ── open ──────────┘
+//!               │        └─ another worker owns the client: hand off
+//!               └─ not a plain TCP/UDP packet: punt (ARP, ND, ICMP, later fragments)
+//! ```
+//!
+//! [`Walk::run`] is that picture as code, in stages over the burst so that the cache misses of
+//! neighbouring packets overlap: while one packet's connection is being fetched, the next one's index
+//! bucket is. Everything else hangs off it: `open` (first packets), `egress` (rewrite, next hop, the
+//! link header), `punt` (everything that is not a plain forwarded packet), `upkeep` (ageing, neighbour
+//! upkeep, announcements).
+//!
+//! A packet is moved, never copied, and ends in exactly one way, counted once: sent, dropped under a
+//! [`DropReason`], consumed, handed to another worker, or held for a neighbour.
+
+mod egress;
+mod open;
+mod punt;
+mod upkeep;
+
+use crate::addr::Ip;
+use crate::config::Limits;
+use crate::conntrack::{Candidates, Outcome, Shape, Slot, Table};
+use crate::counters::WorkerCounters;
+use crate::drops::DropReason;
+use crate::flow::{Direction, FlowHasher};
+use crate::fragments::{FragmentLimits, Fragments};
+use crate::ids::{PortId, WorkerId};
+use crate::neighbour::{NeighbourLimits, NeighbourUpdate, Neighbours};
+use crate::owner::Owners;
+use crate::packet::{BURST, Burst, PacketBuf};
+use crate::rate::RateLimit;
+use crate::snapshot::{Port, Snapshot};
+use crate::time::Tick;
+use crate::wire::{self, Kind, Parsed};
+use arrayvec::ArrayVec;
+use egress::Translation;
+use std::sync::Arc;
+
+/// How long a half-open connection is safe from eviction by another one. Longer than a handshake takes
+/// within a continent, and short enough that a flood does not lock new clients out for long: at the
+/// default share of 100 000 it takes a million spoofed SYNs per second to fill it within the grace.
+const HALF_OPEN_GRACE_MS: u32 = 100;
+
+/// What a worker needs from outside: transmit queues, other workers, fresh buffers.
+pub trait Env {
+    /// The packets.
+    type Buf: PacketBuf;
+
+    /// An empty packet to write into, or `None` if the pool is exhausted.
+    fn alloc(&mut self, port: PortId) -> Option<Self::Buf>;
+
+    /// Queues a packet for transmission. The environment counts it: `sent` once the port has taken it,
+    /// [`DropReason::TxRingFull`] if it does not.
+    fn send(&mut self, port: PortId, packet: Self::Buf);
+
+    /// Gives a packet to another worker; returned if that worker's ring is full.
+    ///
+    /// # Errors
+    /// The packet itself, when there is no room.
+    fn hand_off(&mut self, to: WorkerId, packet: Self::Buf) -> Result<(), Self::Buf>;
+
+    /// Tells all other workers what was learnt about a neighbour. May be lost: they ask themselves.
+    fn announce(&mut self, update: &NeighbourUpdate);
+}
+
+/// The sizes of a worker's tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// The connection table.
+    pub connections: Shape,
+    /// The neighbour table.
+    pub neighbours: NeighbourLimits,
+    /// Fragmented packets followed at a time.
+    pub fragments: FragmentLimits,
+    /// ICMP errors, echo replies and resets sent per second.
+    pub icmp_per_second: u32,
+}
+
+impl Sizes {
+    /// The sizes a configuration asks for.
+    #[must_use]
+    pub fn of(limits: &Limits) -> Sizes {
+        let half_open_max = u64::from(limits.connections) * u64::from(limits.half_open_percent) / 100;
+        Sizes {
+            connections: Shape {
+                connections: limits.connections,
+                half_open_max: half_open_max as u32,
+                half_open_grace_ms: HALF_OPEN_GRACE_MS,
+            },
+            neighbours: NeighbourLimits {
+                neighbours_max: limits.neighbours as usize,
+                queue_per_neighbour: limits.neighbour_queue,
+                ..NeighbourLimits::default()
+            },
+            fragments: FragmentLimits {
+                decisions_max: limits.fragments as usize,
+                ..FragmentLimits::default()
+            },
+            icmp_per_second: limits.icmp_per_second,
+        }
+    }
+}
+
+/// What makes a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerSetup {
+    /// Its number.
+    pub id: WorkerId,
+    /// Which worker owns which client; the same for all workers.
+    pub owners: Owners,
+    /// Random seed of the connection table's hash.
+    pub seed: [u64; 4],
+    /// Table sizes.
+    pub sizes: Sizes,
+}
+
+/// One worker's state: it alone touches any of it.
+pub struct Worker<B: PacketBuf> {
+    snapshot: Arc<Snapshot>,
+    state: State<B>,
+}
+
+/// Everything of a worker that changes while it walks.
+struct State<B: PacketBuf> {
+    id: WorkerId,
+    owners: Owners,
+    counters: Arc<WorkerCounters>,
+    table: Table,
+    neighbours: Neighbours<B>,
+    fragments: Fragments<B, Translation>,
+    icmp_rate: RateLimit,
+    upkeep: upkeep::Cursors,
+    /// Datagrams scheduled without affinity so far: the walk over the Maglev table.
+    datagrams: u64,
+}
+
+/// One burst's journey: the snapshot it is judged by, the state it changes, the outside world.
+struct Walk<'a, E: Env> {
+    now: Tick,
+    snapshot: &'a Snapshot,
+    state: &'a mut State<E::Buf>,
+    env: &'a mut E,
+}
+
+/// A packet between two stages.
+struct Lane<B> {
+    packet: B,
+    parsed: Parsed,
+    hash: u64,
+    candidates: Candidates,
+}
+
+impl<B: PacketBuf> Worker<B> {
+    /// A worker with empty tables. All memory it will ever use is allocated here.
+    #[must_use]
+    pub fn new(
+        now: Tick,
+        setup: &WorkerSetup,
+        snapshot: Arc<Snapshot>,
+        counters: Arc<WorkerCounters>,
+    ) -> Worker<B> {
+        let hasher = FlowHasher::new(setup.seed);
+        let sizes = &setup.sizes;
+        let mut state = State {
+            id: setup.id,
+            owners: setup.owners.clone(),
+            counters,
+            table: Table::new(setup.id, sizes.connections, hasher, now),
+            neighbours: Neighbours::new(&sizes.neighbours, hasher),
+            fragments: Fragments::new(&sizes.fragments, hasher),
+            icmp_rate: RateLimit::new(sizes.icmp_per_second, sizes.icmp_per_second.div_ceil(10)),
+            upkeep: upkeep::Cursors::default(),
+            datagrams: 0,
+        };
+        state.load_static_neighbours(now, &snapshot, |_, _, _| {});
+        Worker { snapshot, state }
+    }
+
+    /// Takes a burst received from a port; leaves it empty.
+    pub fn on_burst<E: Env<Buf = B>>(&mut self, now: Tick, burst: &mut Burst<B>, env: &mut E) {
+        self.state.counters.received.add(burst.len() as u64);
+        self.walk(now, env).run(burst, Steering::ByOwner);
+        self.state.count_held();
+    }
+
+    /// Takes packets that another worker handed over because this one owns their client.
+    pub fn on_handed_off<E: Env<Buf = B>>(&mut self, now: Tick, burst: &mut Burst<B>, env: &mut E) {
+        self.state.counters.handed_in.add(burst.len() as u64);
+        self.walk(now, env).run(burst, Steering::Here);
+        self.state.count_held();
+    }
+
+    fn walk<'a, E: Env<Buf = B>>(&'a mut self, now: Tick, env: &'a mut E) -> Walk<'a, E> {
+        Walk { now, snapshot: &self.snapshot, state: &mut self.state, env }
+    }
+}
+
+/// Whether a packet may still be handed to another worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Steering {
+    /// It goes to the worker that owns its client.
+    ByOwner,
+    /// It has arrived there.
+    Here,
+}
+
+impl<E: Env> Walk<'_, E> {
+    /// The walk. Each stage goes over the whole burst before the next one begins.
+    fn run(&mut self, burst: &mut Burst<E::Buf>, steering: Steering) {
+        burst.iter().for_each(PacketBuf::prefetch);
+
+        let mut lanes: ArrayVec<Lane<E::Buf>, BURST> = ArrayVec::new();
+        for packet in burst.drain(..) {
+            if let Some(lane) = self.take(packet, steering) {
+                lanes.push(lane);
+            }
+        }
+        for lane in &lanes {
+            self.state.table.prefetch_index(lane.hash);
+        }
+        for lane in &mut lanes {
+            lane.candidates = self.state.table.probe(lane.hash);
+        }
+        for lane in lanes {
+            self.forward(lane);
+        }
+    }
+
+    /// Parse and steer: what comes back is a plain TCP or UDP packet whose client is ours.
+    fn take(&mut self, packet: E::Buf, steering: Steering) -> Option<Lane<E::Buf>> {
+        let parsed = match self.parse(&packet) {
+            Ok(parsed) => parsed,
+            Err(reason) => {
+                self.refuse(packet, reason);
+                return None;
+            }
+        };
+        if !matches!(parsed.kind, Kind::Tcp | Kind::Udp) {
+            self.punt(packet, &parsed, steering);
+            return None;
+        }
+        let packet = self.steer(packet, self.client_of(&parsed), steering)?;
+        let hash = self.state.table.hash(&parsed.key);
+        Some(Lane { packet, parsed, hash, candidates: Candidates::default() })
+    }
+
+    /// Lookup, then account, translate and send; or open a connection.
+    fn forward(&mut self, lane: Lane<E::Buf>) {
+        let Lane { packet, parsed, hash, candidates } = lane;
+        match self.state.table.find(&parsed.key, hash, candidates) {
+            Some((slot, direction)) => self.forward_known(packet, &parsed, slot, direction),
+            None => self.open(packet, &parsed),
+        }
+    }
+
+    /// The established path: one entry's line is all that is touched.
+    fn forward_known(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
+        let entry = self.state.table.entry(slot);
+        let (backend, service) = (entry.backend(), entry.service());
+        if !self.snapshot.keeps_connections(backend) {
+            return self.backend_gone(packet, parsed, slot);
+        }
+        let bytes = u32::from(parsed.packet_len());
+        let outcome = self.state.table.account(slot, direction, self.now, bytes, parsed.tcp_flags, |state| {
+            self.snapshot.timeouts(service).timeout_ms(state)
+        });
+        if outcome == Outcome::Reuse {
+            return self.reopen(packet, parsed, slot);
+        }
+        if let Some(counters) = self.state.counters.backend(backend) {
+            let traffic = match direction {
+                Direction::Original => &counters.original,
+                Direction::Reply => &counters.reply,
+            };
+            traffic.count(u64::from(bytes));
+        }
+        let translation = self.translation(slot, direction);
+        self.deliver(packet, parsed, &translation);
+    }
+
+    /// Checks the link layer and reads the packet's headers.
+    fn parse(&self, packet: &E::Buf) -> Result<Parsed, DropReason> {
+        if !packet.is_contiguous() {
+            return Err(DropReason::Scattered);
+        }
+        let port = self.snapshot.port(packet.port()).ok_or(DropReason::NoRoute)?;
+        let parsed = wire::parse(packet.data(), port.tenant)?;
+        check_link(packet.data(), &parsed, port)?;
+        Ok(parsed)
+    }
+
+    /// The address whose owner must see the packet. Towards a VIP that is the source; everything else
+    /// that can concern a connection is on its way to the client.
+    fn client_of(&self, parsed: &Parsed) -> Ip {
+        let key = &parsed.key;
+        if self.snapshot.is_vip(key.tenant, key.dst) { key.src } else { key.dst }
+    }
+
+    /// Keeps the packet if this worker owns `client`, hands it over otherwise.
+    fn steer(&mut self, packet: E::Buf, client: Ip, steering: Steering) -> Option<E::Buf> {
+        if steering == Steering::Here {
+            return Some(packet);
+        }
+        let owner = self.state.owners.owner(client);
+        if owner == self.state.id {
+            return Some(packet);
+        }
+        match self.env.hand_off(owner, packet) {
+            Ok(()) => self.state.counters.handed_out.add(1),
+            Err(packet) => self.drop(packet, DropReason::HandOffRingFull),
+        }
+        None
+    }
+
+    /// Where the packet's port passes on what is none of our business.
+    fn pass_to(&self, packet: &E::Buf) -> Option<PortId> {
+        self.snapshot.port(packet.port())?.pass_to
+    }
+
+    /// The end of a packet that goes nowhere.
+    fn drop(&mut self, packet: E::Buf, reason: DropReason) {
+        self.state.counters.drop_packet(reason);
+        drop(packet);
+    }
+
+    /// A packet that is none of our business: passed on unchanged where the port is a bump in the wire,
+    /// else dropped.
+    fn refuse(&mut self, packet: E::Buf, reason: DropReason) {
+        match self.pass_to(&packet) {
+            Some(port) if reason.is_someone_elses() => self.env.send(port, packet),
+            _ => self.drop(packet, reason),
+        }
+    }
+}
+
+/// Frames for others, from ourselves, or from another VLAN are not looked at further.
+fn check_link(frame: &[u8], parsed: &Parsed, port: &Port) -> Result<(), DropReason> {
+    let (Some(dst), Some(src)) = (frame.get(0..6), frame.get(6..12)) else {
+        return Err(DropReason::EthernetTruncated);
+    };
+    if parsed.vlan != port.vlan {
+        return Err(DropReason::VlanMismatch);
+    }
+    if src == port.mac.0 {
+        return Err(DropReason::OwnFrame);
+    }
+    if dst == port.mac.0 {
+        return Ok(());
+    }
+    // Only what may legitimately be sent to a group reaches the punt; TCP and UDP never do.
+    let group = dst.first().is_some_and(|first| first & 1 != 0);
+    let may_be_group = matches!(parsed.kind, Kind::Arp | Kind::Icmpv6);
+    if group && may_be_group { Ok(()) } else { Err(DropReason::NotOurMac) }
+}

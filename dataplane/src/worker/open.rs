@@ -1,0 +1,275 @@
+//! First packets: whose they are, which backend takes them, and the entry that remembers it.
+
+use super::egress::{Target, Translation};
+use super::{Env, Walk};
+use crate::conntrack::{Candidates, Gone, InsertError, New, Slot};
+use crate::drops::DropReason;
+use crate::flow::{Direction, FlowKey, Protocol};
+use crate::ids::BackendId;
+use crate::maglev;
+use crate::packet::PacketBuf;
+use crate::rewrite::{self, End};
+use crate::snapshot::{Affinity, Backend, BackendState, Mode, OnRemove, Service};
+use crate::wire::Parsed;
+
+/// Backends tried when the chosen one's reply tuple is in use by another connection of this client.
+const PICKS_MAX: u64 = 8;
+
+/// What a packet without an entry is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// It begins a connection: a SYN, or a datagram.
+    Opens,
+    /// It is from the middle of one that this worker does not know: another node's, or an earlier run's.
+    PicksUp,
+    /// A RST: passed to the backend it would have gone to, without an entry.
+    Resets,
+}
+
+fn first(parsed: &Parsed) -> First {
+    let flags = parsed.tcp_flags;
+    match parsed.key.protocol {
+        Protocol::Udp => First::Opens,
+        Protocol::Tcp if flags.rst() => First::Resets,
+        Protocol::Tcp if flags.syn() && !flags.ack() => First::Opens,
+        Protocol::Tcp => First::PicksUp,
+    }
+}
+
+impl<E: Env> Walk<'_, E> {
+    /// A packet without an entry.
+    pub(super) fn open(&mut self, packet: E::Buf, parsed: &Parsed) {
+        // An earlier packet of the same burst may have opened the connection since the lookup.
+        let hash = self.state.table.hash(&parsed.key);
+        if let Some((slot, direction)) = self.state.table.find(&parsed.key, hash, Candidates::default()) {
+            return self.forward_known(packet, parsed, slot, direction);
+        }
+        let FlowKey { tenant, dst, dst_port, protocol, .. } = parsed.key;
+        let snapshot = self.snapshot;
+        match snapshot.classify(tenant, dst, protocol, dst_port) {
+            Some(service) => self.open_from_client(packet, parsed, service),
+            None => self.open_from_backend(packet, parsed),
+        }
+    }
+
+    fn open_from_client(&mut self, packet: E::Buf, parsed: &Parsed, service: &Service) {
+        if service.affinity == Affinity::None {
+            return self.forward_datagram(packet, parsed, service);
+        }
+        match first(parsed) {
+            First::Resets => self.forward_stateless(packet, parsed, service, flow_hash(&parsed.key, service)),
+            First::PicksUp if service.strict => {
+                self.count_service_drop(service);
+                self.answer_reset(packet, parsed, DropReason::NoConnection);
+            }
+            first => self.schedule(packet, parsed, service, first),
+        }
+    }
+
+    /// Picks a backend and makes the entry.
+    fn schedule(&mut self, packet: E::Buf, parsed: &Parsed, service: &Service, first: First) {
+        let mut hash = flow_hash(&parsed.key, service);
+        let mut reason = DropReason::NatTupleInUse;
+        for _ in 0..PICKS_MAX {
+            let Some(backend) = service.pick(hash).and_then(|id| self.snapshot.backend(id)) else {
+                reason = DropReason::NoBackend;
+                break;
+            };
+            match self.insert(parsed.key, service, backend, first, parsed) {
+                Ok(slot) => return self.forward_known(packet, parsed, slot, Direction::Original),
+                Err(InsertError::ReplyCollision) => hash = next_hash(hash),
+                Err(InsertError::HalfOpenLimit) => {
+                    reason = DropReason::HalfOpenLimit;
+                    break;
+                }
+                Err(_) => {
+                    reason = DropReason::TableFull;
+                    break;
+                }
+            }
+        }
+        self.count_service_drop(service);
+        self.drop(packet, reason);
+    }
+
+    /// Makes an entry for the connection whose client-to-VIP key is `key`.
+    fn insert(
+        &mut self,
+        key: FlowKey,
+        service: &Service,
+        backend: &Backend,
+        first: First,
+        parsed: &Parsed,
+    ) -> Result<Slot, InsertError> {
+        let inserted = self.state.table.insert(
+            self.now,
+            &New {
+                key,
+                service: service.id,
+                backend: backend.id,
+                backend_ip: backend.address,
+                backend_port: backend.port.unwrap_or(key.dst_port),
+                nat: service.mode == Mode::Nat,
+                flags: parsed.tcp_flags,
+            },
+            |service, state| self.snapshot.timeouts(service).timeout_ms(state),
+        )?;
+        if let Some(gone) = &inserted.evicted {
+            self.state.count_evicted(gone);
+        }
+        let counters = &self.state.counters;
+        if let Some(backend) = counters.backend(backend.id) {
+            backend.connections.add(1);
+            backend.live.add(1);
+        }
+        if let Some(service) = counters.service(service.id) {
+            match first {
+                First::PicksUp => service.picked_up.add(1),
+                _ => service.opened.add(1),
+            }
+        }
+        Ok(inserted.slot)
+    }
+
+    /// A packet towards no service. If it comes from a NAT backend it is a reply: of a datagram scheduled
+    /// without affinity, or of a connection this worker does not know yet, which is picked up from this
+    /// side, so that a download survives a restart even though its client only listens.
+    fn open_from_backend(&mut self, packet: E::Buf, parsed: &Parsed) {
+        let FlowKey { tenant, src, src_port, protocol, .. } = parsed.key;
+        let snapshot = self.snapshot;
+        let Some((service, backend, vip_port)) = snapshot.reply_of(tenant, src, src_port, protocol) else {
+            return self.refuse(packet, DropReason::NoService);
+        };
+        if service.affinity == Affinity::None {
+            return self.forward_datagram_reply(packet, parsed, service, backend, vip_port);
+        }
+        let picks_up = protocol == Protocol::Tcp && first(parsed) == First::PicksUp;
+        if !picks_up || parsed.tcp_flags.syn() || service.strict {
+            return self.drop(packet, DropReason::NoConnection);
+        }
+        let original = FlowKey { dst: service.vip, dst_port: vip_port, ..parsed.key.reversed() };
+        match self.insert(original, service, backend, First::PicksUp, parsed) {
+            Ok(slot) => self.forward_known(packet, parsed, slot, Direction::Reply),
+            Err(_) => self.drop(packet, DropReason::TableFull),
+        }
+    }
+
+    /// `affinity = "none"`: each datagram goes to the next place in the Maglev table, so weights hold.
+    fn forward_datagram(&mut self, packet: E::Buf, parsed: &Parsed, service: &Service) {
+        self.state.datagrams = self.state.datagrams.wrapping_add(1);
+        let hash = spread(self.state.datagrams);
+        self.forward_stateless(packet, parsed, service, hash);
+    }
+
+    fn forward_stateless(&mut self, packet: E::Buf, parsed: &Parsed, service: &Service, hash: u64) {
+        let Some(backend) = service.pick(hash).and_then(|id| self.snapshot.backend(id)) else {
+            self.count_service_drop(service);
+            return self.drop(packet, DropReason::NoBackend);
+        };
+        if let Some(counters) = self.state.counters.backend(backend.id) {
+            counters.original.count(u64::from(parsed.packet_len()));
+        }
+        let translation = Translation {
+            rewrite: (service.mode == Mode::Nat)
+                .then(|| (End::Destination, backend.address, backend.port.unwrap_or(parsed.key.dst_port))),
+            target: Target::Backend(backend.id),
+        };
+        self.deliver(packet, parsed, &translation);
+    }
+
+    fn forward_datagram_reply(
+        &mut self,
+        packet: E::Buf,
+        parsed: &Parsed,
+        service: &Service,
+        backend: &Backend,
+        vip_port: u16,
+    ) {
+        if let Some(counters) = self.state.counters.backend(backend.id) {
+            counters.reply.count(u64::from(parsed.packet_len()));
+        }
+        let translation = Translation {
+            rewrite: Some((End::Source, service.vip, vip_port)),
+            target: Target::Address(parsed.key.dst),
+        };
+        self.deliver(packet, parsed, &translation);
+    }
+
+    /// A SYN for an entry whose connection is over: the client's port is used again.
+    pub(super) fn reopen(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot) {
+        if let Some(gone) = self.state.table.remove(slot) {
+            self.state.count_gone(&gone);
+        }
+        self.open(packet, parsed);
+    }
+
+    /// The connection's backend takes no more packets: it was removed with policy `reset`.
+    pub(super) fn backend_gone(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot) {
+        let removed: Option<BackendId> = Some(self.state.table.entry(slot).backend());
+        let known = removed.and_then(|id| self.snapshot.backend(id)).map(|backend| backend.state);
+        if known != Some(BackendState::Removed(OnRemove::Reset)) {
+            self.state.counters.pcc_backend_gone.add(1);
+        }
+        if let Some(gone) = self.state.table.remove(slot) {
+            self.state.count_gone(&gone);
+        }
+        if parsed.key.protocol == Protocol::Tcp && first(parsed) != First::Opens {
+            return self.answer_reset(packet, parsed, DropReason::BackendRemoved);
+        }
+        self.open(packet, parsed);
+    }
+
+    /// Drops a segment and, in its buffer, resets its sender's connection.
+    fn answer_reset(&mut self, mut packet: E::Buf, parsed: &Parsed, reason: DropReason) {
+        let written =
+            self.state.icmp_rate.allow(self.now) && rewrite::into_tcp_reset(&mut packet, parsed).is_ok();
+        if !written {
+            return self.drop(packet, reason);
+        }
+        self.state.counters.drop_packet(reason);
+        self.originate(packet, parsed);
+    }
+
+    fn count_service_drop(&self, service: &Service) {
+        if let Some(counters) = self.state.counters.service(service.id) {
+            counters.dropped.add(1);
+        }
+    }
+}
+
+impl<B: PacketBuf> super::State<B> {
+    /// An entry that is no more.
+    pub(super) fn count_gone(&self, gone: &Gone) {
+        if let Some(backend) = self.counters.backend(gone.backend) {
+            backend.live.sub(1);
+        }
+    }
+
+    /// An entry that made room for another.
+    fn count_evicted(&self, gone: &Gone) {
+        self.count_gone(gone);
+        if gone.half_open {
+            self.counters.evicted_half_open.add(1);
+        } else {
+            self.counters.evicted_idle.add(1);
+        }
+    }
+}
+
+/// The hash a flow is scheduled by: fixed across nodes and restarts.
+pub(super) fn flow_hash(key: &FlowKey, service: &Service) -> u64 {
+    match service.affinity {
+        Affinity::Client => maglev::client_hash(key.src),
+        _ => maglev::flow_hash(key),
+    }
+}
+
+/// The next place to try, far from the last one and the same on every node.
+fn next_hash(hash: u64) -> u64 {
+    (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// Consecutive numbers to hashes that are far apart, so that datagrams visit the whole table evenly.
+fn spread(number: u64) -> u64 {
+    next_hash(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}

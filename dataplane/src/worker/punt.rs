@@ -1,0 +1,238 @@
+//! The one door out of the walk for everything that is not a plain TCP or UDP packet: ARP, neighbour
+//! discovery, pings, ICMP errors, later fragments.
+
+use super::egress::{Target, Translation, fragment_key};
+use super::open::flow_hash;
+use super::{Env, Steering, Walk};
+use crate::addr::Ip;
+use crate::conntrack::{Candidates, Slot};
+use crate::drops::DropReason;
+use crate::flow::{Direction, FlowKey};
+use crate::neighbour::NeighbourUpdate;
+use crate::packet::PacketBuf;
+use crate::rewrite::{self, End};
+use crate::snapshot::{Affinity, Mode, Port, Service};
+use crate::wire::{self, IcmpMessage, Kind, Parsed, Quoted, arp, nd};
+
+impl<E: Env> Walk<'_, E> {
+    /// Sorts what the walk does not take.
+    pub(super) fn punt(&mut self, packet: E::Buf, parsed: &Parsed, steering: Steering) {
+        match parsed.kind {
+            Kind::Arp => self.arp(packet, parsed),
+            Kind::Icmp | Kind::Icmpv6 => self.icmp(packet, parsed, steering),
+            Kind::Fragment => self.later_fragment(packet, parsed, steering),
+            Kind::Tcp | Kind::Udp => self.refuse(packet, DropReason::NoService),
+        }
+    }
+
+    /// Whether we answer for `ip` on the packet's port: an address of the port, or a VIP.
+    fn is_ours(&self, packet: &E::Buf, ip: Ip) -> bool {
+        let port = packet.port();
+        let is_vip = |port: &Port| self.snapshot.is_vip(port.tenant, ip);
+        self.snapshot.is_local(port, ip) || self.snapshot.port(port).is_some_and(is_vip)
+    }
+
+    /// The packet was for us and ends here.
+    fn consume(&mut self, packet: E::Buf) {
+        self.state.counters.consumed.add(1);
+        drop(packet);
+    }
+
+    fn arp(&mut self, packet: E::Buf, parsed: &Parsed) {
+        let Some(message) = arp::Packet::parse(parsed.transport(packet.data())) else {
+            return self.drop(packet, DropReason::ArpMalformed);
+        };
+        let asks_us = message.operation == arp::Operation::Request && self.is_ours(&packet, message.target);
+        let answers_us = message.operation == arp::Operation::Reply && self.is_ours(&packet, message.target);
+        let update = NeighbourUpdate {
+            port: packet.port(),
+            ip: message.sender,
+            mac: message.sender_mac,
+            solicited: answers_us,
+            overrides: true,
+        };
+        self.hear(&update, asks_us);
+        if !asks_us {
+            return self.pass_or_consume(packet);
+        }
+        self.answer(packet, |packet, port| rewrite::into_arp_reply(packet, parsed, port.mac, port.vlan));
+    }
+
+    /// Answers a question about who we are, in its own buffer; the link header is part of the answer.
+    fn answer(
+        &mut self,
+        mut packet: E::Buf,
+        write: impl FnOnce(&mut E::Buf, &Port) -> Result<(), DropReason>,
+    ) {
+        if !self.state.icmp_rate.allow(self.now) {
+            return self.drop(packet, DropReason::RateLimited);
+        }
+        let port_id = packet.port();
+        let Some(port) = self.snapshot.port(port_id) else {
+            return self.drop(packet, DropReason::NoRoute);
+        };
+        match write(&mut packet, port) {
+            Ok(()) => {
+                self.state.counters.consumed.add(1);
+                self.state.counters.generated.add(1);
+                self.env.send(port_id, packet);
+            }
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    /// Takes in who is where, and tells the other workers if it is news.
+    fn hear(&mut self, update: &NeighbourUpdate, create: bool) {
+        let believable = self.snapshot.is_on_link(update.port, update.ip)
+            && !self.snapshot.is_local(update.port, update.ip);
+        if believable && self.learn(update, create).worth_telling() {
+            self.env.announce(update);
+        }
+    }
+
+    /// What is spoken to everyone on the link is passed on where the port is a bump in the wire.
+    fn pass_or_consume(&mut self, packet: E::Buf) {
+        match self.pass_to(&packet) {
+            Some(port) => self.env.send(port, packet),
+            None => self.consume(packet),
+        }
+    }
+
+    fn icmp(&mut self, packet: E::Buf, parsed: &Parsed, steering: Steering) {
+        match wire::icmp_message(packet.data(), parsed) {
+            Ok(IcmpMessage::EchoRequest) if self.is_ours(&packet, parsed.key.dst) => {
+                self.echo(packet, parsed);
+            }
+            Ok(IcmpMessage::Error(quoted)) => self.icmp_error(packet, parsed, &quoted, steering),
+            Ok(IcmpMessage::NeighbourSolicitation(question)) => self.solicited(packet, parsed, &question),
+            Ok(IcmpMessage::NeighbourAdvertisement(answer)) => self.advertised(packet, &answer),
+            Ok(_) => self.refuse(packet, DropReason::IcmpUnhandled),
+            Err(reason) => self.refuse(packet, reason),
+        }
+    }
+
+    /// A ping for an address of ours.
+    fn echo(&mut self, mut packet: E::Buf, parsed: &Parsed) {
+        if !self.state.icmp_rate.allow(self.now) {
+            return self.drop(packet, DropReason::RateLimited);
+        }
+        match rewrite::into_echo_reply(&mut packet, parsed) {
+            Ok(()) => {
+                self.state.counters.consumed.add(1);
+                self.originate(packet, parsed);
+            }
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    /// A neighbour solicitation: the asker is learnt, and answered if it asks for us.
+    fn solicited(&mut self, packet: E::Buf, parsed: &Parsed, question: &nd::Solicitation) {
+        let asks_us = self.is_ours(&packet, question.target);
+        if let Some(mac) = question.source_mac {
+            let (port, ip) = (packet.port(), parsed.key.src);
+            self.hear(&NeighbourUpdate { port, ip, mac, solicited: false, overrides: true }, asks_us);
+        }
+        if !asks_us {
+            return self.pass_or_consume(packet);
+        }
+        self.answer(packet, |packet, port| {
+            rewrite::into_neighbour_advertisement(packet, parsed, question, port.mac, port.vlan)
+        });
+    }
+
+    fn advertised(&mut self, packet: E::Buf, answer: &nd::Advertisement) {
+        if let Some(mac) = answer.target_mac {
+            let nd::Advertisement { target: ip, solicited, overrides, .. } = *answer;
+            self.hear(&NeighbourUpdate { port: packet.port(), ip, mac, solicited, overrides }, false);
+        }
+        self.pass_or_consume(packet);
+    }
+
+    /// An ICMP error goes where the packet it quotes came from, translated as that packet was.
+    fn icmp_error(&mut self, packet: E::Buf, parsed: &Parsed, quoted: &Quoted, steering: Steering) {
+        let towards_vip = self.snapshot.is_vip(parsed.key.tenant, parsed.key.dst);
+        let client = if towards_vip { quoted.key.dst } else { quoted.key.src };
+        let Some(packet) = self.steer(packet, client, steering) else { return };
+
+        // The error travels like a reply to the packet it quotes.
+        let key = quoted.key.reversed();
+        let hash = self.state.table.hash(&key);
+        match self.state.table.find(&key, hash, Candidates::default()) {
+            Some((slot, direction)) => self.deliver_error(packet, parsed, quoted, slot, direction),
+            None if towards_vip => self.deliver_unknown_error(packet, parsed, quoted, &key),
+            None => self.refuse(packet, DropReason::IcmpNoConnection),
+        }
+    }
+
+    /// `direction` is the way this error travels: `Original` towards the backend.
+    fn deliver_error(
+        &mut self,
+        mut packet: E::Buf,
+        parsed: &Parsed,
+        quoted: &Quoted,
+        slot: Slot,
+        direction: Direction,
+    ) {
+        let ends = self.state.table.ends(slot);
+        let translation = self.translation(slot, direction);
+        if ends.nat {
+            let frame = packet.data_mut();
+            match direction {
+                Direction::Original => rewrite::translate_quoted(
+                    frame,
+                    parsed,
+                    quoted,
+                    End::Destination,
+                    ends.backend.0,
+                    ends.backend.1,
+                ),
+                Direction::Reply => {
+                    rewrite::translate_quoted(frame, parsed, quoted, End::Source, ends.vip.0, ends.vip.1)
+                }
+            }
+        }
+        self.deliver_one(packet, parsed, &Translation { rewrite: None, target: translation.target });
+    }
+
+    /// An error about a connection this worker has no entry for: sent to the backend its packets would be
+    /// scheduled to, so that path MTU discovery works after a restart and behind ECMP.
+    fn deliver_unknown_error(&mut self, mut packet: E::Buf, parsed: &Parsed, quoted: &Quoted, key: &FlowKey) {
+        let snapshot = self.snapshot;
+        let scheduled = snapshot
+            .classify(key.tenant, key.dst, key.protocol, key.dst_port)
+            .filter(|service| service.affinity != Affinity::None)
+            .and_then(|service: &Service| {
+                let hash = flow_hash(key, service);
+                Some((service, snapshot.backend(service.pick(hash)?)?))
+            });
+        let Some((service, backend)) = scheduled else {
+            return self.drop(packet, DropReason::IcmpNoConnection);
+        };
+        if service.mode == Mode::Nat {
+            let port = backend.port.unwrap_or(key.dst_port);
+            rewrite::translate_quoted(
+                packet.data_mut(),
+                parsed,
+                quoted,
+                End::Destination,
+                backend.address,
+                port,
+            );
+        }
+        let translation = Translation { rewrite: None, target: Target::Backend(backend.id) };
+        self.deliver_one(packet, parsed, &translation);
+    }
+
+    /// A fragment without a transport header follows the one that had it, or waits for it.
+    fn later_fragment(&mut self, packet: E::Buf, parsed: &Parsed, steering: Steering) {
+        let client = self.client_of(parsed);
+        let Some(packet) = self.steer(packet, client, steering) else { return };
+        let key = fragment_key(parsed);
+        if let Some(translation) = self.state.fragments.get(self.now, &key) {
+            return self.deliver_one(packet, parsed, &translation);
+        }
+        if let Err((packet, reason)) = self.state.fragments.hold(self.now, &key, packet) {
+            self.drop(packet, reason);
+        }
+    }
+}

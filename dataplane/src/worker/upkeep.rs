@@ -1,0 +1,274 @@
+//! Between bursts: ageing, neighbour upkeep, announcements, a new snapshot, and what `show` asks for.
+//! Every call does a bounded amount of work.
+
+use super::{Env, State, Walk, Worker};
+use crate::addr::{Ip, MacAddr};
+use crate::conntrack::ConnectionRow;
+use crate::counters::WorkerCounters;
+use crate::drops::DropReason;
+use crate::ids::PortId;
+use crate::neighbour::{Action, LearnOutcome, NeighbourUpdate, NeighbourView};
+use crate::packet::PacketBuf;
+use crate::rewrite::{self, Station};
+use crate::snapshot::{BackendState, OnRemove, Snapshot, StaticNeighbour};
+use crate::time::Tick;
+use std::sync::Arc;
+
+/// Connections looked at per call of the ageing wheel.
+const EXPIRE_BUDGET: usize = 256;
+/// Slots looked at per call while the connections of removed backends are taken out.
+const SWEEP_BUDGET: usize = 1024;
+/// Neighbours looked at per call.
+const NEIGHBOUR_BUDGET: usize = 64;
+/// Addresses announced per call.
+const ANNOUNCE_BUDGET: usize = 8;
+
+/// How far the long jobs have come.
+#[derive(Debug, Default)]
+pub(super) struct Cursors {
+    /// Next address to announce by gratuitous ARP or unsolicited NA; `None` when all have been.
+    announce: Option<usize>,
+    /// Next slot to look at for connections of removed backends; `None` when there is no sweep.
+    sweep: Option<u32>,
+}
+
+impl<B: PacketBuf> Worker<B> {
+    /// Bounded upkeep; call it once per turn of the worker's loop.
+    pub fn on_tick<E: Env<Buf = B>>(&mut self, now: Tick, env: &mut E) {
+        let mut walk = self.walk(now, env);
+        walk.expire();
+        walk.sweep();
+        walk.tend_neighbours();
+        walk.tend_fragments();
+        walk.announce_addresses();
+        self.state.count_held();
+    }
+
+    /// Learns what another worker was told about a neighbour.
+    pub fn learn<E: Env<Buf = B>>(&mut self, now: Tick, update: &NeighbourUpdate, env: &mut E) {
+        self.walk(now, env).learn(update, false);
+        self.state.count_held();
+    }
+
+    /// Takes in a neighbour that is known from elsewhere, as if it had answered.
+    pub fn introduce<E: Env<Buf = B>>(&mut self, now: Tick, update: &NeighbourUpdate, env: &mut E) {
+        self.walk(now, env).learn(update, true);
+        self.state.count_held();
+    }
+
+    /// Changes to another snapshot; gives the old one back, to be freed elsewhere.
+    pub fn adopt<E: Env<Buf = B>>(
+        &mut self,
+        now: Tick,
+        snapshot: Arc<Snapshot>,
+        env: &mut E,
+    ) -> Arc<Snapshot> {
+        for neighbour in &self.snapshot.static_neighbours {
+            self.state.neighbours.remove_static(neighbour.port, neighbour.address);
+        }
+        self.state.load_static_neighbours(now, &snapshot, |port, mut packet, mac| {
+            rewrite::set_destination(packet.data_mut(), mac);
+            env.send(port, packet);
+        });
+        let resets =
+            |backend: &crate::snapshot::Backend| backend.state == BackendState::Removed(OnRemove::Reset);
+        if snapshot.backends.iter().flatten().any(resets) {
+            self.state.upkeep.sweep = Some(0);
+        }
+        self.announce_all();
+        std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    /// The generation of the snapshot this worker forwards by.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.snapshot.generation
+    }
+
+    /// Announces all addresses again (one worker does so at start: neighbours that knew an earlier owner
+    /// of a VIP update their caches).
+    pub fn announce_all(&mut self) {
+        if self.state.id.0 == 0 {
+            self.state.upkeep.announce = Some(0);
+        }
+    }
+
+    /// Copies connections into `rows` until its capacity or `slots` slots are used up; `cursor` goes from
+    /// 0 to `None` at the end of the table.
+    pub fn dump_connections(
+        &self,
+        now: Tick,
+        cursor: &mut Option<u32>,
+        slots: usize,
+        rows: &mut Vec<ConnectionRow>,
+    ) {
+        self.state.table.dump(now, cursor, slots, rows);
+    }
+
+    /// Copies the neighbour table into `rows`, up to its capacity.
+    pub fn dump_neighbours(&self, rows: &mut Vec<NeighbourView>) {
+        let room = rows.capacity() - rows.len();
+        rows.extend(self.state.neighbours.iter().take(room));
+    }
+
+    /// Connections the table can hold, and the bytes it takes.
+    #[must_use]
+    pub fn table_size(&self) -> (usize, usize) {
+        (self.state.table.capacity(), self.state.table.memory_bytes())
+    }
+
+    /// The end: packets still held are dropped and counted.
+    pub fn shutdown(&mut self) {
+        let counters = &self.state.counters;
+        let dropped = |packet: B| {
+            counters.drop_packet(DropReason::Shutdown);
+            drop(packet);
+        };
+        self.state.neighbours.drain(dropped);
+        self.state.fragments.drain(dropped);
+        self.state.count_held();
+    }
+}
+
+impl<B: PacketBuf> State<B> {
+    /// Gauges that follow from the tables.
+    pub(super) fn count_held(&self) {
+        let WorkerCounters { held, entries, half_open, .. } = &*self.counters;
+        held.set((self.neighbours.held() + self.fragments.held()) as u64);
+        entries.set(self.table.len() as u64);
+        half_open.set(self.table.half_open() as u64);
+    }
+
+    /// Static neighbours that did not fit are asked for like others.
+    pub(super) fn load_static_neighbours(
+        &mut self,
+        now: Tick,
+        snapshot: &Snapshot,
+        mut released: impl FnMut(PortId, B, MacAddr),
+    ) {
+        for neighbour in &snapshot.static_neighbours {
+            let StaticNeighbour { port, address, mac } = *neighbour;
+            let _ = self.neighbours.add_static(now, port, address, mac, |packet, mac| {
+                released(port, packet, mac);
+            });
+        }
+    }
+}
+
+impl<E: Env> Walk<'_, E> {
+    /// Connections whose time is up.
+    fn expire(&mut self) {
+        let (snapshot, counters) = (self.snapshot, &self.state.counters);
+        self.state.table.expire(
+            self.now,
+            EXPIRE_BUDGET,
+            |service, state| snapshot.timeouts(service).timeout_ms(state),
+            |gone| {
+                counters.expired.add(1);
+                if let Some(backend) = counters.backend(gone.backend) {
+                    backend.live.sub(1);
+                }
+            },
+        );
+    }
+
+    /// Connections of backends removed with policy `reset` leave the table; their clients' next segment
+    /// finds no entry and is reset by whichever backend it is scheduled to.
+    fn sweep(&mut self) {
+        let Some(start) = self.state.upkeep.sweep else { return };
+        let end = start as usize + SWEEP_BUDGET;
+        for slot in start..end.min(self.state.table.slots()) as u32 {
+            let Some((slot, backend)) = self.state.table.backend_at(slot) else { continue };
+            if self.snapshot.keeps_connections(backend) {
+                continue;
+            }
+            if let Some(gone) = self.state.table.remove(slot) {
+                self.state.count_gone(&gone);
+            }
+        }
+        self.state.upkeep.sweep = (end < self.state.table.slots()).then_some(end as u32);
+    }
+
+    /// Solicitations that are due, and packets that waited in vain.
+    fn tend_neighbours(&mut self) {
+        let Walk { now, snapshot, state: State { neighbours, counters, .. }, env } = self;
+        neighbours.tick(*now, NEIGHBOUR_BUDGET, |action| match action {
+            Action::Solicit { port, ip, unicast_to } => {
+                let Some(from) = station(snapshot, port, ip) else { return };
+                originate_link(*env, counters, port, |packet| {
+                    if ip.is_v4() {
+                        rewrite::write_arp_request(packet, &from, ip, unicast_to)
+                    } else {
+                        rewrite::write_neighbour_solicitation(packet, &from, ip, unicast_to)
+                    }
+                });
+            }
+            Action::Expired(packet) => {
+                counters.drop_packet(DropReason::NeighbourUnreachable);
+                drop(packet);
+            }
+        });
+    }
+
+    fn tend_fragments(&mut self) {
+        let State { fragments, counters, .. } = &mut *self.state;
+        fragments.expire(self.now, |packet| {
+            counters.drop_packet(DropReason::FragmentUnknown);
+            drop(packet);
+        });
+    }
+
+    /// Gratuitous ARP and unsolicited NA for our addresses and VIPs.
+    fn announce_addresses(&mut self) {
+        let Some(start) = self.state.upkeep.announce else { return };
+        let mut next = None;
+        for (index, (port_id, ip)) in self.snapshot.announced().enumerate().skip(start) {
+            if index >= start + ANNOUNCE_BUDGET {
+                next = Some(index);
+                break;
+            }
+            let Some(port) = self.snapshot.port(port_id) else { continue };
+            let from = Station { mac: port.mac, ip, vlan: port.vlan };
+            originate_link(self.env, &self.state.counters, port_id, |packet| {
+                if ip.is_v4() {
+                    rewrite::write_gratuitous_arp(packet, &from)
+                } else {
+                    rewrite::write_unsolicited_advertisement(packet, &from)
+                }
+            });
+        }
+        self.state.upkeep.announce = next;
+    }
+
+    /// Takes in a neighbour's address; packets that waited for it leave. `create` when the neighbour
+    /// spoke to us first, which proves that it is there and that we shall answer it.
+    pub(super) fn learn(&mut self, update: &NeighbourUpdate, create: bool) -> LearnOutcome {
+        let env = &mut *self.env;
+        self.state.neighbours.learn(self.now, update, create, |mut packet, mac| {
+            rewrite::set_destination(packet.data_mut(), mac);
+            env.send(update.port, packet);
+        })
+    }
+}
+
+/// Who we are when we ask for `ip` on a port.
+fn station(snapshot: &Snapshot, port_id: PortId, ip: Ip) -> Option<Station> {
+    let port = snapshot.port(port_id)?;
+    Some(Station { mac: port.mac, ip: snapshot.source_for(port_id, ip)?, vlan: port.vlan })
+}
+
+/// Sends a frame of our own, link header included. Without a free buffer nothing is sent: whoever wanted
+/// it tries again.
+fn originate_link<E: Env>(
+    env: &mut E,
+    counters: &WorkerCounters,
+    port: PortId,
+    write: impl FnOnce(&mut E::Buf) -> Result<(), DropReason>,
+) {
+    let Some(mut packet) = env.alloc(port) else { return };
+    counters.generated.add(1);
+    match write(&mut packet) {
+        Ok(()) => env.send(port, packet),
+        Err(reason) => counters.drop_packet(reason),
+    }
+}
