@@ -125,7 +125,7 @@ impl Index {
     }
 
     #[inline]
-    fn alternate(&self, bucket: u32, tag: u16) -> u32 {
+    pub(super) fn alternate(&self, bucket: u32, tag: u16) -> u32 {
         let sum = scale(u32::from(tag).wrapping_mul(0x9e37_79b1), self.buckets.len());
         let (difference, below) = sum.overflowing_sub(bucket);
         if below { difference.wrapping_add(self.buckets.len() as u32) } else { difference }
@@ -191,6 +191,12 @@ impl Index {
     /// Bytes held.
     pub(super) fn memory_bytes(&self) -> usize {
         core::mem::size_of_val::<[Bucket]>(&self.buckets)
+    }
+
+    /// References that stand away from home.
+    #[cfg(test)]
+    pub(super) fn away_total(&self) -> usize {
+        self.buckets.iter().map(|bucket| usize::from(bucket.away)).sum()
     }
 
     fn put(&mut self, bucket: u32, tag: u16, reference: Reference) -> bool {

@@ -1,4 +1,9 @@
-//! Tests of the table as a whole.
+//! Tests of the table and its parts. The test against a model, which needs only what is public, is in
+//! `tests/table.rs`.
 
+mod index;
+mod pressure;
 mod support;
 mod table;
+mod tcp;
+mod wheel;

@@ -1,8 +1,8 @@
 //! What the tests share: keys, tables, timeouts.
 
 use crate::addr::Ip;
-use crate::conntrack::{New, Shape, State, Table};
-use crate::flow::{FlowHasher, FlowKey, Protocol};
+use crate::conntrack::{Candidates, New, Outcome, Shape, Slot, State, Table};
+use crate::flow::{Direction, FlowHasher, FlowKey, Protocol};
 use crate::ids::{BackendId, ServiceId, TenantId, WorkerId};
 use crate::snapshot::Timeouts;
 use crate::time::Tick;
@@ -62,4 +62,16 @@ pub(super) fn reply(new: &New) -> FlowKey {
         src_port: new.backend_port,
         ..new.key
     }
+}
+
+/// Completes the handshake of the `n`th client's connection, which is in the table.
+pub(super) fn established(table: &mut Table, n: u32, now: Tick) -> Slot {
+    let hash = table.hash(&key(n));
+    let (slot, _) = table.find(&key(n), hash, Candidates::default()).expect("it was inserted");
+    let syn_ack = TcpFlags::SYN.with(TcpFlags::ACK);
+    for (direction, flags) in [(Direction::Reply, syn_ack), (Direction::Original, TcpFlags::ACK)] {
+        let outcome = table.account(slot, direction, now, 40, flags, |state| timeout(ServiceId(1), state));
+        assert_ne!(outcome, Outcome::Unchanged);
+    }
+    slot
 }

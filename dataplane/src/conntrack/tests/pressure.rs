@@ -1,0 +1,123 @@
+//! Floods and full tables.
+
+use super::support::{HASHER, T0, established, key, new, table, timeout};
+use crate::conntrack::{Candidates, Count, InsertError, New, Outcome, Shape, State, Table};
+use crate::flow::Direction;
+use crate::ids::WorkerId;
+use crate::wire::parse::TcpFlags;
+
+fn is_there(table: &Table, n: u32) -> bool {
+    table.find(&key(n), table.hash(&key(n)), Candidates::default()).is_some()
+}
+
+#[test]
+fn at_the_bound_the_oldest_half_open_one_goes() {
+    let mut table = table(100, 4);
+    for n in 0..4 {
+        table.insert(T0.after_ms(n), &new(n), timeout).expect("room");
+    }
+    // The oldest completes its handshake, so it is no longer among them.
+    established(&mut table, 0, T0.after_ms(4));
+    assert_eq!(table.half_open(), 3);
+    assert_eq!(table.insert(T0.after_ms(5), &new(4), timeout).expect("room").evicted, None);
+    for (newcomer, oldest) in [(5, 1), (6, 2), (7, 3), (8, 4)] {
+        let inserted = table.insert(T0.after_ms(newcomer), &new(newcomer), timeout).expect("room");
+        assert!(inserted.evicted.is_some_and(|gone| gone.half_open));
+        assert!(!is_there(&table, oldest) && is_there(&table, 0));
+        assert_eq!((table.len(), table.half_open()), (5, 4));
+    }
+}
+
+#[test]
+fn within_their_grace_the_young_are_kept_and_newcomers_refused() {
+    let shape = Shape { connections: 100, half_open_max: 2, half_open_grace_ms: 200 };
+    let mut table = Table::new(WorkerId(0), shape, HASHER, T0);
+    table.insert(T0, &new(0), timeout).expect("room");
+    table.insert(T0, &new(1), timeout).expect("room");
+    assert_eq!(table.insert(T0.after_ms(199), &new(2), timeout), Err(InsertError::HalfOpenLimit));
+    assert!(table.insert(T0.after_ms(200), &new(2), timeout).is_ok_and(|i| i.evicted.is_some()));
+    assert_eq!((is_there(&table, 0), is_there(&table, 1)), (false, true));
+}
+
+/// A flood of every kind of first packet, ten times the table's size, costs a full table of established
+/// connections an eighth of the half-open share.
+#[test]
+fn established_connections_survive_a_flood() {
+    let (size, share) = if cfg!(miri) { (100, 16) } else { (10_000, 800) };
+    for flags in [TcpFlags::SYN, TcpFlags::ACK, TcpFlags::RST, TcpFlags::SYN.with(TcpFlags::ACK)] {
+        let mut table = table(size, share);
+        for n in 0..size {
+            table.insert(T0, &new(n), timeout).expect("room");
+            established(&mut table, n, T0);
+        }
+        for n in size..11 * size {
+            let spoofed = New { flags, ..new(n) };
+            let now = T0.after_ms(n / 10);
+            let slot = table.insert(now, &spoofed, timeout).expect("the oldest goes").slot;
+            // The attacker may send more, but does not hear what the backend says.
+            for flags in [flags, TcpFlags::ACK, TcpFlags::RST, TcpFlags::ACK] {
+                let _: Outcome = table.account(slot, Direction::Original, now, 40, flags, |_| 5_000);
+            }
+        }
+        let survivors = (0..size).filter(|&n| is_there(&table, n)).count();
+        println!("{flags:?}: {survivors} of {size} established connections survive");
+        assert_eq!(survivors as u32, size - share / 8);
+    }
+}
+
+#[test]
+fn a_full_table_gives_up_the_ended_first_and_then_the_most_idle() {
+    let mut table = table(8, 2);
+    for n in 0..8 {
+        table.insert(T0, &new(n), timeout).expect("room");
+        established(&mut table, n, T0.after_ms(100 - n));
+    }
+    let inserted = table.insert(T0.after_ms(200), &new(8), timeout).expect("room");
+    assert!(inserted.evicted.is_some_and(|gone| !gone.half_open && gone.state == State::Established));
+    assert!(!is_there(&table, 7), "the one silent for longest");
+    established(&mut table, 8, T0.after_ms(200));
+
+    let slot = table.find(&key(2), table.hash(&key(2)), Candidates::default()).expect("there").0;
+    let reset = table.account(slot, Direction::Reply, T0.after_ms(201), 40, TcpFlags::RST, |_| 5_000);
+    assert_eq!(reset, Outcome::Changed(State::ResetBackend));
+    let inserted = table.insert(T0.after_ms(202), &new(9), timeout).expect("room");
+    assert_eq!(inserted.evicted.map(|gone| gone.state), Some(State::ResetBackend));
+}
+
+/// A million connections expire at once: every call does what its budget says, and all go in the end.
+#[test]
+fn mass_expiry_is_done_in_bounded_steps() {
+    let size = if cfg!(miri) { 500 } else { 200_000 };
+    let mut table = table(size, size);
+    for n in 0..size {
+        table.insert(T0, &new(n), timeout).expect("room");
+    }
+    let now = T0.after_ms(11_000);
+    let (mut calls, mut gone) = (0, 0);
+    while !table.is_empty() {
+        let looked_at = table.expire(now, 64, timeout, |_| gone += 1);
+        assert!(looked_at <= 64);
+        calls += 1;
+    }
+    assert_eq!((calls, gone), (size.div_ceil(64), size));
+    assert_eq!(table.half_open(), 0);
+}
+
+/// Hardware speaks for a connection that software sees no packets of.
+#[test]
+fn hardware_counters_keep_a_connection_alive_and_add_up() {
+    let mut table = table(4, 4);
+    table.insert(T0, &new(0), timeout).expect("room");
+    let slot = established(&mut table, 0, T0);
+    let before = table.totals(slot);
+    let two_hours = 7_440_000;
+    let later = T0.after_ms(two_hours - 1_000);
+    table.add_hardware(slot, Direction::Reply, later, Count { packets: 1 << 40, bytes: 1 << 50 });
+    table.add_hardware(slot, Direction::Reply, later.after_ms(900), Count::default());
+    table.expire(T0.after_ms(two_hours + 600_000), 100, timeout, |_| ());
+    assert_eq!(table.len(), 1);
+    assert_eq!(table.totals(slot).reply.packets, before.reply.packets + (1 << 40));
+    assert_eq!(table.totals(slot).reply.bytes, before.reply.bytes + (1 << 50));
+    table.expire(later.after_ms(two_hours + two_hours / 20), 100, timeout, |_| ());
+    assert_eq!(table.len(), 0);
+}

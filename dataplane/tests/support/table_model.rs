@@ -1,0 +1,404 @@
+//! The connection table beside a model of it made of standard collections: a sequence of bytes becomes a
+//! sequence of operations on both, and after each the two must agree. Driven by proptest in
+//! `tests/table.rs` and by the fuzz target `table`.
+
+use std::collections::HashMap;
+
+use dataplane::addr::Ip;
+use dataplane::conntrack::{
+    Candidates, ConnectionRow, Count, Gone, InsertError, New, Outcome, Segment, Shape, Slot, State, Table,
+    Totals,
+};
+use dataplane::flow::{Direction, FlowHasher, FlowKey, Protocol};
+use dataplane::ids::{BackendId, ServiceId, TenantId, WorkerId};
+use dataplane::offload::{Declined, FlowRef, OffloadState, RuleId, Token};
+use dataplane::snapshot::Timeouts;
+use dataplane::time::Tick;
+use dataplane::wire::parse::TcpFlags;
+
+const HASHER: FlowHasher = FlowHasher::new([
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7344,
+    0xa409_3822_299f_31d0,
+    0x082e_fa98_ec4e_6c89,
+]);
+
+/// This fraction of the half-open share may be taken from established connections.
+const HALF_OPEN_FLOOR: u32 = 8;
+
+fn timeout(service: ServiceId, state: State) -> u32 {
+    let ms = Timeouts::default().timeout_ms(state);
+    if service.0 == 0 { ms } else { ms / 3 }
+}
+
+#[derive(Clone, Debug)]
+struct Connection {
+    new: New,
+    slot: Slot,
+    flow: FlowRef,
+    state: State,
+    half_open: bool,
+    born: Tick,
+    last_seen: Tick,
+    totals: Totals,
+    offload: OffloadState,
+    /// Order of opening.
+    serial: u64,
+}
+
+impl Connection {
+    fn deadline(&self) -> Tick {
+        self.last_seen.after_ms(timeout(self.new.service, self.state))
+    }
+
+    fn reply_key(&self) -> FlowKey {
+        reply_key(&self.new)
+    }
+}
+
+fn reply_key(new: &New) -> FlowKey {
+    FlowKey {
+        src: new.backend_ip,
+        src_port: new.backend_port,
+        dst: new.key.src,
+        dst_port: new.key.src_port,
+        ..new.key
+    }
+}
+
+/// The table and its model.
+pub(crate) struct World {
+    table: Table,
+    shape: Shape,
+    now: Tick,
+    serial: u64,
+    live: HashMap<u64, Connection>,
+    keys: HashMap<FlowKey, (u64, Direction)>,
+    dead: Vec<FlowRef>,
+}
+
+impl World {
+    /// Both empty; the first bytes choose sizes and the time.
+    pub(crate) fn new([connections, half_open, grace, start]: [u8; 4]) -> World {
+        let connections = 1 + u32::from(connections % 24);
+        let shape = Shape {
+            connections,
+            half_open_max: 1 + u32::from(half_open) % connections,
+            half_open_grace_ms: [0, 0, 50, 2_000][usize::from(grace % 4)],
+        };
+        // Some runs cross the wrap of the clock.
+        let now = if start % 2 == 0 { Tick(u32::from(start) * 1000) } else { Tick(u32::MAX - 20_000) };
+        World {
+            table: Table::new(WorkerId(3), shape, HASHER, now),
+            shape,
+            now,
+            serial: 0,
+            live: HashMap::new(),
+            keys: HashMap::new(),
+            dead: Vec::new(),
+        }
+    }
+
+    /// Carries out one operation and compares.
+    pub(crate) fn step(&mut self, [kind, a, b, c]: [u8; 4]) {
+        match kind % 16 {
+            0..=4 => self.insert(&new(a, b, c)),
+            5..=9 => self.packet(&new(a, b, c), b, c),
+            10 => self.remove(&new(a, b, c).key),
+            11 => self.pass(u32::from(a) << (b % 16), usize::MAX),
+            12 => self.pass(u32::from(a), usize::from(b % 4)),
+            13 => self.set_offload(&new(a, b, c).key, c),
+            14 => self.add_hardware(&new(a, b, c).key, b, c),
+            _ => self.compare_all(),
+        }
+        assert_eq!(self.table.len(), self.live.len());
+        let half_open = self.live.values().filter(|connection| connection.half_open).count();
+        assert_eq!(self.table.half_open(), half_open);
+        assert!(half_open <= self.shape.half_open_max as usize && self.live.len() <= self.table.capacity());
+    }
+
+    fn find(&self, key: &FlowKey) -> Option<(Slot, Direction)> {
+        let hash = self.table.hash(key);
+        self.table.prefetch_index(hash);
+        let found = self.table.find(key, hash, self.table.probe(hash));
+        assert_eq!(found, self.table.find(key, hash, Candidates::default()), "{key}");
+        let expected = self.keys.get(key).map(|(id, direction)| (self.live[id].slot, *direction));
+        assert_eq!(found, expected, "{key}");
+        found
+    }
+
+    fn insert(&mut self, new: &New) {
+        let oldest = self.oldest_half_open();
+        let expected = self.expected(new);
+        let result = self.table.insert(self.now, new, timeout);
+        let inserted = match (result, expected) {
+            (Err(error), expected) => {
+                assert_eq!(Err(error), expected);
+                self.find(&new.key);
+                return;
+            }
+            (Ok(inserted), Ok(())) => inserted,
+            (Ok(_), Err(error)) => panic!("inserted in spite of {error}"),
+        };
+        if let Some(gone) = inserted.evicted {
+            let id = self.bury(&gone);
+            assert!(!gone.half_open || Some(id) == oldest, "the oldest half-open one goes");
+            let room = self.shape.half_open_max / HALF_OPEN_FLOOR;
+            let half_open = self.live.values().filter(|connection| connection.half_open).count();
+            assert!(gone.half_open || half_open < room.max(1) as usize, "half-open ones go first");
+        }
+        self.serial += 1;
+        let connection = Connection {
+            new: *new,
+            slot: inserted.slot,
+            flow: self.table.flow_ref(inserted.slot),
+            state: State::opening(new.key.protocol, new.flags),
+            half_open: true,
+            born: self.now,
+            last_seen: self.now,
+            totals: Totals::default(),
+            offload: OffloadState::Software,
+            serial: self.serial,
+        };
+        self.keys.insert(new.key, (self.serial, Direction::Original));
+        if new.nat {
+            self.keys.insert(connection.reply_key(), (self.serial, Direction::Reply));
+        }
+        self.live.insert(self.serial, connection);
+        self.find(&new.key);
+        self.find(&reply_key(new));
+    }
+
+    fn expected(&self, new: &New) -> Result<(), InsertError> {
+        match self.keys.get(&new.key) {
+            Some((id, Direction::Original)) => return Err(InsertError::Duplicate(self.live[id].slot)),
+            Some((_, Direction::Reply)) => return Err(InsertError::ReplyCollision),
+            None => {}
+        }
+        if new.nat && (self.keys.contains_key(&reply_key(new)) || reply_key(new) == new.key) {
+            return Err(InsertError::ReplyCollision);
+        }
+        let half_open = self.table.half_open() as u32;
+        let full = self.live.len() == self.table.capacity();
+        let floor = (self.shape.half_open_max / HALF_OPEN_FLOOR).max(1);
+        let established = self.live.len() > half_open as usize;
+        let from_half_open =
+            half_open == self.shape.half_open_max || (full && !(half_open < floor && established));
+        let young = self
+            .oldest_half_open()
+            .is_some_and(|id| self.now.since(self.live[&id].born) < self.shape.half_open_grace_ms);
+        if from_half_open && young { Err(InsertError::HalfOpenLimit) } else { Ok(()) }
+    }
+
+    fn oldest_half_open(&self) -> Option<u64> {
+        self.live.values().filter(|connection| connection.half_open).map(|connection| connection.serial).min()
+    }
+
+    /// A packet of an existing connection, in the direction that `way` says.
+    fn packet(&mut self, new: &New, way: u8, size: u8) {
+        let key = if way & 0x40 == 0 { new.key } else { reply_key(new) };
+        let Some((slot, direction)) = self.find(&key) else { return };
+        let (id, _) = self.keys[&key];
+        let Some(connection) = self.live.get_mut(&id) else { return };
+        let segment = Segment {
+            direction,
+            flags: new.flags,
+            one_way: !connection.new.nat,
+            half_open: connection.half_open,
+            later: self.now.since(connection.last_seen) > 0,
+        };
+        let bytes = u32::from(size) << (size % 25);
+        let service = connection.new.service;
+        let outcome =
+            self.table.account(slot, direction, self.now, bytes, new.flags, |state| timeout(service, state));
+        let Some(next) = connection.state.next(&segment) else {
+            assert_eq!(outcome, Outcome::Reuse);
+            return;
+        };
+        let changed = next != connection.state;
+        assert_eq!(outcome, if changed { Outcome::Changed(next) } else { Outcome::Unchanged });
+        connection.state = next;
+        connection.half_open &= !next.confirms();
+        connection.last_seen = self.now;
+        let count = match direction {
+            Direction::Original => &mut connection.totals.original,
+            Direction::Reply => &mut connection.totals.reply,
+        };
+        count.packets += 1;
+        count.bytes += u64::from(bytes);
+        assert_eq!(self.table.totals(slot), connection.totals);
+    }
+
+    fn remove(&mut self, key: &FlowKey) {
+        let Some((slot, _)) = self.find(key) else { return };
+        let gone = self.table.remove(slot).expect("it was found");
+        self.bury(&gone);
+        self.find(key);
+        assert_eq!(self.table.remove(slot), None);
+    }
+
+    /// Lets time pass. With `budget` to spare, no connection may outlive its timeout by more than a
+    /// second or a twentieth.
+    fn pass(&mut self, ms: u32, budget: usize) {
+        self.now = self.now.after_ms(ms);
+        let mut gone = Vec::new();
+        let looked_at = self.table.expire(self.now, budget, timeout, |g| gone.push(g));
+        assert!(looked_at <= budget && gone.len() <= looked_at);
+        for gone in gone {
+            let id = self.id_of(&gone);
+            assert!(self.now.reached(self.live[&id].deadline()), "nobody goes early");
+            self.bury(&gone);
+        }
+        if looked_at < budget {
+            for connection in self.live.values() {
+                let slack = (timeout(connection.new.service, connection.state) / 20).max(1_000);
+                assert!(!self.now.reached(connection.deadline().after_ms(slack)), "late: {connection:?}");
+            }
+        }
+    }
+
+    fn set_offload(&mut self, key: &FlowKey, which: u8) {
+        let Some((slot, _)) = self.find(key) else { return };
+        let number = u32::from(which) * 0x0101_0101;
+        let state = match which % 5 {
+            0 => OffloadState::Software,
+            1 => OffloadState::Requested(Token(number)),
+            2 => OffloadState::Installed(RuleId(number)),
+            3 => OffloadState::Removing(RuleId(number)),
+            _ => OffloadState::Declined(Declined::Budget),
+        };
+        self.table.set_offload(slot, state);
+        let (id, _) = self.keys[key];
+        if let Some(connection) = self.live.get_mut(&id) {
+            connection.offload = state;
+        }
+        assert_eq!(self.table.offload(slot), state);
+    }
+
+    fn add_hardware(&mut self, key: &FlowKey, packets: u8, bytes: u8) {
+        let Some((slot, direction)) = self.find(key) else { return };
+        let count = Count { packets: u64::from(packets) << 28, bytes: u64::from(bytes) << 34 };
+        self.table.add_hardware(slot, direction, self.now, count);
+        let (id, _) = self.keys[key];
+        let Some(connection) = self.live.get_mut(&id) else { return };
+        if packets > 0 {
+            connection.last_seen = self.now;
+            let total = match direction {
+                Direction::Original => &mut connection.totals.original,
+                Direction::Reply => &mut connection.totals.reply,
+            };
+            total.packets += count.packets;
+            total.bytes += count.bytes;
+        }
+        assert_eq!(self.table.totals(slot), connection.totals);
+    }
+
+    fn id_of(&self, gone: &Gone) -> u64 {
+        let found = self.live.iter().find(|(_, connection)| connection.flow == gone.flow);
+        *found.expect("only the living go").0
+    }
+
+    /// Takes a connection out of the model; what the table said of it must be true.
+    fn bury(&mut self, gone: &Gone) -> u64 {
+        let id = self.id_of(gone);
+        let connection = self.live.remove(&id).expect("just found");
+        assert_eq!(
+            *gone,
+            Gone {
+                flow: connection.flow,
+                service: connection.new.service,
+                backend: connection.new.backend,
+                state: connection.state,
+                half_open: connection.half_open,
+                totals: connection.totals,
+                offload: connection.offload,
+            }
+        );
+        self.keys.retain(|_, (owner, _)| *owner != id);
+        self.dead.push(connection.flow);
+        id
+    }
+
+    /// Compares everything there is to see.
+    pub(crate) fn compare_all(&mut self) {
+        for key in self.keys.keys() {
+            self.find(key);
+        }
+        assert!(self.dead.iter().all(|flow| self.table.resolve(*flow).is_none()), "names of the dead");
+        let mut rows = Vec::with_capacity(3);
+        let mut seen = 0;
+        let mut cursor = Some(0);
+        while cursor.is_some() {
+            rows.clear();
+            self.table.dump(self.now, &mut cursor, 5, &mut rows);
+            seen += rows.len();
+            rows.iter().for_each(|row| self.compare_row(row));
+        }
+        assert_eq!(seen, self.live.len());
+    }
+
+    fn compare_row(&self, row: &ConnectionRow) {
+        let (id, direction) = self.keys[&row.key];
+        let connection = &self.live[&id];
+        assert_eq!(direction, Direction::Original);
+        assert_eq!(self.table.resolve(row.flow), Some(connection.slot));
+        let expected = ConnectionRow {
+            flow: connection.flow,
+            key: connection.new.key,
+            backend_ip: connection.new.backend_ip,
+            backend_port: connection.new.backend_port,
+            nat: connection.new.nat,
+            service: connection.new.service,
+            backend: connection.new.backend,
+            state: connection.state,
+            picked_up: State::opening(connection.new.key.protocol, connection.new.flags) == State::PickedUp,
+            half_open: connection.half_open,
+            age_ms: self.now.since(connection.born),
+            idle_ms: self.now.since(connection.last_seen),
+            totals: connection.totals,
+            offload: connection.offload,
+        };
+        assert_eq!(*row, expected);
+    }
+}
+
+/// A connection out of a small world, in which keys and replies collide often. IPv6 addresses share
+/// their low bits with IPv4 ones and with one another.
+fn new(a: u8, b: u8, c: u8) -> New {
+    let v6 = a & 0x80 != 0;
+    let ip = |high: u8, low: u32| {
+        let mut octets = [0; 16];
+        octets[0] = 0x20;
+        octets[7] = high;
+        octets[12..].copy_from_slice(&low.to_be_bytes());
+        if v6 { Ip::v6(octets) } else { Ip::v4(low) }
+    };
+    let backend = b >> 1 & 1;
+    let key = FlowKey {
+        src: ip(a & 1, 0x0a00_0000 + u32::from(a >> 1 & 1)),
+        // The second VIP is also the second backend.
+        dst: ip(0, if a & 4 == 0 { 0xc000_0201 } else { 0xac10_0001 }),
+        src_port: [80, 5000][usize::from(a >> 3 & 1)] + u16::from(a >> 4 & 1),
+        dst_port: 80,
+        tenant: TenantId(u16::from(a >> 5 & 1)),
+        protocol: if a & 0x40 == 0 { Protocol::Tcp } else { Protocol::Udp },
+    };
+    New {
+        key,
+        service: ServiceId(u16::from(a >> 2 & 1)),
+        backend: BackendId(u16::from(backend)),
+        backend_ip: ip(0, 0xac10_0000 + u32::from(backend)),
+        backend_port: 80,
+        nat: b & 1 == 0,
+        flags: [
+            TcpFlags::SYN,
+            TcpFlags::SYN.with(TcpFlags::ACK),
+            TcpFlags::ACK,
+            TcpFlags::ACK,
+            TcpFlags::FIN.with(TcpFlags::ACK),
+            TcpFlags::RST,
+            TcpFlags::SYN,
+            TcpFlags::ACK.with(TcpFlags::PSH),
+        ][usize::from(c % 8)],
+    }
+}
