@@ -68,8 +68,8 @@ struct Waiting<B> {
 
 /// The fragments one worker is in the middle of. `D` is what was decided for a first fragment.
 pub struct Fragments<B: PacketBuf, D: Copy> {
-    /// A ring in the order of arrival: `oldest` and the `used` records that follow it. A record that was
-    /// replaced by a later one of the same key stays in place, empty.
+    /// A ring in the order of arrival: `oldest` and the `used` records that follow it. Of two records of
+    /// the same key the later one is found, since it comes first in its chain, and outlives the other.
     ring: Box<[Option<Remembered<D>>]>,
     oldest: usize,
     used: usize,
@@ -99,9 +99,6 @@ impl<B: PacketBuf, D: Copy> Fragments<B, D> {
     /// Remembers what was decided for a first fragment. Then take out what waited for it:
     /// [`Fragments::take_released`].
     pub fn insert(&mut self, now: Tick, key: &FragmentKey, decision: D) {
-        if let Some(at) = self.find(key) {
-            self.clear(at);
-        }
         if self.used == self.ring.len() {
             self.clear_oldest();
         }
@@ -184,15 +181,11 @@ impl<B: PacketBuf, D: Copy> Fragments<B, D> {
         None
     }
 
-    /// Forgets the oldest record, which may be empty already.
+    /// Forgets the oldest record and takes it out of its chain.
     fn clear_oldest(&mut self) {
-        self.clear(self.oldest);
-        self.oldest = (self.oldest + 1) % self.ring.len();
+        let at = self.oldest;
+        self.oldest = (at + 1) % self.ring.len();
         self.used -= 1;
-    }
-
-    /// Empties a record and takes it out of its chain.
-    fn clear(&mut self, at: usize) {
         let Some(record) = self.ring[at].take() else { return };
         let bucket = self.bucket(&record.key);
         if self.buckets[bucket] == at as u32 {
