@@ -27,6 +27,7 @@ use crate::drops::DropReason;
 use crate::flow::FlowHasher;
 use crate::ids::PortId;
 use crate::packet::PacketBuf;
+use crate::snapshot::StaticNeighbour;
 use crate::time::Tick;
 use queue::WaitingRoom;
 use slots::{List, Slots};
@@ -248,6 +249,26 @@ impl<B: PacketBuf> Neighbours<B> {
         }
     }
 
+    /// Makes the static entries those of a new configuration: sets these, removes all others. Returns how
+    /// many found no room; these are asked for like other neighbours.
+    pub fn set_statics(
+        &mut self,
+        now: Tick,
+        wanted: &[StaticNeighbour],
+        mut released: impl FnMut(B, MacAddr),
+    ) -> usize {
+        for slot in 0..self.slots.capacity() {
+            let entry = &self.slots[slot];
+            let keep = |one: &StaticNeighbour| one.port == entry.port && one.address == entry.ip;
+            if entry.state == NeighbourState::Static && !wanted.iter().any(keep) {
+                self.forget(slot);
+            }
+        }
+        let mut add =
+            |one: &StaticNeighbour| self.add_static(now, one.port, one.address, one.mac, &mut released);
+        wanted.iter().filter(|one| add(one).is_err()).count()
+    }
+
     /// Forgets all neighbours on a port, static ones included; packets that wait come out through
     /// `dropped`.
     pub fn forget_port(&mut self, port: PortId, mut dropped: impl FnMut(B)) {
@@ -438,9 +459,7 @@ impl<B: PacketBuf> Neighbours<B> {
         } else if origin == Origin::Heard {
             self.trim_resolved();
         }
-        let slot = self.slots.insert(port, ip).ok_or(DropReason::NeighbourTableFull)?;
-        self.slots[slot].configured = origin == Origin::Configured;
-        Ok(slot)
+        self.slots.insert(port, ip).ok_or(DropReason::NeighbourTableFull)
     }
 
     /// The entry that has been without an answer for longest, else the one unused for longest. Neither

@@ -292,6 +292,40 @@ fn static_entries_never_change() {
     assert_eq!(table.find(now, PORT, ip(1)), None);
 }
 
+#[test]
+fn a_new_configuration_replaces_the_static_entries() {
+    let mut table = table(LIMITS);
+    let entry = |host, last| StaticNeighbour { port: PORT, address: ip(host), mac: mac(last) };
+    assert_eq!(table.set_statics(START, &[entry(1, 1), entry(2, 2)], |_, _| {}), 0);
+    learn(&mut table, START, gratuitous(9, 9), true);
+    assert!(matches!(table.hold(START, PORT, ip(3), Tagged(5)), Hold::Held));
+    let mut released = Vec::new();
+    let refused =
+        table.set_statics(START, &[entry(2, 7), entry(3, 3)], |packet, to| released.push((packet.0, to)));
+    assert_eq!((refused, released), (0, vec![(5, mac(3))]));
+    let macs = [1, 2, 3, 9].map(|host| table.find(START, PORT, ip(host)));
+    assert_eq!(macs, [None, Some(mac(7)), Some(mac(3)), Some(mac(9))]);
+}
+
+#[test]
+fn a_table_full_of_idle_neighbours_still_resolves_a_new_one() {
+    let mut table = table(NeighbourLimits { stale_max_ms: 30_000_000, ..LIMITS });
+    let mut now = START;
+    for host in 0..200 {
+        assert!(matches!(table.hold(now, PORT, ip(host), Tagged(host)), Hold::Held), "{host}");
+        assert_eq!(table.learn(now, &answer(host, 1), false, |_, _| {}), LearnOutcome::Resolved);
+        // One probe follows, since a packet was sent; then it is idle.
+        for _ in 0..60 {
+            now = now.after_ms(1_000);
+            if !tick(&mut table, now).questions.is_empty() {
+                learn(&mut table, now, answer(host, 1), false);
+            }
+        }
+        assert_eq!(state(&table, host), Some(NeighbourState::Stale));
+    }
+    assert_eq!(table.len(), LIMITS.neighbours_max - LIMITS.unresolved_max);
+}
+
 /// RFC 6583: a scan of a large on-link prefix, with a table whose other entries are all idle.
 #[test]
 fn a_scan_evicts_nothing_resolved_and_next_hops_resolve_during_it() {
