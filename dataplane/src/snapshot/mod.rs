@@ -4,6 +4,7 @@
 //! This page has the types and the questions a worker asks of them. `vips` and `routes` are the indexes
 //! that answer quickly; `build` makes a snapshot out of a configuration.
 
+mod build;
 mod queries;
 mod routes;
 #[cfg(test)]
@@ -13,12 +14,15 @@ mod vips;
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
+use crate::maglev::MaglevError;
 use core::ops::RangeInclusive;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use routes::Routes;
 use std::sync::Arc;
 use vips::{Endpoint, Endpoints};
+
+pub use build::{Overrides, PortFacts};
 
 /// How a packet gets from us to its backend.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -256,6 +260,29 @@ pub enum BuildError {
          its replies could belong to either"
     )]
     RepliesOverlap(String, String),
+    /// Removed services that still have connections hold too many of the slots.
+    #[error("no free slot for a service; removed ones hold theirs until their connections end")]
+    TooManyServices,
+    /// Removed backends that still have connections hold too many of the slots. Half of the change at a
+    /// time needs fewer.
+    #[error("no free slot for a backend; removed ones hold theirs until their connections end")]
+    TooManyBackends,
+    /// The ports found are not those of the configuration.
+    #[error("{configured} ports are configured, {found} were found")]
+    Ports {
+        /// In the configuration.
+        configured: usize,
+        /// On the machine.
+        found: usize,
+    },
+    /// No lookup table for a service.
+    #[error("service `{service}`: {error}")]
+    Maglev {
+        /// Its name.
+        service: String,
+        /// Why.
+        error: MaglevError,
+    },
 }
 
 /// What a worker forwards by.
@@ -448,11 +475,17 @@ fn reply_endpoints(
     let mut endpoints = Vec::new();
     for backend in backends.iter().flatten() {
         let Some(service) = services.get(backend.service.index()).and_then(Option::as_ref) else { continue };
-        if service.mode != Mode::Nat || !wanted(service) {
+        // A removed backend's last replies are given up: its endpoint may be another service's already.
+        let removed = matches!(backend.state, BackendState::Removed(_));
+        if removed || service.mode != Mode::Nat || !wanted(service) {
+            continue;
+        }
+        let one_port = matches!(&service.ports[..], [ports] if ports.start() == ports.end());
+        if backend.port.is_some() && !one_port {
+            // The backend's port could stand for any of the VIP's.
             continue;
         }
         for ports in &service.ports {
-            // A backend port stands for the VIP's port, of which there is then only one.
             let vip_port = backend.port.map(|_| *ports.start());
             endpoints.push(Endpoint {
                 tenant: service.tenant,
