@@ -210,7 +210,8 @@ fn quotas(size: u32, total: u64, weights: &[u32]) -> Vec<u32> {
     quotas
 }
 
-fn is_prime(n: u32) -> bool {
+/// Whether `n` is a prime, and so will do as a table size.
+pub(crate) fn is_prime(n: u32) -> bool {
     n >= 2 && (2..).take_while(|&d| u64::from(d) * u64::from(d) <= u64::from(n)).all(|d| n % d != 0)
 }
 

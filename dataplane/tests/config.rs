@@ -136,6 +136,25 @@ fn faults_point_at_what_they_mean() {
     assert_eq!(fault.severity, Severity::Error);
 }
 
+/// What `millrace check --json` prints, and docs/configuration.md promises.
+#[test]
+fn faults_serialise_for_machines() {
+    let text = EVERY_KEY.replace("mbufs = 8192", "mbufs = 1");
+    let faults = Config::parse("x.toml", &text).expect_err("too few");
+    let expected = serde_json::json!({
+        "file": "x.toml",
+        "faults": [{
+            "severity": "error",
+            "line": 8,
+            "column": 9,
+            "path": "dpdk.mbufs",
+            "message": "1 is out of range",
+            "remedy": "give a whole number from 512 to 16777216, without quotes",
+        }],
+    });
+    assert_eq!(serde_json::to_value(&faults).expect("JSON"), expected);
+}
+
 /// Limits that would take thousands of lines to reach by hand.
 #[test]
 fn there_can_be_too_many() {

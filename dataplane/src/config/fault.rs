@@ -53,7 +53,7 @@ pub struct Fault {
 ///
 /// `Display` prints them as a compiler would; `Serialize` gives `{"file": …, "faults": [{"severity",
 /// "line", "column", "path", "message", "remedy"}, …]}`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Faults {
     /// The name given to [`super::Config::parse`].
     pub file: String,

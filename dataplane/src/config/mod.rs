@@ -100,7 +100,7 @@ fn build(raw: &RawConfig, sink: &Sink<'_>) -> Option<Config> {
         tenants,
         ports,
         services,
-        warnings: Faults { file: String::new(), faults: Vec::new() },
+        warnings: Faults::default(),
     })
 }
 

@@ -3,6 +3,7 @@
 use super::suggest::nearest;
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::limits;
+use crate::maglev::is_prime;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -92,10 +93,6 @@ pub(super) fn prime(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Result<u32
 /// The least prime that is not below `number`.
 pub(super) fn next_prime(number: u32) -> Option<u32> {
     (number..=u32::MAX).find(|n| is_prime(*n))
-}
-
-fn is_prime(number: u32) -> bool {
-    number >= 2 && (2..).take_while(|n| *n <= number / *n).all(|n| number % n != 0)
 }
 
 /// One of a few words.
