@@ -255,7 +255,7 @@ impl<B: PacketBuf> Neighbours<B> {
         &mut self,
         now: Tick,
         wanted: &[StaticNeighbour],
-        mut released: impl FnMut(B, MacAddr),
+        mut released: impl FnMut(PortId, B, MacAddr),
     ) -> usize {
         for slot in 0..self.slots.capacity() {
             let entry = &self.slots[slot];
@@ -264,8 +264,10 @@ impl<B: PacketBuf> Neighbours<B> {
                 self.forget(slot);
             }
         }
-        let mut add =
-            |one: &StaticNeighbour| self.add_static(now, one.port, one.address, one.mac, &mut released);
+        let mut add = |one: &StaticNeighbour| {
+            let released = |packet, mac| released(one.port, packet, mac);
+            self.add_static(now, one.port, one.address, one.mac, released)
+        };
         wanted.iter().filter(|one| add(one).is_err()).count()
     }
 

@@ -173,10 +173,10 @@ impl<B: PacketBuf> Worker<B> {
             neighbours: Neighbours::new(&sizes.neighbours, hasher),
             fragments: Fragments::new(&sizes.fragments, hasher),
             icmp_rate: RateLimit::new(sizes.icmp_per_second, sizes.icmp_per_second.div_ceil(10)),
-            upkeep: upkeep::Cursors::default(),
+            upkeep: upkeep::Cursors::new(setup.id),
             datagrams: 0,
         };
-        state.load_static_neighbours(now, &snapshot, |_, _, _| {});
+        state.meet(now, &snapshot, |_, _, _| {});
         Worker { snapshot, state }
     }
 

@@ -296,12 +296,12 @@ fn static_entries_never_change() {
 fn a_new_configuration_replaces_the_static_entries() {
     let mut table = table(LIMITS);
     let entry = |host, last| StaticNeighbour { port: PORT, address: ip(host), mac: mac(last) };
-    assert_eq!(table.set_statics(START, &[entry(1, 1), entry(2, 2)], |_, _| {}), 0);
+    assert_eq!(table.set_statics(START, &[entry(1, 1), entry(2, 2)], |_, _, _| {}), 0);
     learn(&mut table, START, gratuitous(9, 9), true);
     assert!(matches!(table.hold(START, PORT, ip(3), Tagged(5)), Hold::Held));
     let mut released = Vec::new();
     let refused =
-        table.set_statics(START, &[entry(2, 7), entry(3, 3)], |packet, to| released.push((packet.0, to)));
+        table.set_statics(START, &[entry(2, 7), entry(3, 3)], |_, packet, to| released.push((packet.0, to)));
     assert_eq!((refused, released), (0, vec![(5, mac(3))]));
     let macs = [1, 2, 3, 9].map(|host| table.find(START, PORT, ip(host)));
     assert_eq!(macs, [None, Some(mac(7)), Some(mac(3)), Some(mac(9))]);

@@ -182,12 +182,12 @@ impl<E: Env> Walk<'_, E> {
                     frame,
                     parsed,
                     quoted,
-                    End::Destination,
+                    End::Source,
                     ends.backend.0,
                     ends.backend.1,
                 ),
                 Direction::Reply => {
-                    rewrite::translate_quoted(frame, parsed, quoted, End::Source, ends.vip.0, ends.vip.1)
+                    rewrite::translate_quoted(frame, parsed, quoted, End::Destination, ends.vip.0, ends.vip.1)
                 }
             }
         }
@@ -210,14 +210,7 @@ impl<E: Env> Walk<'_, E> {
         };
         if service.mode == Mode::Nat {
             let port = backend.port.unwrap_or(key.dst_port);
-            rewrite::translate_quoted(
-                packet.data_mut(),
-                parsed,
-                quoted,
-                End::Destination,
-                backend.address,
-                port,
-            );
+            rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Source, backend.address, port);
         }
         let translation = Translation { rewrite: None, target: Target::Backend(backend.id) };
         self.deliver_one(packet, parsed, &translation);

@@ -6,30 +6,52 @@ use crate::addr::{Ip, MacAddr};
 use crate::conntrack::ConnectionRow;
 use crate::counters::WorkerCounters;
 use crate::drops::DropReason;
-use crate::ids::PortId;
+use crate::ids::{PortId, WorkerId};
 use crate::neighbour::{Action, LearnOutcome, NeighbourUpdate, NeighbourView};
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, Station};
-use crate::snapshot::{BackendState, OnRemove, Snapshot, StaticNeighbour};
+use crate::snapshot::{BackendState, OnRemove, Snapshot};
 use crate::time::Tick;
 use std::sync::Arc;
 
 /// Connections looked at per call of the ageing wheel.
 const EXPIRE_BUDGET: usize = 256;
 /// Slots looked at per call while the connections of removed backends are taken out.
-const SWEEP_BUDGET: usize = 1024;
+const SWEEP_BUDGET: u32 = 1024;
+/// Time that clients of removed backends have to send a packet and get a RST for it.
+const SWEEP_AFTER_MS: u32 = 5_000;
 /// Neighbours looked at per call.
 const NEIGHBOUR_BUDGET: usize = 64;
 /// Addresses announced per call.
 const ANNOUNCE_BUDGET: usize = 8;
 
+/// The worker that announces addresses: one is enough.
+const ANNOUNCER: WorkerId = WorkerId(0);
+
 /// How far the long jobs have come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cursors {
     /// Next address to announce by gratuitous ARP or unsolicited NA; `None` when all have been.
     announce: Option<usize>,
-    /// Next slot to look at for connections of removed backends; `None` when there is no sweep.
-    sweep: Option<u32>,
+    /// The sweep for connections of removed backends, if there is one.
+    sweep: Option<Sweep>,
+}
+
+/// Connections of backends removed with policy `reset` are reset at their next packet; those that stay
+/// silent for [`SWEEP_AFTER_MS`] are swept out.
+#[derive(Clone, Copy, Debug)]
+struct Sweep {
+    begins: Tick,
+    /// The next slot to look at.
+    next: u32,
+}
+
+impl Cursors {
+    /// At start every address is announced: neighbours that knew an earlier owner of a VIP update their
+    /// caches.
+    pub(super) fn new(worker: WorkerId) -> Cursors {
+        Cursors { announce: (worker == ANNOUNCER).then_some(0), sweep: None }
+    }
 }
 
 impl<B: PacketBuf> Worker<B> {
@@ -63,19 +85,18 @@ impl<B: PacketBuf> Worker<B> {
         snapshot: Arc<Snapshot>,
         env: &mut E,
     ) -> Arc<Snapshot> {
-        for neighbour in &self.snapshot.static_neighbours {
-            self.state.neighbours.remove_static(neighbour.port, neighbour.address);
-        }
-        self.state.load_static_neighbours(now, &snapshot, |port, mut packet, mac| {
+        self.state.meet(now, &snapshot, |port, mut packet, mac| {
             rewrite::set_destination(packet.data_mut(), mac);
             env.send(port, packet);
         });
         let resets =
             |backend: &crate::snapshot::Backend| backend.state == BackendState::Removed(OnRemove::Reset);
         if snapshot.backends.iter().flatten().any(resets) {
-            self.state.upkeep.sweep = Some(0);
+            self.state.upkeep.sweep = Some(Sweep { begins: now.after_ms(SWEEP_AFTER_MS), next: 0 });
         }
-        self.announce_all();
+        if self.state.id == ANNOUNCER && !snapshot.announced().eq(self.snapshot.announced()) {
+            self.state.upkeep.announce = Some(0);
+        }
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -83,14 +104,6 @@ impl<B: PacketBuf> Worker<B> {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.snapshot.generation
-    }
-
-    /// Announces all addresses again (one worker does so at start: neighbours that knew an earlier owner
-    /// of a VIP update their caches).
-    pub fn announce_all(&mut self) {
-        if self.state.id.0 == 0 {
-            self.state.upkeep.announce = Some(0);
-        }
     }
 
     /// Copies connections into `rows` until its capacity or `slots` slots are used up; `cursor` goes from
@@ -139,18 +152,14 @@ impl<B: PacketBuf> State<B> {
         half_open.set(self.table.half_open() as u64);
     }
 
-    /// Static neighbours that did not fit are asked for like others.
-    pub(super) fn load_static_neighbours(
-        &mut self,
-        now: Tick,
-        snapshot: &Snapshot,
-        mut released: impl FnMut(PortId, B, MacAddr),
-    ) {
-        for neighbour in &snapshot.static_neighbours {
-            let StaticNeighbour { port, address, mac } = *neighbour;
-            let _ = self.neighbours.add_static(now, port, address, mac, |packet, mac| {
-                released(port, packet, mac);
-            });
+    /// Makes the neighbours a snapshot names known: the static ones (those that find no room are asked
+    /// for like others), and the next hops towards backends, which are asked for before the first packet
+    /// needs them.
+    pub(super) fn meet(&mut self, now: Tick, snapshot: &Snapshot, released: impl FnMut(PortId, B, MacAddr)) {
+        let _ = self.neighbours.set_statics(now, &snapshot.static_neighbours, released);
+        for hop in snapshot.backends.iter().flatten().filter_map(|backend| backend.hop) {
+            // A full table is no reason to fail: the first packet asks again, and counts what happens.
+            let _ = self.neighbours.id_of(now, hop.port, hop.next_hop);
         }
     }
 }
@@ -172,13 +181,17 @@ impl<E: Env> Walk<'_, E> {
         );
     }
 
-    /// Connections of backends removed with policy `reset` leave the table; their clients' next segment
+    /// Connections that a removed backend has left behind leave the table; their clients' next segment
     /// finds no entry and is reset by whichever backend it is scheduled to.
     fn sweep(&mut self) {
-        let Some(start) = self.state.upkeep.sweep else { return };
-        let end = start as usize + SWEEP_BUDGET;
-        for slot in start..end.min(self.state.table.slots()) as u32 {
-            let Some((slot, backend)) = self.state.table.backend_at(slot) else { continue };
+        let Some(sweep) = self.state.upkeep.sweep else { return };
+        if !self.now.reached(sweep.begins) {
+            return;
+        }
+        let slots = self.state.table.slots() as u32;
+        let end = slots.min(sweep.next + SWEEP_BUDGET);
+        for number in sweep.next..end {
+            let Some((slot, backend)) = self.state.table.backend_at(number) else { continue };
             if self.snapshot.keeps_connections(backend) {
                 continue;
             }
@@ -186,7 +199,7 @@ impl<E: Env> Walk<'_, E> {
                 self.state.count_gone(&gone);
             }
         }
-        self.state.upkeep.sweep = (end < self.state.table.slots()).then_some(end as u32);
+        self.state.upkeep.sweep = (end < slots).then_some(Sweep { next: end, ..sweep });
     }
 
     /// Solicitations that are due, and packets that waited in vain.

@@ -1,0 +1,276 @@
+//! A little world around the walk: ports that collect what is sent, hosts that answer ARP and ND, and
+//! workers that hand packets to each other. One thread, virtual time. Every call into the walk is watched
+//! for allocations, and the conservation of packets is checked whenever things have settled.
+
+use super::alloc::forbidden;
+use dataplane::addr::{Ip, MacAddr};
+use dataplane::config::Config;
+use dataplane::counters::WorkerCounters;
+use dataplane::ids::{BackendId, PortId, WorkerId};
+use dataplane::limits;
+use dataplane::neighbour::NeighbourUpdate;
+use dataplane::owner::{DEFAULT_KEY, Owners};
+use dataplane::packet::{Burst, PacketBuf, TestPacket};
+use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
+use dataplane::time::Tick;
+use dataplane::worker::{Env, Sizes, Worker, WorkerSetup};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub(crate) const FRONT: PortId = PortId(0);
+pub(crate) const BACK: PortId = PortId(1);
+/// MAC addresses of Millrace's ports.
+pub(crate) const PORT_MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])];
+
+/// What a worker sees of the world during one call.
+pub(crate) struct TestEnv {
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) sent: Vec<(PortId, TestPacket)>,
+    pub(crate) handed: Vec<(WorkerId, TestPacket)>,
+    pub(crate) announced: Vec<NeighbourUpdate>,
+    /// Refuse hand-offs, as a full ring does.
+    pub(crate) ring_full: bool,
+    /// Refuse allocations, as an empty pool does.
+    pub(crate) pool_empty: bool,
+    /// Buffers for packets of Millrace's own, made outside the walk, which must not allocate.
+    pool: Vec<TestPacket>,
+}
+
+impl TestEnv {
+    fn new(counters: &Arc<WorkerCounters>) -> TestEnv {
+        TestEnv {
+            counters: Arc::clone(counters),
+            sent: Vec::with_capacity(256),
+            handed: Vec::with_capacity(256),
+            announced: Vec::with_capacity(256),
+            ring_full: false,
+            pool_empty: false,
+            pool: Vec::new(),
+        }
+    }
+
+    /// Makes room, so that nothing that one call of the walk does needs an allocation.
+    fn prepare(&mut self) {
+        self.pool.resize_with(128, || TestPacket::new(PortId(0), &[]));
+        self.sent.reserve(512);
+        self.handed.reserve(512);
+        self.announced.reserve(512);
+    }
+}
+
+impl Env for TestEnv {
+    type Buf = TestPacket;
+
+    fn alloc(&mut self, port: PortId) -> Option<TestPacket> {
+        let mut packet = if self.pool_empty { None } else { self.pool.pop() }?;
+        packet.port = port;
+        Some(packet)
+    }
+
+    fn send(&mut self, port: PortId, packet: TestPacket) {
+        self.counters.sent.add(1);
+        self.sent.push((port, packet));
+    }
+
+    fn hand_off(&mut self, to: WorkerId, packet: TestPacket) -> Result<(), TestPacket> {
+        if self.ring_full {
+            return Err(packet);
+        }
+        self.handed.push((to, packet));
+        Ok(())
+    }
+
+    fn announce(&mut self, update: &NeighbourUpdate) {
+        self.announced.push(*update);
+    }
+}
+
+/// Millrace with some workers, and everything it has sent so far.
+pub(crate) struct World {
+    pub(crate) now: Tick,
+    pub(crate) workers: Vec<Worker<TestPacket>>,
+    pub(crate) envs: Vec<TestEnv>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    config: Config,
+}
+
+impl World {
+    /// Starts Millrace from configuration text.
+    pub(crate) fn new(config: &str, workers: usize) -> World {
+        let config = parse(config);
+        let snapshot = Arc::new(build(&config, None, &|_| 0));
+        let mut world = World { now: Tick(1_000), workers: Vec::new(), envs: Vec::new(), snapshot, config };
+        for id in 0..workers {
+            let counters =
+                Arc::new(WorkerCounters::new(limits::SERVICES_MAX.min(64), limits::BACKENDS_MAX.min(256)));
+            let setup = WorkerSetup {
+                id: WorkerId(id as u16),
+                owners: Owners::new(&DEFAULT_KEY, workers as u16, 128).expect("a worker"),
+                seed: [1, 2, 3, 4],
+                sizes: Sizes::of(&world.config.limits),
+            };
+            world.workers.push(Worker::new(
+                world.now,
+                &setup,
+                Arc::clone(&world.snapshot),
+                Arc::clone(&counters),
+            ));
+            world.envs.push(TestEnv::new(&counters));
+        }
+        world
+    }
+
+    /// Changes the configuration, as a reload does.
+    pub(crate) fn reload(&mut self, config: &str) {
+        self.config = parse(config);
+        let envs = &self.envs;
+        let live = |id: BackendId| {
+            envs.iter().filter_map(|env| env.counters.backend(id)).map(|backend| backend.live.get()).sum()
+        };
+        self.snapshot = Arc::new(build(&self.config, Some(&self.snapshot), &live));
+        for (worker, env) in self.workers.iter_mut().zip(&mut self.envs) {
+            worker.adopt(self.now, Arc::clone(&self.snapshot), env);
+        }
+        self.settle();
+        self.take_sent();
+    }
+
+    /// Lets a worker receive frames in one burst, then lets everything settle; returns what was sent.
+    pub(crate) fn receive_on(
+        &mut self,
+        worker: usize,
+        port: PortId,
+        frames: &[Vec<u8>],
+    ) -> Vec<(PortId, Vec<u8>)> {
+        for chunk in frames.chunks(32) {
+            let mut burst: Burst<TestPacket> =
+                chunk.iter().map(|frame| TestPacket::new(port, frame)).collect();
+            let (worker, env) = (&mut self.workers[worker], &mut self.envs[worker]);
+            env.prepare();
+            forbidden(|| worker.on_burst(self.now, &mut burst, env));
+            assert!(burst.is_empty());
+        }
+        self.settle();
+        self.take_sent()
+    }
+
+    /// One frame into worker 0.
+    pub(crate) fn receive(&mut self, port: PortId, frame: &[u8]) -> Vec<(PortId, Vec<u8>)> {
+        self.receive_on(0, port, &[frame.to_vec()])
+    }
+
+    /// One frame in, exactly one out.
+    pub(crate) fn exchange(&mut self, port: PortId, frame: &[u8]) -> (PortId, Vec<u8>) {
+        let mut sent = self.receive(port, frame);
+        assert_eq!(sent.len(), 1, "expected one frame out, got {sent:02x?}");
+        sent.remove(0)
+    }
+
+    /// Time passes in steps of `step_ms`, with upkeep after each.
+    pub(crate) fn pass_ms(&mut self, ms: u32, step_ms: u32) -> Vec<(PortId, Vec<u8>)> {
+        for _ in 0..ms.div_ceil(step_ms) {
+            self.now = self.now.after_ms(step_ms);
+            self.settle();
+        }
+        self.take_sent()
+    }
+
+    /// Delivers hand-offs and announcements and runs upkeep until nothing moves.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..4 {
+            let mut handed = VecDeque::new();
+            let mut announced = Vec::new();
+            for (id, (worker, env)) in self.workers.iter_mut().zip(&mut self.envs).enumerate() {
+                env.prepare();
+                forbidden(|| worker.on_tick(self.now, env));
+                handed.extend(env.handed.drain(..));
+                announced.extend(env.announced.drain(..).map(|update| (id, update)));
+            }
+            while let Some((to, packet)) = handed.pop_front() {
+                let mut burst: Burst<TestPacket> = [packet].into_iter().collect();
+                let (worker, env) = (&mut self.workers[to.index()], &mut self.envs[to.index()]);
+                env.prepare();
+                forbidden(|| worker.on_handed_off(self.now, &mut burst, env));
+            }
+            for (from, update) in announced {
+                for (id, (worker, env)) in self.workers.iter_mut().zip(&mut self.envs).enumerate() {
+                    if id != from {
+                        env.prepare();
+                        forbidden(|| worker.learn(self.now, &update, env));
+                    }
+                }
+            }
+        }
+        self.assert_conserved();
+    }
+
+    fn take_sent(&mut self) -> Vec<(PortId, Vec<u8>)> {
+        let sent = self.envs.iter_mut().flat_map(|env| env.sent.drain(..));
+        sent.map(|(port, packet)| (port, packet.data().to_vec())).collect()
+    }
+
+    /// Millrace stops: what it held is dropped and counted.
+    pub(crate) fn shut_down(&mut self) {
+        self.workers.iter_mut().for_each(Worker::shutdown);
+        self.assert_conserved();
+        assert!(self.envs.iter().all(|env| env.counters.held.get() == 0));
+    }
+
+    /// Connections that are counted as a backend's.
+    pub(crate) fn live(&self, id: u16) -> u64 {
+        let backends = self.envs.iter().filter_map(|env| env.counters.backend(BackendId(id)));
+        backends.map(|backend| backend.live.get()).sum()
+    }
+
+    /// `received + handed in + generated = sent + consumed + dropped + handed out + held`, per worker.
+    pub(crate) fn assert_conserved(&self) {
+        for (id, env) in self.envs.iter().enumerate() {
+            assert_eq!(env.counters.imbalance(), 0, "worker {id}: {:#?}", self.report());
+        }
+    }
+
+    /// The counters that are not zero, summed over workers: `name=value`, for whole-state assertions.
+    pub(crate) fn report(&self) -> Vec<String> {
+        let sum = |get: fn(&WorkerCounters) -> u64| self.envs.iter().map(|env| get(&env.counters)).sum();
+        let plain: [(&str, u64); 11] = [
+            ("received", sum(|c| c.received.get())),
+            ("sent", sum(|c| c.sent.get())),
+            ("generated", sum(|c| c.generated.get())),
+            ("consumed", sum(|c| c.consumed.get())),
+            ("handed", sum(|c| c.handed_out.get())),
+            ("held", sum(|c| c.held.get())),
+            ("entries", sum(|c| c.entries.get())),
+            ("half_open", sum(|c| c.half_open.get())),
+            ("expired", sum(|c| c.expired.get())),
+            ("evicted_half_open", sum(|c| c.evicted_half_open.get())),
+            ("evicted_idle", sum(|c| c.evicted_idle.get())),
+        ];
+        let plain = plain.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let drops = dataplane::drops::DropReason::ALL.iter().map(|reason| {
+            let count = self.envs.iter().map(|env| env.counters.dropped[*reason as usize].get()).sum();
+            (format!("drop.{}", reason.label()), count)
+        });
+        plain.chain(drops).filter(|(_, n)| *n != 0).map(|(name, n)| format!("{name}={n}")).collect()
+    }
+
+    /// Makes a host known to all workers, as if it had been asked for.
+    pub(crate) fn know(&mut self, port: PortId, ip: &str, mac: MacAddr) {
+        let ip: Ip = ip.parse::<std::net::IpAddr>().expect("test address").into();
+        let update = NeighbourUpdate { port, ip, mac, solicited: true, overrides: true };
+        for (worker, env) in self.workers.iter_mut().zip(&mut self.envs) {
+            worker.introduce(self.now, &update, env);
+        }
+    }
+}
+
+fn parse(config: &str) -> Config {
+    Config::parse("test.toml", config).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+fn build(config: &Config, previous: Option<&Snapshot>, live: &dyn Fn(BackendId) -> u64) -> Snapshot {
+    let overrides = Overrides::default();
+    let ports = config.ports.iter().zip(PORT_MACS);
+    let facts: Vec<PortFacts> =
+        ports.map(|(port, mac)| PortFacts { mac, mtu: port.mtu.unwrap_or(1500) }).collect();
+    Snapshot::build(config, &facts, &overrides, previous, live).expect("test configuration builds")
+}

@@ -1,0 +1,539 @@
+//! The walk against a small world: what comes out, byte for byte, and where every packet went.
+
+mod common {
+    pub(crate) mod alloc;
+    pub(crate) mod frames;
+    pub(crate) mod world;
+}
+
+use common::frames::{ping, read, tcp, too_big, udp, udp_ttl};
+use common::world::{BACK, FRONT, PORT_MACS, World};
+use dataplane::addr::MacAddr;
+use dataplane::ids::PortId;
+use proptest::prelude::*;
+
+#[global_allocator]
+static ALLOCATOR: common::alloc::Watched = common::alloc::Watched;
+
+const PORTS: &str = r#"
+[[port]]
+name = "front"
+device = "net_null0"
+addresses = ["10.0.0.1/24", "fd00:1::1/64"]
+gateway = "10.0.0.254"
+gateway6 = "fd00:1::fe"
+
+[[port]]
+name = "back"
+device = "net_null1"
+addresses = ["10.0.1.1/24", "fd00:2::1/64"]
+"#;
+
+const WEB: &str = r#"
+[[service]]
+name = "web"
+vip = "192.0.2.80"
+protocol = "tcp"
+ports = [80]
+mode = "nat"
+[[service.backend]]
+address = "10.0.1.11:8080"
+
+[[service]]
+name = "web6"
+vip = "2001:db8::80"
+protocol = "tcp"
+ports = [80]
+mode = "nat"
+[[service.backend]]
+address = "[fd00:2::11]:8080"
+"#;
+
+const DSR: &str = r#"
+[[service]]
+name = "direct"
+vip = "192.0.2.81"
+protocol = "tcp"
+ports = [80]
+mode = "dsr"
+[[service.backend]]
+address = "10.0.0.11"
+"#;
+
+const DNS: &str = r#"
+[[service]]
+name = "dns"
+vip = "192.0.2.53"
+protocol = "udp"
+ports = [53]
+mode = "nat"
+affinity = "none"
+[[service.backend]]
+address = "10.0.1.11:53"
+weight = 1
+[[service.backend]]
+address = "10.0.1.12:53"
+weight = 3
+"#;
+
+const GATEWAY: MacAddr = MacAddr([2, 0, 0, 0, 1, 254]);
+const BACKENDS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 2, 11]), MacAddr([2, 0, 0, 0, 2, 12])];
+
+/// A world whose neighbours have all been resolved.
+fn world(services: &[&str], workers: usize) -> World {
+    let mut world = World::new(&format!("{PORTS}{}", services.concat()), workers);
+    world.pass_ms(10, 1);
+    for (port, ip, mac) in [
+        (FRONT, "10.0.0.254", GATEWAY),
+        (FRONT, "fd00:1::fe", GATEWAY),
+        (FRONT, "10.0.0.11", BACKENDS[0]),
+        (BACK, "10.0.1.11", BACKENDS[0]),
+        (BACK, "10.0.1.12", BACKENDS[1]),
+        (BACK, "fd00:2::11", BACKENDS[0]),
+    ] {
+        world.know(port, ip, mac);
+    }
+    world.pass_ms(1, 1);
+    world
+}
+
+#[track_caller]
+fn assert_out(world: &mut World, port: PortId, frame: &[u8], expected: (PortId, &str)) {
+    let (out, frame) = world.exchange(port, frame);
+    assert_eq!((out, read(&frame).as_str()), expected);
+}
+
+#[test]
+fn nat_carries_a_tcp_connection_both_ways_and_forgets_it_after_time_wait() {
+    let mut world = world(&[WEB], 1);
+    let (m0, m1) = (PORT_MACS[0], PORT_MACS[1]);
+    let (client, vip, backend) = ("198.51.100.7:5555", "192.0.2.80:80", "10.0.1.11:8080");
+    let there =
+        |flags: &str, text: &str| format!("{} {client} > {backend} ttl 63 tcp {flags} {text:?}", BACKENDS[0]);
+    let back = |flags: &str, text: &str| format!("{GATEWAY} {vip} > {client} ttl 63 tcp {flags} {text:?}");
+
+    let steps: [(PortId, Vec<u8>, PortId, String); 7] = [
+        (FRONT, tcp(m0, client, vip, "S", b""), BACK, there("S", "")),
+        (BACK, tcp(m1, backend, client, "SA", b""), FRONT, back("SA", "")),
+        (FRONT, tcp(m0, client, vip, "PA", b"GET /"), BACK, there("PA", "GET /")),
+        (BACK, tcp(m1, backend, client, "PA", b"200"), FRONT, back("PA", "200")),
+        (BACK, tcp(m1, backend, client, "FA", b""), FRONT, back("FA", "")),
+        (FRONT, tcp(m0, client, vip, "FA", b""), BACK, there("FA", "")),
+        (BACK, tcp(m1, backend, client, "A", b""), FRONT, back("A", "")),
+    ];
+    for (port, frame, out, text) in steps {
+        assert_out(&mut world, port, &frame, (out, &text));
+    }
+    assert!(world.report().contains(&"entries=1".to_owned()), "{:?}", world.report());
+    world.pass_ms(15_000, 100);
+    let report = world.report();
+    assert!(
+        report.contains(&"expired=1".to_owned()) && !report.iter().any(|r| r.starts_with("entries")),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn nat_carries_ipv6() {
+    let mut world = world(&[WEB], 1);
+    let (client, vip, backend) = ("[2001:db8:1::7]:5555", "[2001:db8::80]:80", "[fd00:2::11]:8080");
+    let there = format!("{} {client} > {backend} ttl 63 tcp S \"\"", BACKENDS[0]);
+    assert_out(&mut world, FRONT, &tcp(PORT_MACS[0], client, vip, "S", b""), (BACK, &there));
+    let back = format!("{GATEWAY} {vip} > {client} ttl 63 tcp SA \"\"");
+    assert_out(&mut world, BACK, &tcp(PORT_MACS[1], backend, client, "SA", b""), (FRONT, &back));
+}
+
+#[test]
+fn dsr_changes_the_mac_and_the_ttl_only() {
+    let mut world = world(&[DSR], 1);
+    let (client, vip) = ("198.51.100.7:5555", "192.0.2.81:80");
+    let frame = tcp(PORT_MACS[0], client, vip, "S", b"");
+    let expected = format!("{} {client} > {vip} ttl 63 tcp S \"\"", BACKENDS[0]);
+    assert_out(&mut world, FRONT, &frame, (FRONT, &expected));
+    assert!(world.report().contains(&"half_open=1".to_owned()));
+    assert_out(
+        &mut world,
+        FRONT,
+        &tcp(PORT_MACS[0], client, vip, "A", b""),
+        (FRONT, &expected.replace(" S ", " A ")),
+    );
+    assert!(!world.report().iter().any(|r| r.starts_with("half_open")), "{:?}", world.report());
+}
+
+#[test]
+fn datagrams_without_affinity_follow_the_weights_and_leave_no_state() {
+    let mut world = world(&[DNS], 1);
+    let (client, vip) = ("198.51.100.7:5353", "192.0.2.53:53");
+    let mut to_second = 0;
+    for _ in 0..4000 {
+        let (port, frame) = world.exchange(FRONT, &udp(PORT_MACS[0], client, vip, b"?"));
+        assert_eq!(port, BACK);
+        to_second += u32::from(read(&frame).contains("> 10.0.1.12:53"));
+    }
+    assert!((2850..=3150).contains(&to_second), "{to_second} of 4000 to the backend of weight 3 of 4");
+    let reply = format!("{GATEWAY} {vip} > {client} ttl 63 udp \"!\"");
+    assert_out(&mut world, BACK, &udp(PORT_MACS[1], "10.0.1.12:53", client, b"!"), (FRONT, &reply));
+    assert!(!world.report().iter().any(|r| r.starts_with("entries")));
+}
+
+#[test]
+fn a_packet_waits_for_its_neighbour_and_leaves_when_it_answers() {
+    let mut world = World::new(&format!("{PORTS}{WEB}"), 2);
+    let at_start = world.pass_ms(10, 1);
+    let asks = |(_, frame): &&(PortId, Vec<u8>)| {
+        frame[..6] == [255; 6]
+            && frame[12..14] == [8, 6]
+            && frame[28..32] == [10, 0, 1, 1]
+            && frame[38..42] == [10, 0, 1, 11]
+    };
+    assert_eq!(at_start.iter().filter(asks).count(), 2, "each worker asks for its backends at once");
+    let (client, vip) = ("198.51.100.7:5555", "192.0.2.80:80");
+    assert!(world.receive(FRONT, &tcp(PORT_MACS[0], client, vip, "S", b"")).is_empty());
+    assert!(world.report().contains(&"held=1".to_owned()), "{:?}", world.report());
+
+    let mut reply = vec![0; 60];
+    reply[..6].copy_from_slice(&PORT_MACS[1].0);
+    reply[6..12].copy_from_slice(&BACKENDS[0].0);
+    reply[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+    reply[22..28].copy_from_slice(&BACKENDS[0].0);
+    reply[28..32].copy_from_slice(&[10, 0, 1, 11]);
+    reply[32..38].copy_from_slice(&PORT_MACS[1].0);
+    reply[38..42].copy_from_slice(&[10, 0, 1, 1]);
+    // The answer may reach the other worker: it tells the one that waits.
+    let sent = world.receive_on(1, BACK, &[reply]);
+    let expected = format!("{} {client} > 10.0.1.11:8080 ttl 63 tcp S \"\"", BACKENDS[0]);
+    assert_eq!(sent.iter().map(|(_, frame)| read(frame)).collect::<Vec<_>>(), [expected]);
+    assert!(!world.report().iter().any(|r| r.starts_with("held")), "{:?}", world.report());
+}
+
+#[test]
+fn a_neighbour_that_never_answers_costs_what_waited_for_it() {
+    let mut world = World::new(&format!("{PORTS}{WEB}"), 1);
+    world.pass_ms(10, 1);
+    world.receive(FRONT, &tcp(PORT_MACS[0], "198.51.100.7:5555", "192.0.2.80:80", "S", b""));
+    world.pass_ms(10_000, 50);
+    let report = world.report();
+    assert!(report.contains(&"drop.neighbour_unreachable=1".to_owned()), "{report:?}");
+}
+
+#[test]
+fn pings_for_vips_and_port_addresses_are_answered() {
+    let mut world = world(&[WEB], 1);
+    for (from, to, name) in [
+        ("198.51.100.7", "192.0.2.80", "icmp"),
+        ("10.0.0.254", "10.0.0.1", "icmp"),
+        ("2001:db8:1::7", "2001:db8::80", "icmp6"),
+        ("fd00:1::fe", "fd00:1::1", "icmp6"),
+    ] {
+        let (port, frame) = world.exchange(FRONT, &ping(PORT_MACS[0], from, to));
+        let expected = format!("{GATEWAY} {to} > {from} ttl 64 {name} echo reply 7 9 \"millrace\"");
+        assert_eq!((port, read(&frame)), (FRONT, expected));
+    }
+}
+
+#[test]
+fn ttl_runs_out_and_its_sender_is_told() {
+    let mut world = world(&[DNS], 1);
+    let (client, vip) = ("198.51.100.7:5353", "192.0.2.53:53");
+    let (port, frame) = world.exchange(FRONT, &udp_ttl(PORT_MACS[0], client, vip, b"?", 1));
+    let expected = format!("{GATEWAY} 10.0.0.1 > 198.51.100.7 ttl 64 icmp time exceeded [{client} > {vip}]");
+    assert_eq!((port, read(&frame)), (FRONT, expected));
+    assert!(world.report().contains(&"drop.ttl_expired=1".to_owned()));
+}
+
+#[test]
+fn what_does_not_fit_the_next_link_is_answered_with_its_mtu() {
+    let small = PORTS.replace("device = \"net_null1\"", "device = \"net_null1\"\nmtu = 1400");
+    let mut world = World::new(&format!("{small}{WEB}"), 1);
+    world.pass_ms(10, 1);
+    world.know(FRONT, "10.0.0.254", GATEWAY);
+    world.know(FRONT, "fd00:1::fe", GATEWAY);
+    for (client, vip, expected) in [
+        ("198.51.100.7:5555", "192.0.2.80:80", "unreachable FragmentationNeeded { next_hop_mtu: 1400 }"),
+        ("[2001:db8:1::7]:5555", "[2001:db8::80]:80", "too big 1400"),
+    ] {
+        let mut frame = tcp(PORT_MACS[0], client, vip, "PA", &[b'x'; 1400]);
+        if frame[12..14] == [8, 0] {
+            set_dont_fragment(&mut frame);
+        }
+        let (port, frame) = world.exchange(FRONT, &frame);
+        let text = read(&frame);
+        assert_eq!(port, FRONT);
+        assert!(text.contains(expected) && text.contains(&format!("[{client} > {vip}]")), "{text}");
+    }
+    assert!(world.report().contains(&"drop.too_big=2".to_owned()), "{:?}", world.report());
+}
+
+fn set_dont_fragment(frame: &mut [u8]) {
+    frame[20] |= 0x40;
+    fix_ipv4_checksum(frame);
+}
+
+fn fix_ipv4_checksum(frame: &mut [u8]) {
+    let header = etherparse::Ipv4HeaderSlice::from_slice(&frame[14..]).expect("an IPv4 header").to_header();
+    frame[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+}
+
+#[test]
+fn icmp_errors_reach_the_other_end_of_the_connection_translated() {
+    let mut world = world(&[WEB], 1);
+    for (client, vip, backend, router) in [
+        ("198.51.100.7:5555", "192.0.2.80:80", "10.0.1.11:8080", "203.0.113.9"),
+        ("[2001:db8:1::7]:5555", "[2001:db8::80]:80", "[fd00:2::11]:8080", "2001:db8:9::9"),
+    ] {
+        let ip = |end: &str| end.parse::<std::net::SocketAddr>().unwrap().ip().to_string();
+        let (_, to_backend) = world.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "S", b""));
+        let (_, to_client) = world.exchange(BACK, &tcp(PORT_MACS[1], backend, client, "SA", b""));
+
+        // A router near the client complains about what the VIP sent: the backend must hear it.
+        for quote in [28, 200] {
+            let quote = if client.starts_with('[') { quote + 20 } else { quote };
+            let error = too_big(PORT_MACS[0], router, &ip(vip), 1280, &to_client, quote);
+            let (port, frame) = world.exchange(FRONT, &error);
+            let text = read(&frame);
+            assert_eq!(port, BACK, "{text}");
+            let expected = format!("{} {router} > {} ttl 63", BACKENDS[0], ip(backend));
+            assert!(
+                text.starts_with(&expected) && text.ends_with(&format!("[{backend} > {client}]")),
+                "{text}"
+            );
+        }
+        // The backend complains about what the client sent: the client must hear it from the VIP.
+        let error = too_big(PORT_MACS[1], &ip(backend), &ip(client), 1280, &to_backend, 200);
+        let (port, frame) = world.exchange(BACK, &error);
+        let text = read(&frame);
+        let expected = format!("{GATEWAY} {} > {} ttl 63", ip(vip), ip(client));
+        assert_eq!(port, FRONT);
+        assert!(text.starts_with(&expected) && text.ends_with(&format!("[{client} > {vip}]")), "{text}");
+    }
+}
+
+#[test]
+fn a_segment_from_the_middle_is_picked_up_from_either_side_unless_the_service_is_strict() {
+    let (client, vip, backend) = ("198.51.100.7:5555", "192.0.2.80:80", "10.0.1.11:8080");
+    let mut picked = world(&[WEB], 1);
+    let there = format!("{} {client} > {backend} ttl 63 tcp A \"\"", BACKENDS[0]);
+    assert_out(&mut picked, FRONT, &tcp(PORT_MACS[0], client, vip, "A", b""), (BACK, &there));
+    assert_eq!(picked.envs[0].counters.services[0].picked_up.get(), 1);
+
+    let mut from_backend = world(&[WEB], 1);
+    let back = format!("{GATEWAY} {vip} > {client} ttl 63 tcp PA \"data\"");
+    assert_out(&mut from_backend, BACK, &tcp(PORT_MACS[1], backend, client, "PA", b"data"), (FRONT, &back));
+    assert_eq!(from_backend.envs[0].counters.services[0].picked_up.get(), 1);
+
+    let strict = WEB.replace("mode = \"nat\"", "mode = \"nat\"\nstrict = true");
+    let mut strict = world(&[&strict], 1);
+    let reset = strict.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "A", b""));
+    assert!(read(&reset.1).contains(&format!("{vip} > {client} ttl 64 tcp R")), "{}", read(&reset.1));
+    assert!(strict.report().contains(&"drop.no_connection=1".to_owned()));
+    assert!(strict.receive(BACK, &tcp(PORT_MACS[1], backend, client, "PA", b"data")).is_empty());
+}
+
+#[test]
+fn a_backend_that_goes_keeps_or_loses_its_connections_as_its_service_says() {
+    let (client, vip) = ("198.51.100.7:5555", "192.0.2.80:80");
+    let moved = WEB.replace("10.0.1.11:8080", "10.0.1.12:8080");
+    for (policy, survives) in [("drain", true), ("reset", false)] {
+        let with =
+            |text: &str| text.replace("mode = \"nat\"", &format!("mode = \"nat\"\non_remove = \"{policy}\""));
+        let mut world = world(&[&with(WEB)], 1);
+        world.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "S", b""));
+        world.exchange(BACK, &tcp(PORT_MACS[1], "10.0.1.11:8080", client, "SA", b""));
+        world.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "A", b""));
+        world.reload(&format!("{PORTS}{}", with(&moved)));
+
+        let (port, frame) = world.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "PA", b"more"));
+        let text = read(&frame);
+        if survives {
+            assert!(port == BACK && text.contains("> 10.0.1.11:8080"), "{text}");
+        } else {
+            assert!(port == FRONT && text.contains(&format!("{vip} > {client} ttl 64 tcp R")), "{text}");
+        }
+        // New connections go to the new backend either way.
+        let (_, frame) = world.exchange(FRONT, &tcp(PORT_MACS[0], "198.51.100.8:1", vip, "S", b""));
+        assert!(read(&frame).contains("> 10.0.1.12:8080"));
+    }
+}
+
+#[test]
+fn both_directions_of_a_connection_meet_at_the_worker_that_owns_the_client() {
+    let mut world = world(&[WEB], 4);
+    for client in 1..=200u16 {
+        let (client, vip) = (format!("198.51.100.{}:{}", client % 250, 1000 + client), "192.0.2.80:80");
+        let first = usize::from(client.len() % 2 == 0);
+        let sent = world.receive_on(first, FRONT, &[tcp(PORT_MACS[0], &client, vip, "S", b"")]);
+        assert_eq!(sent.len(), 1);
+        let sent =
+            world.receive_on(3 - first, BACK, &[tcp(PORT_MACS[1], "10.0.1.11:8080", &client, "SA", b"")]);
+        assert_eq!(sent.len(), 1, "the reply finds its connection");
+        assert!(read(&sent[0].1).contains(&format!("{vip} > {client} ttl 63 tcp SA")));
+    }
+    let per_worker: Vec<u64> = world.envs.iter().map(|env| env.counters.entries.get()).collect();
+    assert!(per_worker.iter().all(|n| *n > 20) && per_worker.iter().sum::<u64>() == 200, "{per_worker:?}");
+
+    for env in &mut world.envs {
+        env.ring_full = true;
+    }
+    for worker in 0..4 {
+        world.receive_on(worker, FRONT, &[tcp(PORT_MACS[0], "198.51.100.77:1", "192.0.2.80:80", "S", b"")]);
+    }
+    assert!(world.report().contains(&"drop.hand_off_ring_full=3".to_owned()), "{:?}", world.report());
+}
+
+#[test]
+fn fragments_follow_the_first_one_and_wait_for_it_briefly() {
+    let mut world = world(&[DNS], 1);
+    let (client, vip) = ("198.51.100.7:5353", "192.0.2.53:53");
+    let whole = udp(PORT_MACS[0], client, vip, &[b'q'; 1000]);
+    let (first, second) = fragment_ipv4(&whole, 504);
+
+    let mut sent = world.receive(FRONT, &first);
+    sent.extend(world.receive(FRONT, &second));
+    let texts: Vec<String> = sent.iter().map(|(_, frame)| read(frame)).collect();
+    assert_eq!(texts.len(), 2, "{:?}", world.report());
+    let backend = if texts[0].contains("10.0.1.11") { "10.0.1.11" } else { "10.0.1.12" };
+    assert!(texts[1].contains(&format!("198.51.100.7 > {backend} ttl 63 fragment")), "{texts:?}");
+
+    let (mut first, mut second) = (first, second);
+    for frame in [&mut first, &mut second] {
+        frame[19] ^= 1; // another identification
+        fix_ipv4_checksum(frame);
+    }
+    assert!(world.receive(FRONT, &second).is_empty(), "it waits");
+    assert_eq!(world.receive(FRONT, &first).len(), 2, "both leave");
+}
+
+/// Splits an IPv4 frame in two after `at` bytes of payload.
+fn fragment_ipv4(frame: &[u8], at: usize) -> (Vec<u8>, Vec<u8>) {
+    let piece = |payload: &[u8], field: u16| {
+        let mut piece = frame[..34].to_vec();
+        piece.extend_from_slice(payload);
+        piece[16..18].copy_from_slice(&((20 + payload.len()) as u16).to_be_bytes());
+        piece[20..22].copy_from_slice(&field.to_be_bytes());
+        fix_ipv4_checksum(&mut piece);
+        piece
+    };
+    (piece(&frame[34..34 + at], 0x2000), piece(&frame[34 + at..], (at / 8) as u16))
+}
+
+#[test]
+fn what_is_none_of_our_business_is_dropped_or_passed_on() {
+    let mut world = world(&[WEB], 1);
+    let stranger = tcp(PORT_MACS[0], "198.51.100.7:5555", "203.0.113.1:80", "S", b"");
+    assert!(world.receive(FRONT, &stranger).is_empty());
+    let elsewhere = tcp(MacAddr([2, 9, 9, 9, 9, 9]), "198.51.100.7:5555", "192.0.2.80:80", "S", b"");
+    assert!(world.receive(FRONT, &elsewhere).is_empty());
+    let report = world.report();
+    for drop in ["drop.no_service=1", "drop.not_our_mac=1"] {
+        assert!(report.contains(&drop.to_owned()), "{report:?}");
+    }
+
+    let inline = PORTS.replace("device = \"net_null0\"", "device = \"net_null0\"\npass_to = \"back\"");
+    let mut inline = World::new(&format!("{inline}{WEB}"), 1);
+    inline.pass_ms(10, 1);
+    for frame in [&stranger, &elsewhere] {
+        assert_eq!(inline.receive(FRONT, frame), [(BACK, frame.clone())], "unchanged");
+    }
+}
+
+/// One thing that happens to Millrace.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A frame of the corpus arrives at a worker, some of its bytes changed, cut at an offset.
+    Frame { worker: usize, port: u16, frame: usize, changes: Vec<(usize, u8)>, cut: Option<usize> },
+    /// Anything at all arrives.
+    Noise { worker: usize, port: u16, bytes: Vec<u8> },
+    /// Time passes.
+    Wait(u32),
+    /// Rings to other workers and the buffer pool fill up, or empty again.
+    Starve(bool),
+    /// The configuration changes to another one.
+    Reload(usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let changes = prop::collection::vec((0usize..120, any::<u8>()), 0..4);
+    let frame = (0usize..3, 0u16..2, 0usize..1000, changes, prop::option::weighted(0.1, 0usize..120))
+        .prop_map(|(worker, port, frame, changes, cut)| Event::Frame { worker, port, frame, changes, cut });
+    let noise = (0usize..3, 0u16..2, prop::collection::vec(any::<u8>(), 0..100))
+        .prop_map(|(worker, port, bytes)| Event::Noise { worker, port, bytes });
+    prop_oneof![
+        30 => frame,
+        3 => noise,
+        4 => (1u32..20_000).prop_map(Event::Wait),
+        1 => any::<bool>().prop_map(Event::Starve),
+        1 => (0usize..3).prop_map(Event::Reload),
+    ]
+}
+
+/// Every kind of frame that means something to the configurations below.
+fn corpus() -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for (client, vip, backend) in [
+        ("198.51.100.7:5555", "192.0.2.80:80", "10.0.1.11:8080"),
+        ("198.51.100.8:5555", "192.0.2.81:80", "10.0.0.11:80"),
+        ("[2001:db8:1::7]:5555", "[2001:db8::80]:80", "[fd00:2::11]:8080"),
+    ] {
+        let ip = |end: &str| end.parse::<std::net::SocketAddr>().unwrap().ip().to_string();
+        for (mac, from, to) in [(PORT_MACS[0], client, vip), (PORT_MACS[1], backend, client)] {
+            for flags in ["S", "SA", "A", "PA", "FA", "R"] {
+                frames.push(tcp(mac, from, to, flags, b"data"));
+            }
+            frames.push(too_big(mac, &ip(from), &ip(to), 1280, &tcp(mac, to, from, "A", b"quoted"), 60));
+            frames.push(ping(mac, &ip(from), &ip(to)));
+        }
+    }
+    let query = udp(PORT_MACS[0], "198.51.100.7:5353", "192.0.2.53:53", &[b'q'; 600]);
+    let (first, second) = fragment_ipv4(&query, 304);
+    frames.extend([query, first, second, udp(PORT_MACS[1], "10.0.1.12:53", "198.51.100.7:5353", b"!")]);
+    frames.push(udp_ttl(PORT_MACS[0], "198.51.100.7:5353", "192.0.2.53:53", b"?", 1));
+    frames
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    /// Whatever happens, nothing panics or allocates, and every packet is accounted for.
+    #[test]
+    fn every_packet_is_accounted_for(events in prop::collection::vec(event(), 1..120)) {
+        let small = "[limits]\nconnections = 64\nneighbours = 16\nneighbour_queue = 2\nfragments = 16\n";
+        let moved = WEB.replace("10.0.1.11:8080", "10.0.1.12:8080");
+        let reset = WEB.replace("mode = \"nat\"", "mode = \"nat\"\non_remove = \"reset\"");
+        let configs =
+            [[WEB, DSR, DNS].concat(), [&moved, DNS].concat(), [&reset, DSR].concat()]
+                .map(|services| format!("{small}{PORTS}{services}"));
+        let corpus = corpus();
+        let mut world = World::new(&configs[0], 3);
+        world.know(BACK, "10.0.1.11", BACKENDS[0]);
+        world.know(FRONT, "10.0.0.254", GATEWAY);
+        for event in events {
+            match event {
+                Event::Frame { worker, port, frame, changes, cut } => {
+                    let mut frame = corpus[frame % corpus.len()].clone();
+                    for (at, value) in changes {
+                        let len = frame.len();
+                        frame[at % len] = value;
+                    }
+                    frame.truncate(cut.unwrap_or(usize::MAX));
+                    world.receive_on(worker, PortId(port), &[frame]);
+                }
+                Event::Noise { worker, port, bytes } => {
+                    world.receive_on(worker, PortId(port), &[bytes]);
+                }
+                Event::Wait(ms) => {
+                    world.pass_ms(ms, ms.div_ceil(4));
+                }
+                Event::Starve(starve) => {
+                    for env in &mut world.envs {
+                        (env.ring_full, env.pool_empty) = (starve, starve);
+                    }
+                }
+                Event::Reload(config) => world.reload(&configs[config]),
+            }
+        }
+        world.shut_down();
+        let live: u64 = (0..256).map(|id| world.live(id)).sum();
+        let entries: u64 = world.envs.iter().map(|env| env.counters.entries.get()).sum();
+        prop_assert_eq!(live, entries, "every connection belongs to a backend");
+    }
+}
