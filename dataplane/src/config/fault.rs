@@ -134,12 +134,16 @@ pub(super) struct At<T> {
 /// Collects faults while reading and validation go on.
 pub(super) struct Sink<'a> {
     text: &'a str,
+    /// Where each line starts, bytes.
+    lines: Vec<usize>,
     faults: RefCell<Vec<Fault>>,
 }
 
 impl<'a> Sink<'a> {
     pub(super) fn new(text: &'a str) -> Sink<'a> {
-        Sink { text, faults: RefCell::new(Vec::new()) }
+        let after_newlines = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        let lines = core::iter::once(0).chain(after_newlines).collect();
+        Sink { text, lines, faults: RefCell::new(Vec::new()) }
     }
 
     pub(super) fn error(&self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
@@ -196,9 +200,8 @@ impl<'a> Sink<'a> {
 
     /// Where the line with byte `at` starts, and its number from 1.
     fn line_at(&self, at: usize) -> (usize, usize) {
-        let before = &self.text.as_bytes()[..at.min(self.text.len())];
-        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-        (start, before.iter().filter(|byte| **byte == b'\n').count() + 1)
+        let number = self.lines.partition_point(|start| *start <= at);
+        (self.lines[number - 1], number)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What must hold within and between ports and tenants.
 
 use super::fault::{At, Place, Sink};
-use super::raw::{RawNeighbour, RawPort, RawRoute};
+use super::raw::{RawConfig, RawNeighbour, RawPort, RawRoute};
 use super::suggest::nearest;
 use super::values::network;
 use super::{DEFAULT_TENANT, Limits, Neighbour, Port, Route, Tenant};
@@ -241,6 +241,20 @@ fn build_neighbour(raw: &RawPort, neighbour: &RawNeighbour, sink: &Sink<'_>) -> 
     let address = neighbour.address.as_ref()?;
     check_next_hop(raw, address, sink);
     Some(Neighbour { address: address.value, mac: neighbour.mac.as_ref()?.value })
+}
+
+/// A queue whose descriptors find no buffers loses packets, or does not even start.
+pub(super) fn check_buffers(raw: &RawConfig, sink: &Sink<'_>) {
+    let port = |port: &RawPort| usize::from(port.rx_descriptors) + usize::from(port.tx_descriptors);
+    let held = raw.workers.cores.len() * raw.ports.iter().map(port).sum::<usize>();
+    if held > raw.dpdk.mbufs as usize && !sink.has_errors() {
+        let message = format!("the queues alone can hold {held} buffers, but there are {}", raw.dpdk.mbufs);
+        let remedy = format!(
+            "set dpdk.mbufs to {} or more, or have fewer descriptors",
+            (held + 1).next_power_of_two()
+        );
+        sink.warning(&raw.mbufs, message, remedy);
+    }
 }
 
 type Built<'a> = [(&'a RawPort, TenantId, Option<Port>)];

@@ -20,6 +20,7 @@ use core::ops::RangeInclusive;
 /// The whole file.
 pub(super) struct RawConfig {
     pub(super) dpdk: Dpdk,
+    pub(super) mbufs: Place,
     pub(super) workers: Workers,
     pub(super) log: Log,
     pub(super) metrics: Option<Metrics>,
@@ -126,9 +127,11 @@ impl RawTimeouts {
 
 /// Reads the whole file.
 pub(super) fn read(root: &Section<'_>, sink: &Sink<'_>) -> RawConfig {
+    let dpdk = root.table("dpdk", "dpdk");
     let metrics = root.table("metrics", "metrics");
     RawConfig {
-        dpdk: read_dpdk(&root.table("dpdk", "dpdk")),
+        dpdk: read_dpdk(&dpdk),
+        mbufs: dpdk.place_of("mbufs"),
         workers: read_workers(&root.table("workers", "workers"), sink),
         log: read_log(&root.table("log", "log")),
         metrics: metrics.is_present().then(|| read_metrics(&metrics)).flatten(),
