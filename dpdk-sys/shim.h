@@ -19,6 +19,8 @@
 /* Macros that are expressions, and would otherwise stay invisible. */
 
 static const uint64_t MILLRACE_MBUF_F_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
+static const uint64_t MILLRACE_MBUF_F_INDIRECT = RTE_MBUF_F_INDIRECT;
+static const uint64_t MILLRACE_MBUF_F_EXTERNAL = RTE_MBUF_F_EXTERNAL;
 static const uint64_t MILLRACE_TX_OFFLOAD_MBUF_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 static const uint64_t MILLRACE_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 static const uint64_t MILLRACE_DEV_NO_OWNER = RTE_ETH_DEV_NO_OWNER;

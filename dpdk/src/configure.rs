@@ -21,7 +21,7 @@ pub struct PortConfig {
     pub rx_descriptors: u16,
     /// Descriptors per transmit queue; adjusted to what the device can do.
     pub tx_descriptors: u16,
-    /// The largest IP packet; `None` leaves the device at its own.
+    /// The largest IP packet. `None` is ethdev's 1500, whatever the interface had before.
     pub mtu: Option<u16>,
     /// What to spread packets over queues by.
     pub rss: Rss,
@@ -55,7 +55,8 @@ impl Default for PortConfig {
 /// What the device made of a [`PortConfig`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Granted {
-    /// What packets are spread by.
+    /// What packets are spread by, as far as the driver says. Some software devices say more than they
+    /// do; a port is trusted to choose the owner's queue only with [`Granted::rss_key`] as well.
     pub rss: Rss,
     /// Whether it hashes with the key it was given; known once started.
     pub rss_key: bool,

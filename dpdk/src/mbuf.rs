@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 
 use dataplane::ids::PortId;
 use dataplane::packet::PacketBuf;
+use dataplane::prefetch::prefetch;
 use dpdk_sys::{millrace_mbuf_head as Head, rte_mbuf};
 
 /// A packet in a DPDK buffer. Moving it moves a pointer; dropping it returns the buffer to its pool.
@@ -67,10 +68,13 @@ impl Mbuf {
         self.head().pkt_len as usize
     }
 
-    /// Whether the buffer is from this pool.
+    /// Whether a device may put the buffer back into `pool` without looking at it: it is from there, and
+    /// its bytes are its own (a driver may have attached memory of the device's instead).
     #[inline]
-    pub(crate) fn is_from(&self, pool: *const dpdk_sys::rte_mempool) -> bool {
-        core::ptr::eq(self.head().pool, pool)
+    pub(crate) fn is_plainly_from(&self, pool: *const dpdk_sys::rte_mempool) -> bool {
+        const ELSEWHERE: u64 = dpdk_sys::MILLRACE_MBUF_F_INDIRECT | dpdk_sys::MILLRACE_MBUF_F_EXTERNAL;
+        let head = self.head();
+        core::ptr::eq(head.pool, pool) && head.ol_flags & ELSEWHERE == 0
     }
 }
 
@@ -153,25 +157,8 @@ impl PacketBuf for Mbuf {
 
     #[inline]
     fn prefetch(&self) {
-        let head = self.head();
-        let line = head.buf_addr.cast::<u8>().wrapping_add(usize::from(head.data_off));
-        prefetch_line(line);
+        if let Some(first) = self.data().first() {
+            prefetch(first);
+        }
     }
-}
-
-/// Asks for a cache line, to be read soon and kept.
-#[inline]
-fn prefetch_line(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint: it faults on no address and changes no state the program can see.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        core::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, readonly, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = line;
 }

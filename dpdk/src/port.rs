@@ -145,14 +145,18 @@ impl<'pool> Port<'pool> {
         pool: &'pool Mempool<'_>,
     ) -> Result<Port<'pool>, ConfigureError> {
         let (info, granted) = configure::apply(&device, config, pool)?;
-        // SAFETY: a driver's name is a string constant of the driver, or null.
-        let driver = unsafe { info.driver_name.as_ref().map(|name| CStr::from_ptr(name).to_string_lossy()) };
+        let driver = if info.driver_name.is_null() {
+            String::new()
+        } else {
+            // SAFETY: not null, so a string constant of the driver.
+            unsafe { CStr::from_ptr(info.driver_name) }.to_string_lossy().into_owned()
+        };
         let untaken = |queues: u16| (0..queues).map(|_| AtomicBool::new(false)).collect();
         Ok(Port {
             pool,
             wanted: config.clone(),
             granted,
-            driver: driver.unwrap_or_default().into_owned(),
+            driver,
             started: false,
             rx_taken: untaken(config.rx_queues),
             tx_taken: untaken(config.tx_queues),

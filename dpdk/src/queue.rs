@@ -110,14 +110,14 @@ impl TxQueue<'_> {
     /// Sends from the front; what the NIC refuses stays in `packets`, in order and owned by the caller,
     /// who retries, or drops it for a counted reason. Returns how many were sent.
     ///
-    /// With fast free granted, a packet from another pool than the port's counts as refused: freeing it
-    /// into the wrong pool would corrupt both.
+    /// With fast free granted, a packet that is not plainly one of the port's pool counts as refused:
+    /// returning it there unseen would corrupt the pool.
     #[inline]
     pub fn burst<const N: usize>(&mut self, packets: &mut ArrayVec<Mbuf, N>) -> usize {
         let len = packets.len();
         let offered = match self.only_from {
             None => len,
-            Some(OnlyFrom(pool)) => packets.iter().position(|packet| !packet.is_from(pool)).unwrap_or(len),
+            Some(OnlyFrom(pool)) => packets.iter().take_while(|packet| packet.is_plainly_from(pool)).count(),
         };
         let offered = offered.min(usize::from(u16::MAX));
         // SAFETY: the port is started and stays so while the claim borrows it, the queue exists and the
@@ -134,5 +134,46 @@ impl TxQueue<'_> {
             packets.set_len(len - sent);
             sent
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::packet::{Burst, PacketBuf};
+
+    use super::*;
+    use crate::{Eal, Mempool, PoolConfig, PortConfig};
+
+    /// None of the software devices offers fast free, so the queue is told of it here.
+    #[test]
+    fn fast_free_refuses_packets_of_other_pools() {
+        let args = ["--no-huge", "--no-shconf", "-m", "64", "--no-pci", "--no-telemetry", "-l", "0"];
+        let eal = Eal::init(&args).expect("the EAL starts");
+        let data_room_bytes = PoolConfig::DATA_ROOM_BYTES;
+        let pool = |name| {
+            let config = PoolConfig { name, count: 1023, cache: 0, data_room_bytes, socket: None };
+            Mempool::create(&eal, &config).expect("there is memory for a pool")
+        };
+        let (own, other) = (pool("own"), pool("other"));
+        let device = eal.probe("net_ring_ff").expect("probes").remove(0);
+        let mut port = device.configure(&PortConfig::default(), &own).expect("configures");
+        port.start().expect("starts");
+        let (mut rx, mut tx) = (port.rx_queue(0).expect("rx"), port.tx_queue(0).expect("tx"));
+        tx.only_from = Some(OnlyFrom(own.as_ptr()));
+
+        let mut burst = Burst::<Mbuf>::new();
+        for (pool, len) in [(&own, 60), (&own, 61), (&other, 62), (&own, 63)] {
+            let mut packet = pool.alloc().expect("the pool has buffers");
+            assert!(packet.set_len(len));
+            burst.push(packet);
+        }
+        assert_eq!(tx.burst(&mut burst), 2);
+        assert_eq!(tx.burst(&mut burst), 0);
+        assert_eq!(burst.iter().map(|packet| packet.data().len()).collect::<Vec<_>>(), [62, 63]);
+        burst.remove(0);
+        assert_eq!(tx.burst(&mut burst), 1);
+        assert_eq!(rx.burst(&mut burst), 3);
+        burst.clear();
+        assert_eq!((own.in_use(), other.in_use()), (0, 0));
     }
 }
