@@ -165,4 +165,22 @@ mod tests {
             assert!(reason.description().ends_with('.'), "{reason:?}");
         }
     }
+
+    /// `docs/drops.md` has a row for each reason, in this order, with these words.
+    #[test]
+    fn the_page_says_the_same() {
+        let page = include_str!("../../docs/drops.md");
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+            .collect();
+        for (reason, row) in DropReason::ALL.iter().zip(&rows) {
+            let [label, meaning, remedy] = row[..] else { panic!("three columns: {row:?}") };
+            assert_eq!(label, format!("`{}`", reason.label()));
+            assert_eq!(meaning, reason.description().trim());
+            assert!(remedy.ends_with('.') && remedy.len() > 10, "{label}: {remedy}");
+        }
+        assert_eq!(rows.len(), DROP_REASONS);
+    }
 }

@@ -434,6 +434,30 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_build() {
+        let examples = [
+            include_str!("../../../examples/bluefield-inline.toml"),
+            include_str!("../../../examples/dns.toml"),
+            include_str!("../../../examples/dsr-one-arm.toml"),
+            include_str!("../../../examples/nat-two-arm.toml"),
+        ];
+        for example in examples {
+            let config = Config::parse("example", example).unwrap_or_else(|faults| panic!("{faults}"));
+            let facts = vec![FACTS[0]; config.ports.len()];
+            let snapshot = Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0);
+            let snapshot = snapshot.expect("snapshot");
+            for service in snapshot.services.iter().flatten() {
+                let id = service.pick(1).expect("an active backend");
+                let backend = snapshot.backend(id).expect("slot");
+                assert!(backend.hop.is_some(), "{}: no route to {}", service.name, backend.address);
+                let ports = *service.ports[0].start();
+                let found = snapshot.classify(service.tenant, service.vip, service.protocol, ports);
+                assert_eq!(found.map(|found| found.id), Some(service.id));
+            }
+        }
+    }
+
+    #[test]
     fn operators_drain_and_undrain() {
         let list = services(&[("a", &[(1, None, 1), (2, None, 1)]), ("b", &[(1, None, 1)])]);
         let mut overrides = Overrides::default();
