@@ -1,0 +1,144 @@
+//! Choosing a backend: how long a table takes to build, against the paper's algorithm as written, and
+//! what the look-ups of a packet cost.
+
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use dataplane::addr::{Ip, MacAddr};
+use dataplane::config::Config;
+use dataplane::flow::{FlowKey, Protocol};
+use dataplane::ids::TenantId;
+use dataplane::maglev::{self, Identity};
+use dataplane::owner::{DEFAULT_KEY, Owners};
+use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
+use std::fmt::Write as _;
+use std::hint::black_box;
+
+const BACKENDS: u32 = 1000;
+
+fn set(weight: impl Fn(u32) -> u32) -> Vec<(Identity, u32)> {
+    let identity = |n| Identity { address: Ip::v4(0x0a00_0000 + n), port: Some(8080) };
+    (0..BACKENDS).map(|n| (identity(n), weight(n))).collect()
+}
+
+/// The paper's pseudocode, with the permutations computed as they are needed and one entry a slot.
+/// Hashing the backends is not in it: the floor is the filling.
+fn paper(size: u64, permutations: &[(u64, u64)]) -> Vec<i32> {
+    let mut next = vec![0u64; permutations.len()];
+    let mut entry = vec![-1i32; size as usize];
+    let mut filled = 0;
+    loop {
+        for (backend, &(offset, skip)) in permutations.iter().enumerate() {
+            let mut slot = ((offset + next[backend] * skip) % size) as usize;
+            while entry[slot] >= 0 {
+                next[backend] += 1;
+                slot = ((offset + next[backend] * skip) % size) as usize;
+            }
+            entry[slot] = backend as i32;
+            next[backend] += 1;
+            filled += 1;
+            if filled == size {
+                return entry;
+            }
+        }
+    }
+}
+
+fn tables(c: &mut Criterion) {
+    let mut group = c.benchmark_group("maglev_build_1000_backends");
+    group.sample_size(20);
+    for size in [65537u32, 655_373] {
+        let equal = set(|_| 1);
+        group.bench_function(BenchmarkId::new("equal", size), |b| b.iter(|| maglev::build(size, &equal)));
+        let weighted = set(|n| 1 + n % 10);
+        group.bench_function(BenchmarkId::new("weighted", size), |b| {
+            b.iter(|| maglev::build(size, &weighted));
+        });
+        let skewed = set(|n| if n == 0 { 1_000_000 } else { 1 });
+        group.bench_function(BenchmarkId::new("skewed", size), |b| b.iter(|| maglev::build(size, &skewed)));
+        // Any well-mixed permutations serve: the work does not depend on which.
+        let mix = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let size = u64::from(size);
+        let permutations: Vec<_> =
+            (1..=u64::from(BACKENDS)).map(|n| (mix(n) % size, mix(n * 7919) % (size - 1) + 1)).collect();
+        group.bench_function(BenchmarkId::new("paper", size), |b| b.iter(|| paper(size, &permutations)));
+    }
+    group.finish();
+}
+
+fn config(services: u32, backends: u32) -> Config {
+    let mut text = String::from(
+        "[[port]]\nname = \"p0\"\ndevice = \"net_null0\"\naddresses = [\"192.0.2.1/24\", \"10.0.0.1/8\"]\n\
+         gateway = \"192.0.2.254\"\n",
+    );
+    for service in 0..services {
+        let (high, low) = (service / 250, service % 250);
+        write!(
+            text,
+            "[[service]]\nname = \"s{service}\"\nvip = \"198.51.{high}.{low}\"\nprotocol = \"tcp\"\n\
+             ports = [443, \"8000-8100\"]\nmode = \"nat\"\n"
+        )
+        .expect("writing to a string");
+        for backend in 0..backends {
+            let (high, low) = (backend / 250, backend % 250 + 1);
+            writeln!(text, "[[service.backend]]\naddress = \"10.1.{high}.{low}\"")
+                .expect("writing to a string");
+        }
+    }
+    Config::parse("bench.toml", &text).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+const FACTS: [PortFacts; 1] = [PortFacts { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 }];
+
+fn build(config: &Config, previous: Option<&Snapshot>) -> Snapshot {
+    Snapshot::build(config, &FACTS, &Overrides::default(), previous, &|_| 0).expect("snapshot")
+}
+
+fn reloads(c: &mut Criterion) {
+    let mut group = c.benchmark_group("snapshot_100_services_100_backends");
+    group.sample_size(10);
+    let before = config(100, 100);
+    let snapshot = build(&before, None);
+    let mut after = config(100, 100);
+    after.services[50].backends[50].weight = 2;
+    group.bench_function("nothing_changed", |b| b.iter(|| build(&before, Some(&snapshot))));
+    group.bench_function("one_weight_changed", |b| b.iter(|| build(&after, Some(&snapshot))));
+    group.finish();
+}
+
+fn lookups(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lookup");
+    let snapshot = build(&config(500, 20), None);
+    let keys: Vec<FlowKey> = (0..256u32)
+        .map(|n| FlowKey {
+            src: Ip::v4(0xcb00_7100 + n * 7),
+            dst: Ip::v4(0xc633_0000 + (n % 2) * 256 + n % 250),
+            src_port: 1024 + n as u16,
+            dst_port: if n % 3 == 0 { 443 } else { 8050 },
+            tenant: TenantId(0),
+            protocol: Protocol::Tcp,
+        })
+        .collect();
+    let v6: Vec<Ip> = (0..256u32).map(|n| Ip::v6([n as u8; 16])).collect();
+    let owners = Owners::new(&DEFAULT_KEY, 8, 128).expect("owners");
+    let service = snapshot.services[0].as_ref().expect("service");
+    // Each iteration does 256: divide by that for the cost of one.
+    group.throughput(criterion::Throughput::Elements(256));
+    let mut each = |name: &str, mut f: Box<dyn FnMut(usize, &FlowKey) + '_>| {
+        group.bench_function(name, |b| {
+            b.iter_batched_ref(
+                || (),
+                |()| keys.iter().enumerate().for_each(|(n, key)| f(n, key)),
+                BatchSize::SmallInput,
+            );
+        });
+    };
+    let of = |key: &FlowKey| snapshot.classify(key.tenant, key.dst, key.protocol, key.dst_port);
+    each("classify", Box::new(|_, key| _ = black_box(of(key).map(|service| service.id))));
+    each("route", Box::new(|_, key| _ = black_box(snapshot.route(key.tenant, key.src))));
+    each("flow_hash_and_pick", Box::new(|_, key| _ = black_box(service.pick(maglev::flow_hash(key)))));
+    each("owner_v4", Box::new(|_, key| _ = black_box(owners.owner(key.src))));
+    each("owner_v6", Box::new(|n, _| _ = black_box(owners.owner(v6[n]))));
+    group.finish();
+}
+
+criterion_group!(benches, tables, reloads, lookups);
+criterion_main!(benches);
