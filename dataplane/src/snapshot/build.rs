@@ -36,14 +36,14 @@ pub struct PortFacts {
 /// What the operator said at run time, beside the configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Overrides {
-    /// Backends that take no new connections: service's name, backend's address.
-    pub drained: BTreeSet<(String, Ip)>,
+    /// Backends that take no new connections: service's name, backend's address and port.
+    pub drained: BTreeSet<(String, Ip, Option<u16>)>,
 }
 
 impl Overrides {
-    fn drains(&self, service: &str, address: Ip) -> bool {
+    fn drains(&self, service: &str, address: Ip, port: Option<u16>) -> bool {
         // There are few, and a tuple of borrowed parts cannot be looked up in a set of owned ones.
-        self.drained.iter().any(|(name, drained)| name == service && *drained == address)
+        self.drained.iter().any(|(name, ip, at)| name == service && (*ip, *at) == (address, port))
     }
 }
 
@@ -186,7 +186,7 @@ impl Slots {
                 }
             };
             self.backend_ids.insert(key, id);
-            let drained = weight == 0 || overrides.drains(&service.name, address);
+            let drained = weight == 0 || overrides.drains(&service.name, address, port);
             let state = if drained { BackendState::Draining } else { BackendState::Active };
             self.backends[id.index()] =
                 Some(Backend { id, service: service_id, address, port, weight, state, hop: None });
@@ -461,7 +461,7 @@ mod tests {
     fn operators_drain_and_undrain() {
         let list = services(&[("a", &[(1, None, 1), (2, None, 1)]), ("b", &[(1, None, 1)])]);
         let mut overrides = Overrides::default();
-        overrides.drained.insert(("a".to_owned(), backend_ip(1)));
+        overrides.drained.insert(("a".to_owned(), backend_ip(1), None));
         let first = build(&list, None, &|_| 0);
         let drained = Snapshot::build(&config(&list), &FACTS, &overrides, Some(&first), &|_| 0);
         let drained = drained.expect("snapshot");
