@@ -70,6 +70,11 @@ uint64_t millrace_rss_l3_dst_only(void)
 #endif
 }
 
+const char *millrace_version(void)
+{
+	return rte_version();
+}
+
 bool millrace_thread_is_registered(void)
 {
 	return rte_lcore_id() != LCORE_ID_ANY;

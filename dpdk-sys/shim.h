@@ -15,6 +15,7 @@
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_version.h>
 
 /* Macros that are expressions, and would otherwise stay invisible. */
 
@@ -71,6 +72,9 @@ int millrace_errno(void);
  * device can be asked for them. Functions, because constants with the top bit set are not bound. */
 uint64_t millrace_rss_l3_src_only(void);
 uint64_t millrace_rss_l3_dst_only(void);
+
+/* The release that is linked, "DPDK 22.11.11". */
+const char *millrace_version(void);
 
 bool millrace_thread_is_registered(void);
 uint64_t millrace_rdtsc(void);

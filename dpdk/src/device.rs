@@ -123,6 +123,13 @@ impl<'eal> Device<'eal> {
         u32::try_from(unsafe { dpdk_sys::rte_eth_dev_socket_id(self.number) }).ok()
     }
 
+    /// How many receive and transmit queues it can have.
+    pub fn queues_max(&self) -> Result<(u16, u16), ConfigureError> {
+        let info = self.info();
+        let info = info.map_err(|errno| ConfigureError::Info { port: self.name.clone(), errno })?;
+        Ok((info.max_rx_queues, info.max_tx_queues))
+    }
+
     /// What the driver says of the port, before or after its configuration.
     pub(crate) fn info(&self) -> Result<dpdk_sys::rte_eth_dev_info, Errno> {
         let mut info = dpdk_sys::rte_eth_dev_info::default();

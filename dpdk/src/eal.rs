@@ -1,7 +1,7 @@
 //! The environment abstraction layer: DPDK's once-per-process start and end, and the threads in it.
 
 use std::collections::BTreeSet;
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,13 @@ use crate::errno::Errno;
 
 /// Set by the first [`Eal::init`] and never cleared: DPDK cannot be started twice in a process.
 static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// The release of DPDK that is linked: `DPDK 22.11.11`.
+#[must_use]
+pub fn version() -> String {
+    // SAFETY: returns a NUL-terminated string that lives as long as the process; no precondition.
+    unsafe { CStr::from_ptr(dpdk_sys::millrace_version()) }.to_string_lossy().into_owned()
+}
 
 /// The running EAL. Everything else borrows from it; dropping it ends DPDK in this process for good.
 ///
