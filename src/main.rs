@@ -1,1 +1,116 @@
-fn main() {}
+//! Millrace: a stateful L4 load balancer on DPDK.
+//!
+//! This page has the order of things: which command does what, and how `run` starts and stops. The packets'
+//! way is in [`dataplane::worker`]; the threads that walk it are in [`runtime`]; everything else happens in
+//! the [`manager`], which [`control`] asks.
+
+mod api;
+mod cli;
+mod client;
+mod clock;
+mod commands;
+mod control;
+mod eal;
+mod failure;
+mod logging;
+mod manager;
+mod metrics;
+mod output;
+mod ports;
+mod reload;
+mod rows;
+mod runtime;
+mod server;
+mod totals;
+mod version;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use clock::Clock;
+use control::ControlSocket;
+use dataplane::snapshot::{Overrides, Snapshot};
+use dpdk::Eal;
+use failure::Failure;
+use manager::{Manager, Running};
+use runtime::crew::{Crew, Equipment};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::Run(args) => run(&args.config, cli.socket.as_deref()),
+        Command::Check { config } => commands::check(config, cli.json),
+        Command::Show { what } => commands::show(&cli, what),
+        Command::Drain(backend) => commands::change_backend(&cli, "/v1/drain", backend),
+        Command::Undrain(backend) => commands::change_backend(&cli, "/v1/undrain", backend),
+        Command::Reload => commands::reload(&cli),
+        Command::Version => commands::version(&cli),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Starts everything in order, lets packets flow until a signal, and stops everything in reverse.
+fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
+    let config = commands::load(file)?;
+    logging::init(config.log);
+    tracing::info!(config = %file.display(), "millrace {}", version::SHORT);
+    commands::log_warnings(&config);
+    let cores = runtime::crew::cores(&config.workers)?;
+
+    // Anything another process may hold comes first, while failing is cheap.
+    let socket = ControlSocket::bind(socket.unwrap_or(&config.control.socket), config.control.mode)?;
+    let pages = config.metrics.map(|metrics| control::bind_metrics(metrics.listen)).transpose()?;
+    let (events, inbox) = mpsc::channel();
+    server::watch_signals(events.clone())?;
+
+    let main_core = eal::main_core(&cores, &config.workers.cores);
+    let eal = Eal::init(&eal::arguments(&config, main_core, ports::pools_bytes(&config)))?;
+    let clock = Clock::new(dpdk::clock::rdtsc(), dpdk::clock::tsc_hz(&eal));
+    let devices = ports::probe(&eal, &config)?;
+    let pools = ports::pools(&eal, &config, &devices)?;
+    let mut ports = ports::open(&config, devices, &pools)?;
+    let owners = ports::steer(&mut ports, config.workers.cores.len() as u16)?;
+    ports.iter().for_each(ports::OpenPort::log);
+
+    let facts: Vec<_> = ports.iter().map(ports::OpenPort::facts).collect();
+    let snapshot = Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0)?;
+    let snapshot = Arc::new(snapshot);
+    let crew = Crew::new(&config, &snapshot);
+    let equipment = Equipment {
+        eal: &eal,
+        owners: &owners,
+        ports: &ports,
+        pools: &pools,
+        snapshot: Arc::clone(&snapshot),
+        clock,
+    };
+    let running = Running {
+        file: file.to_owned(),
+        workers: crew.handles(),
+        dpdk: dpdk::eal::version(),
+        ports: &ports,
+        pools: &pools,
+        config,
+        facts,
+        snapshot,
+        clock,
+    };
+    let mut manager = Manager::new(running);
+    let served = crew.run(&equipment, || {
+        let server = server::start(socket, pages, events)?;
+        tracing::info!("ready");
+        manager.run(&inbox);
+        tracing::info!("stopping");
+        server.stop();
+        Ok(())
+    });
+    manager.log_totals();
+    drop(manager);
+    ports.iter_mut().for_each(ports::OpenPort::stop);
+    served
+}

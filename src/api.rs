@@ -1,0 +1,277 @@
+//! The control API's vocabulary: what travels as JSON between the running Millrace and whoever asks.
+//!
+//! Both ends use these types: `control` writes them, `client` reads them. Every number of packets or bytes
+//! is a total since the start of the process.
+
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Packets and bytes of one direction.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TrafficRow {
+    pub(crate) packets: u64,
+    /// Bytes of IP packet.
+    pub(crate) bytes: u64,
+}
+
+/// A service.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServiceRow {
+    pub(crate) name: String,
+    pub(crate) vip: String,
+    pub(crate) protocol: String,
+    /// Ports and ranges, `80` or `8000-8099`.
+    pub(crate) ports: Vec<String>,
+    pub(crate) mode: String,
+    pub(crate) affinity: String,
+    pub(crate) tenant: u16,
+    pub(crate) backends: usize,
+    /// Of these, how many take new connections.
+    pub(crate) backends_active: usize,
+    pub(crate) connections: u64,
+    pub(crate) opened: u64,
+    pub(crate) picked_up: u64,
+    pub(crate) dropped: u64,
+    pub(crate) original: TrafficRow,
+    pub(crate) reply: TrafficRow,
+}
+
+/// A backend of a service.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BackendRow {
+    pub(crate) service: String,
+    /// `address` or `address:port`, as `drain` takes it.
+    pub(crate) backend: String,
+    pub(crate) weight: u32,
+    /// `active`, `draining` or `removed`.
+    pub(crate) state: String,
+    /// Share of the Maglev table, 0 to 1.
+    pub(crate) share: Share,
+    /// `port via next hop`; empty without a route.
+    pub(crate) next_hop: String,
+    pub(crate) connections: u64,
+    pub(crate) opened: u64,
+    pub(crate) original: TrafficRow,
+    pub(crate) reply: TrafficRow,
+}
+
+/// A share of a whole in parts per million, written as a number from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) parts_per_million: u32,
+}
+
+impl Share {
+    /// `part` of `whole`; 0 of nothing.
+    pub(crate) fn of(part: usize, whole: usize) -> Share {
+        let parts = (part as u128 * 1_000_000).checked_div(whole as u128).unwrap_or(0);
+        Share { parts_per_million: parts.min(1_000_000) as u32 }
+    }
+}
+
+impl Serialize for Share {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.parts_per_million) / 1e6)
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+        let value = f64::deserialize(deserializer)?;
+        Ok(Share { parts_per_million: (value.clamp(0.0, 1.0) * 1e6).round() as u32 })
+    }
+}
+
+/// What to look for among connections; everything given must match.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConnectionQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) backend: Option<IpAddr>,
+    /// `tcp` or `udp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) protocol: Option<String>,
+    /// Rows at most; 100 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<usize>,
+}
+
+/// Connections that matched.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Connections {
+    pub(crate) connections: Vec<ConnectionRow>,
+    /// Whether the limit cut the list.
+    pub(crate) truncated: bool,
+    /// Entries in all tables, matching or not.
+    pub(crate) entries: u64,
+}
+
+/// A connection.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ConnectionRow {
+    pub(crate) worker: u16,
+    pub(crate) service: String,
+    pub(crate) protocol: String,
+    /// `address:port` of the client.
+    pub(crate) client: String,
+    /// `address:port` the client talks to.
+    pub(crate) vip: String,
+    /// `address:port` of the backend.
+    pub(crate) backend: String,
+    pub(crate) state: String,
+    /// Where it is forwarded: `software` or the state of its hardware rule.
+    pub(crate) path: String,
+    pub(crate) age_ms: u64,
+    pub(crate) idle_ms: u64,
+    /// Until it expires if nothing more is seen.
+    pub(crate) expires_ms: u64,
+    pub(crate) original: TrafficRow,
+    pub(crate) reply: TrafficRow,
+}
+
+/// A port.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PortRow {
+    pub(crate) name: String,
+    pub(crate) device: String,
+    pub(crate) driver: String,
+    pub(crate) mac: String,
+    pub(crate) mtu: u16,
+    pub(crate) link_up: bool,
+    /// Mbit/s; 0 where the driver does not know.
+    pub(crate) speed_mbps: u32,
+    /// How received packets reach their worker: `rss` or `hand-off`.
+    pub(crate) steering: String,
+    pub(crate) rx_packets: u64,
+    pub(crate) rx_bytes: u64,
+    /// Dropped by the device because no buffer or descriptor was free.
+    pub(crate) rx_missed: u64,
+    pub(crate) rx_errors: u64,
+    pub(crate) rx_no_buffer: u64,
+    pub(crate) tx_packets: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) tx_errors: u64,
+}
+
+/// A worker.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WorkerRow {
+    pub(crate) worker: u16,
+    pub(crate) core: usize,
+    pub(crate) generation: u64,
+    pub(crate) entries: u64,
+    pub(crate) half_open: u64,
+    pub(crate) capacity: u64,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) generated: u64,
+    pub(crate) consumed: u64,
+    pub(crate) dropped: u64,
+    pub(crate) held: u64,
+    pub(crate) handed_out: u64,
+    pub(crate) handed_in: u64,
+    pub(crate) polls: u64,
+    pub(crate) polls_empty: u64,
+    pub(crate) busy_cycles: u64,
+    /// Busy cycles per packet received or taken over; 0 before the first.
+    pub(crate) cycles_per_packet: u64,
+}
+
+/// One reason for which packets were dropped.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DropRow {
+    pub(crate) reason: String,
+    pub(crate) packets: u64,
+    pub(crate) description: String,
+}
+
+/// A neighbour.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NeighbourRow {
+    pub(crate) worker: u16,
+    pub(crate) port: String,
+    pub(crate) address: String,
+    /// Empty while it is being resolved.
+    pub(crate) mac: String,
+    pub(crate) state: String,
+    /// Packets waiting for it.
+    pub(crate) held: u64,
+}
+
+/// A backend of a service, for `drain` and `undrain`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackendName {
+    pub(crate) service: String,
+    pub(crate) backend: String,
+}
+
+/// A change that every worker forwards by now.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changed {
+    /// Generation of the configuration in force.
+    pub(crate) generation: u64,
+    /// What happened, for a person.
+    pub(crate) message: String,
+}
+
+/// The version of the running program.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct VersionInfo {
+    pub(crate) version: String,
+    pub(crate) commit: String,
+    pub(crate) dpdk: String,
+    pub(crate) generation: u64,
+    pub(crate) config: String,
+    pub(crate) uptime_ms: u64,
+}
+
+/// A refusal. `faults` has a line per fault of the configuration.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Refusal {
+    #[serde(skip)]
+    pub(crate) kind: RefusalKind,
+    pub(crate) error: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) faults: Vec<String>,
+}
+
+/// Why a request was refused; becomes the HTTP status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RefusalKind {
+    /// The request cannot be understood.
+    Malformed,
+    /// The request names something that does not exist.
+    NotFound,
+    /// The configuration is faulty or cannot take effect without a restart.
+    Faulty,
+    /// It should have worked.
+    #[default]
+    Failed,
+}
+
+impl Refusal {
+    /// A refusal in one sentence.
+    pub(crate) fn new(kind: RefusalKind, error: impl Into<String>) -> Refusal {
+        Refusal { kind, error: error.into(), faults: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_survive_json() {
+        for (part, whole) in [(0, 0), (0, 7), (1, 3), (7, 7)] {
+            let share = Share::of(part, whole);
+            let text = serde_json::to_string(&share).expect("serialises");
+            assert_eq!(serde_json::from_str::<Share>(&text).expect("parses"), share, "{text}");
+        }
+    }
+}

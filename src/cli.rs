@@ -1,0 +1,193 @@
+//! The command line: what can be said to `millrace`, nothing of what it does.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Where the control socket is unless the configuration or `--socket` says otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/millrace/millrace.sock";
+
+const EXAMPLES: &str = "\
+Examples:
+  millrace check /etc/millrace/millrace.toml        list every fault of a configuration
+  millrace run --config /etc/millrace/millrace.toml forward packets until SIGINT or SIGTERM
+  millrace show backends                            weights, states and live connections
+  millrace show connections --client 198.51.100.7   what one client is connected to
+  millrace drain web 10.0.0.3:8080                  no new connections to that backend
+  millrace reload                                   read the configuration again (so does SIGHUP)
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or a faulty configuration.";
+
+/// Stateful L4 load balancer and network-policy dataplane on DPDK.
+#[derive(Parser, Debug)]
+#[command(name = "millrace", version = crate::version::SHORT, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Control socket [default: /run/millrace/millrace.sock; for `run`, what the configuration says]
+    #[arg(long, global = true, env = "MILLRACE_SOCKET", value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Where a running Millrace is expected to listen.
+    pub(crate) fn socket(&self) -> &Path {
+        self.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET))
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Start forwarding packets, and stay in the foreground
+    Run(RunArgs),
+
+    /// Validate a configuration file and list all its faults
+    Check {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+
+    /// Show what the running Millrace is doing
+    Show {
+        #[command(subcommand)]
+        what: Show,
+    },
+
+    /// Stop giving a backend new connections; the ones it has go on
+    ///
+    /// Lasts until `undrain` or until Millrace stops; a reload does not end it.
+    Drain(BackendArgs),
+
+    /// End a `drain`
+    Undrain(BackendArgs),
+
+    /// Read the configuration file again; refused as a whole if it has a fault
+    Reload,
+
+    /// Print the version of this program and, if it runs, of the one behind the control socket
+    Version,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/millrace/millrace.toml")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BackendArgs {
+    /// Name of the service
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: String,
+    /// The backend: its address, with `:port` where the configuration gives one
+    #[arg(value_name = "BACKEND")]
+    pub(crate) backend: String,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Show {
+    /// Services: VIPs, modes and how much they carry
+    Services,
+    /// Backends: weights, states, live connections and traffic
+    Backends {
+        /// Only this service's
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+    },
+    /// Connections, as the workers' tables hold them
+    Connections(ConnectionArgs),
+    /// Ports: link, MAC address, counters of the device
+    Ports,
+    /// Workers: cores, load, table use, conservation of packets
+    Workers,
+    /// Packets that were not sent, by reason
+    Drops {
+        /// Also reasons that have not occurred
+        #[arg(long)]
+        all: bool,
+    },
+    /// The neighbour table (ARP and neighbour discovery)
+    Neighbours,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct ConnectionArgs {
+    /// Only of this service
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// Only from this client
+    #[arg(long, value_name = "IP")]
+    pub(crate) client: Option<IpAddr>,
+    /// Only to this backend address
+    #[arg(long, value_name = "IP")]
+    pub(crate) backend: Option<IpAddr>,
+    /// Only of this protocol
+    #[arg(long)]
+    pub(crate) protocol: Option<ProtocolArg>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(crate) limit: usize,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProtocolArg {
+    Tcp,
+    Udp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("millrace").chain(words.iter().copied()))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_default_socket_is_the_configuration_s() {
+        let configured = dataplane::config::Control::default().socket;
+        assert_eq!(configured, PathBuf::from(DEFAULT_SOCKET));
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for words in [["--json", "show", "drops"], ["show", "--json", "drops"], ["show", "drops", "--json"]] {
+            assert!(parse(&words).expect("valid").json, "{words:?}");
+        }
+        let cli = parse(&["reload", "--socket", "/tmp/s"]).expect("valid");
+        assert_eq!(cli.socket(), Path::new("/tmp/s"));
+        assert_eq!(parse(&["reload"]).expect("valid").socket(), Path::new(DEFAULT_SOCKET));
+    }
+
+    #[test]
+    fn filters_are_typed() {
+        let words = ["show", "connections", "--client", "2001:db8::1", "--protocol", "udp", "--limit", "7"];
+        let Command::Show { what: Show::Connections(args) } = parse(&words).expect("valid").command else {
+            panic!("parsed as something else");
+        };
+        assert_eq!(args.client, Some("2001:db8::1".parse().expect("address")));
+        assert_eq!((args.protocol, args.limit), (Some(ProtocolArg::Udp), 7));
+        assert!(parse(&["show", "connections", "--client", "example"]).is_err());
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_two() {
+        for words in [&["fly"][..], &["drain", "web"], &["show"], &["check"]] {
+            assert_eq!(parse(words).expect_err("invalid").exit_code(), 2, "{words:?}");
+        }
+        assert_eq!(parse(&["--help"]).expect_err("help").exit_code(), 0);
+    }
+}

@@ -1,0 +1,187 @@
+//! The commands that talk to a running Millrace, and `check`.
+
+use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
+use crate::api::{PortRow, RefusalKind, ServiceRow, VersionInfo, WorkerRow};
+use crate::cli::{BackendArgs, Cli, ConnectionArgs, ProtocolArg, Show};
+use crate::client::{Client, ClientError};
+use crate::{Failure, output, version};
+use dataplane::config::{Config, Faults, Severity};
+use serde::Serialize;
+use std::io::Write;
+use std::path::Path;
+
+/// Prints to standard output. Whoever reads it may leave early (`| head`), which is no failure.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn print_json(value: &impl Serialize) {
+    // Serialising our own plain rows to memory cannot fail.
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    print(&(text + "\n"));
+}
+
+/// The configuration in `file`.
+pub(crate) fn load(file: &Path) -> Result<Config, Failure> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::Config(format!("configuration {name}: {error}")))?;
+    Config::parse(&name, &text).map_err(Failure::Faulty)
+}
+
+/// Puts what is odd but works into the log.
+pub(crate) fn log_warnings(config: &Config) {
+    for warning in &config.warnings.faults {
+        let (file, line) = (&config.warnings.file, warning.line);
+        tracing::warn!("{file}:{line}: {}: {} ({})", warning.path, warning.message, warning.remedy);
+    }
+}
+
+/// `check`: all faults and warnings, or a line that there are none.
+pub(crate) fn check(file: &Path, json: bool) -> Result<(), Failure> {
+    let config = load(file);
+    let faults = match &config {
+        Ok(config) => &config.warnings,
+        Err(Failure::Faulty(faults)) => faults,
+        Err(_) => return config.map(drop),
+    };
+    if json {
+        print_json(faults);
+    } else {
+        print(&faults.to_string());
+        print(&verdict(file, faults));
+    }
+    config.map(drop).map_err(|_| Failure::Reported)
+}
+
+fn verdict(file: &Path, faults: &Faults) -> String {
+    let plural = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let errors = faults.count(Severity::Error);
+    let warnings = match faults.count(Severity::Warning) {
+        0 => String::new(),
+        count => format!(", {}", plural(count, "warning")),
+    };
+    let (file, gap) = (file.display(), if faults.faults.is_empty() { "" } else { "\n" });
+    if errors == 0 {
+        format!("{gap}{file}: good{warnings}\n")
+    } else {
+        format!("{gap}{file}: {}{warnings}\n", plural(errors, "error"))
+    }
+}
+
+/// `show`.
+pub(crate) fn show(cli: &Cli, what: &Show) -> Result<(), Failure> {
+    let client = Client::new(cli.socket());
+    match what {
+        Show::Services => table(cli, client.get::<Vec<ServiceRow>>("/v1/services")?, |r| output::services(r)),
+        Show::Backends { service } => {
+            let mut rows: Vec<BackendRow> = client.get("/v1/backends")?;
+            rows.retain(|row| service.as_ref().is_none_or(|service| *service == row.service));
+            table(cli, rows, |rows| output::backends(rows));
+        }
+        Show::Connections(filter) => {
+            let found: Connections = client.get(&connections_path(filter))?;
+            table(cli, found, output::connections);
+        }
+        Show::Ports => table(cli, client.get::<Vec<PortRow>>("/v1/ports")?, |rows| output::ports(rows)),
+        Show::Workers => table(cli, client.get::<Vec<WorkerRow>>("/v1/workers")?, |r| output::workers(r)),
+        Show::Drops { all } => {
+            table(cli, client.get::<Vec<DropRow>>("/v1/drops")?, |rows| output::drops(rows, *all));
+        }
+        Show::Neighbours => {
+            table(cli, client.get::<Vec<NeighbourRow>>("/v1/neighbours")?, |rows| output::neighbours(rows));
+        }
+    }
+    Ok(())
+}
+
+fn table<T: Serialize>(cli: &Cli, rows: T, render: impl Fn(&T) -> String) {
+    if cli.json { print_json(&rows) } else { print(&render(&rows)) }
+}
+
+fn connections_path(filter: &ConnectionArgs) -> String {
+    let protocol = filter.protocol.map(|protocol| match protocol {
+        ProtocolArg::Tcp => "tcp".to_owned(),
+        ProtocolArg::Udp => "udp".to_owned(),
+    });
+    let query = ConnectionQuery {
+        service: filter.service.clone(),
+        client: filter.client,
+        backend: filter.backend,
+        protocol,
+        limit: Some(filter.limit),
+    };
+    // Strings, addresses and numbers: nothing that cannot be written as a query.
+    format!("/v1/connections?{}", serde_urlencoded::to_string(&query).unwrap_or_default())
+}
+
+/// `drain` and `undrain`, by the API's path.
+pub(crate) fn change_backend(cli: &Cli, path: &str, backend: &BackendArgs) -> Result<(), Failure> {
+    let name = BackendName { service: backend.service.clone(), backend: backend.backend.clone() };
+    changed(cli, Client::new(cli.socket()).post(path, &name)?)
+}
+
+/// `reload`.
+pub(crate) fn reload(cli: &Cli) -> Result<(), Failure> {
+    changed(cli, Client::new(cli.socket()).post("/v1/reload", &())?)
+}
+
+fn changed(cli: &Cli, change: Changed) -> Result<(), Failure> {
+    table(cli, change, |change| format!("{} (generation {})\n", change.message, change.generation));
+    Ok(())
+}
+
+/// `version`: ours, and the running one's if there is one.
+pub(crate) fn version(cli: &Cli) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Versions {
+        version: &'static str,
+        commit: &'static str,
+        running: Option<VersionInfo>,
+    }
+    let running = match Client::new(cli.socket()).get("/v1/version") {
+        Ok(info) => Some(info),
+        Err(ClientError::NotRunning(_) | ClientError::NotAllowed(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let versions = Versions { version: version::VERSION, commit: version::COMMIT, running };
+    table(cli, versions, |versions| {
+        let running = versions.running.as_ref().map_or(String::new(), output::version);
+        format!("millrace {}\n{running}", version::SHORT)
+    });
+    Ok(())
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        match error {
+            ClientError::Refused(refusal) => {
+                let mut text = refusal.error.clone();
+                for fault in &refusal.faults {
+                    text += "\n";
+                    text += fault.trim_end();
+                }
+                if refusal.kind == RefusalKind::Faulty { Failure::Config(text) } else { Failure::Other(text) }
+            }
+            other => Failure::Other(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_become_a_query() {
+        let filter = ConnectionArgs {
+            service: Some("a&b".into()),
+            client: Some("2001:db8::1".parse().expect("address")),
+            protocol: Some(ProtocolArg::Tcp),
+            limit: 5,
+            ..ConnectionArgs::default()
+        };
+        let path = "/v1/connections?service=a%26b&client=2001%3Adb8%3A%3A1&protocol=tcp&limit=5";
+        assert_eq!(connections_path(&filter), path);
+    }
+}

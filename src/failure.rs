@@ -1,0 +1,62 @@
+//! Why a command failed, and what the shell is told.
+
+use dataplane::config::{Faults, Severity};
+use std::process::ExitCode;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The configuration has faults.
+    #[error("{0}")]
+    Faulty(Faults),
+    /// The configuration cannot be read, or cannot be put in force.
+    #[error("{0}")]
+    Config(String),
+    /// Told already.
+    #[error("")]
+    Reported,
+    /// The control socket or the metrics address.
+    #[error(transparent)]
+    Bind(#[from] crate::control::BindError),
+    /// DPDK would not start.
+    #[error("{0}; see DPDK's own messages above")]
+    Eal(#[from] dpdk::EalError),
+    /// A port would not open.
+    #[error(transparent)]
+    Ports(#[from] crate::ports::PortsError),
+    /// The configuration does not fit the ports.
+    #[error(transparent)]
+    Snapshot(#[from] dataplane::snapshot::BuildError),
+    /// A worker would not start.
+    #[error(transparent)]
+    Crew(#[from] crate::runtime::crew::CrewError),
+    /// A thread or a signal handler could not be set up.
+    #[error("{what}: {source}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Anything else, told for a person.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    /// Says what is wrong on standard error; gives the exit code: 2 for what the user wrote, 1 otherwise.
+    pub(crate) fn report(self) -> ExitCode {
+        match &self {
+            Failure::Reported => {}
+            Failure::Faulty(faults) => {
+                let errors = faults.count(Severity::Error);
+                eprintln!("{faults}\nmillrace: {} has {errors} error(s)", faults.file);
+            }
+            other => eprintln!("millrace: {other}"),
+        }
+        match self {
+            Failure::Faulty(_) | Failure::Config(_) | Failure::Reported => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}

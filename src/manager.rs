@@ -1,0 +1,423 @@
+//! The manager: the main thread while packets flow. It owns everything but the packets.
+//!
+//! It waits for events (requests from the control API, signals) and handles one after the other, so that
+//! nothing here is shared or locked. Workers are told through their mailboxes.
+
+use crate::api::{BackendName, Changed, ConnectionQuery, Connections, NeighbourRow, PortRow, Refusal};
+use crate::api::{RefusalKind, VersionInfo, WorkerRow};
+use crate::clock::{self, Clock};
+use crate::control::{Event, Request};
+use crate::metrics::{Exporter, Figures, PoolRow};
+use crate::ports::{OpenPort, Pool};
+use crate::rows::{self, Books, ConnectionFilter};
+use crate::runtime::mailbox::{self, Command, ConnectionPage, Mailbox, Report, Silent};
+use crate::{Failure, commands, reload, version};
+use dataplane::config::{self, Config};
+use dataplane::counters::WorkerCounters;
+use dataplane::snapshot::{BackendState, Overrides, PortFacts, Snapshot};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+/// Connections asked for when a query names no limit.
+const LIMIT_DEFAULT: usize = 100;
+/// Connections a worker copies per question.
+const PAGE_ROWS: usize = 4096;
+/// How often backends that are gone for good are looked for.
+const UPKEEP: Duration = Duration::from_secs(1);
+/// How long a worker may take for a turn before it counts as stuck.
+const TURN_MAX: Duration = Duration::from_secs(1);
+
+/// A worker, as the manager sees it.
+pub(crate) struct WorkerHandle {
+    pub(crate) core: usize,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) counters: Arc<WorkerCounters>,
+    /// Connections its table can hold.
+    pub(crate) capacity: u64,
+    /// Neighbours its table can hold.
+    pub(crate) neighbours_max: usize,
+}
+
+/// What is running, given to the manager at start.
+pub(crate) struct Running<'a> {
+    pub(crate) file: PathBuf,
+    pub(crate) config: Config,
+    pub(crate) facts: Vec<PortFacts>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) ports: &'a [OpenPort<'a>],
+    pub(crate) pools: &'a [Pool<'a>],
+    pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) clock: Clock,
+    pub(crate) dpdk: String,
+}
+
+/// See the module's header.
+pub(crate) struct Manager<'a> {
+    running: Running<'a>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    overrides: Overrides,
+    books: Books,
+    exporter: Exporter,
+    started_at_s: u64,
+    reloaded_at_s: u64,
+    reloads: u64,
+    reloads_failed: u64,
+}
+
+impl<'a> Manager<'a> {
+    /// A manager of what has just been started.
+    pub(crate) fn new(running: Running<'a>) -> Manager<'a> {
+        let mailboxes = running.workers.iter().map(|worker| Arc::clone(&worker.mailbox)).collect();
+        let counters: Vec<_> = running.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
+        let mut books = Books::new(counters.clone());
+        books.assign(&running.snapshot);
+        let now = clock::unix_seconds();
+        Manager {
+            running,
+            mailboxes,
+            counters,
+            overrides: Overrides::default(),
+            books,
+            exporter: Exporter::new(),
+            started_at_s: now,
+            reloaded_at_s: now,
+            reloads: 0,
+            reloads_failed: 0,
+        }
+    }
+
+    /// Handles events until told to stop.
+    pub(crate) fn run(&mut self, events: &Receiver<Event>) {
+        loop {
+            match events.recv_timeout(UPKEEP) {
+                Ok(Event::Request(request)) => self.handle(request),
+                Ok(Event::Reload) => drop(self.reload()),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => self.forget_removed(),
+            }
+        }
+    }
+
+    /// Answers; whoever asked may have left meanwhile, which is nobody's fault.
+    fn handle(&mut self, request: Request) {
+        let snapshot = &self.running.snapshot;
+        match request {
+            Request::Services(reply) => drop(reply.send(rows::services(snapshot, &self.books))),
+            Request::Backends(reply) => drop(reply.send(rows::backends(snapshot, &self.books))),
+            Request::Connections(query, reply) => drop(reply.send(self.connections(&query))),
+            Request::Ports(reply) => drop(reply.send(self.ports())),
+            Request::Workers(reply) => drop(reply.send(self.workers())),
+            Request::Drops(reply) => drop(reply.send(rows::drops(&self.counters))),
+            Request::Neighbours(reply) => drop(reply.send(self.neighbours())),
+            Request::Version(reply) => drop(reply.send(self.version())),
+            Request::Drain(name, reply) => drop(reply.send(self.drain(&name, true))),
+            Request::Undrain(name, reply) => drop(reply.send(self.drain(&name, false))),
+            Request::Reload(reply) => drop(reply.send(self.reload())),
+            Request::Metrics(reply) => drop(reply.send(self.metrics())),
+            Request::Health(reply) => drop(reply.send(self.stuck_workers())),
+            Request::Readiness(reply) => drop(reply.send(self.not_ready())),
+        }
+    }
+
+    /// Reads the configuration again and puts it in force, or refuses it as a whole.
+    fn reload(&mut self) -> Result<Changed, Refusal> {
+        let result = self.try_reload();
+        match &result {
+            Ok(changed) => {
+                self.reloads += 1;
+                self.reloaded_at_s = clock::unix_seconds();
+                tracing::info!(generation = changed.generation, "configuration reloaded");
+            }
+            Err(refusal) => {
+                self.reloads_failed += 1;
+                tracing::error!("reload refused, the running configuration stays: {}", refusal.error);
+                refusal.faults.iter().for_each(|fault| tracing::error!("{}", fault.trim_end()));
+            }
+        }
+        result
+    }
+
+    fn try_reload(&mut self) -> Result<Changed, Refusal> {
+        let config = commands::load(&self.running.file).map_err(refusal_of)?;
+        commands::log_warnings(&config);
+        let fixed = reload::fixed_keys_changed(&self.running.config, &config);
+        if !fixed.is_empty() {
+            let error = "the new configuration changes what is fixed while Millrace runs; restart it, or \
+                         take these changes back";
+            return Err(Refusal { faults: fixed, ..Refusal::new(RefusalKind::Faulty, error) });
+        }
+        let mut overrides = self.overrides.clone();
+        overrides.drained.retain(|(service, address, port)| {
+            let configured = |found: &config::Service| {
+                found.name == *service && backends_of(found).any(|backend| backend == (*address, *port))
+            };
+            config.services.iter().any(configured)
+        });
+        let generation = self.change(&config, overrides)?;
+        let message = format!("reloaded {}", self.running.file.display());
+        self.running.config = config;
+        Ok(Changed { generation, message })
+    }
+
+    /// Drains a backend, or ends that.
+    fn drain(&mut self, name: &BackendName, drain: bool) -> Result<Changed, Refusal> {
+        let key = find_backend(&self.running.config, name)
+            .map_err(|error| Refusal::new(RefusalKind::NotFound, error))?;
+        let mut overrides = self.overrides.clone();
+        let changes = if drain { overrides.drained.insert(key) } else { overrides.drained.remove(&key) };
+        let BackendName { service, backend } = name;
+        let message = match (drain, changes) {
+            (true, true) => format!("{backend} of {service} is draining"),
+            (true, false) => format!("{backend} of {service} was draining already"),
+            (false, true) => format!("{backend} of {service} takes connections by its weight again"),
+            (false, false) => format!("{backend} of {service} was not drained"),
+        };
+        if !changes {
+            return Ok(Changed { generation: self.running.snapshot.generation, message });
+        }
+        let config = self.running.config.clone();
+        let generation = self.change(&config, overrides)?;
+        tracing::info!(generation, "{message}");
+        Ok(Changed { generation, message })
+    }
+
+    /// Builds the next snapshot and waits until every worker forwards by it.
+    fn change(&mut self, config: &Config, overrides: Overrides) -> Result<u64, Refusal> {
+        let failed = |error: String| Refusal::new(RefusalKind::Failed, error);
+        // Slots may only be given away once all workers have stopped using them.
+        if let Some(late) = self.late_worker() {
+            return Err(failed(format!("{late}: it has not taken up the configuration before")));
+        }
+        let current = &self.running.snapshot;
+        let live = |id| self.books.live(id);
+        let next = Snapshot::build(config, &self.running.facts, &overrides, Some(&**current), &live);
+        let next = Arc::new(next.map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))?);
+        self.books.assign(&next);
+        let generation = next.generation;
+        let published = mailbox::publish(&self.mailboxes, &next);
+        // A late worker adopts it when it comes round, so this is the snapshot in force either way.
+        self.running.snapshot = next;
+        self.overrides = overrides;
+        published.map_err(|silent| failed(silent.to_string()))?;
+        Ok(generation)
+    }
+
+    /// A worker that does not forward by the current snapshot yet.
+    fn late_worker(&self) -> Option<Silent> {
+        let current = self.running.snapshot.generation;
+        self.mailboxes.iter().position(|mailbox| mailbox.generation() != current).map(Silent)
+    }
+
+    /// Removed backends whose last connection has ended leave the snapshot.
+    fn forget_removed(&mut self) {
+        let backends = self.running.snapshot.backends.iter().flatten();
+        let removed = |state| matches!(state, BackendState::Removed(_));
+        let gone = |backend: &dataplane::snapshot::Backend| {
+            removed(backend.state) && self.books.live(backend.id) == 0
+        };
+        if !backends.clone().any(gone) || self.late_worker().is_some() {
+            return;
+        }
+        let (config, overrides) = (self.running.config.clone(), self.overrides.clone());
+        if let Err(refusal) = self.change(&config, overrides) {
+            tracing::warn!("removed backends stay in the tables: {}", refusal.error);
+        }
+    }
+
+    fn connections(&self, query: &ConnectionQuery) -> Result<Connections, Refusal> {
+        let snapshot = &self.running.snapshot;
+        let filter = ConnectionFilter::new(query, snapshot)
+            .map_err(|error| Refusal::new(RefusalKind::NotFound, error))?;
+        let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+        let entries = self.counters.iter().map(|worker| worker.entries.get()).sum();
+        let mut found = Connections { entries, ..Connections::default() };
+        for worker in 0..self.mailboxes.len() {
+            let mut page = ConnectionPage { cursor: Some(0), rows: Vec::with_capacity(PAGE_ROWS) };
+            while page.cursor.is_some() {
+                page.rows.clear();
+                page = self.ask_connections(worker, page)?;
+                for row in page.rows.iter().filter(|row| filter.matches(row)) {
+                    if found.connections.len() == limit {
+                        found.truncated = true;
+                        return Ok(found);
+                    }
+                    found.connections.push(rows::connection(snapshot, row));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn ask_connections(&self, worker: usize, page: ConnectionPage) -> Result<ConnectionPage, Refusal> {
+        let answer = self.mailboxes[worker].ask(worker, Command::Connections(page), |report| match report {
+            Report::Connections(page) => Some(page),
+            _ => None,
+        });
+        answer.map_err(|silent| Refusal::new(RefusalKind::Failed, silent.to_string()))
+    }
+
+    fn neighbours(&self) -> Result<Vec<NeighbourRow>, Refusal> {
+        let mut all = Vec::new();
+        for (number, worker) in self.running.workers.iter().enumerate() {
+            let room = Vec::with_capacity(worker.neighbours_max);
+            let answer = worker.mailbox.ask(number, Command::Neighbours(room), |report| match report {
+                Report::Neighbours(views) => Some(views),
+                _ => None,
+            });
+            let views = answer.map_err(|silent| Refusal::new(RefusalKind::Failed, silent.to_string()))?;
+            let row = |view| rows::neighbour(&self.running.snapshot, number as u16, view);
+            all.extend(views.iter().map(row));
+        }
+        all.sort_by(|a, b| (&a.port, &a.address, a.worker).cmp(&(&b.port, &b.address, b.worker)));
+        Ok(all)
+    }
+
+    fn ports(&self) -> Vec<PortRow> {
+        self.running.ports.iter().map(OpenPort::row).collect()
+    }
+
+    fn workers(&self) -> Vec<WorkerRow> {
+        let row = |(number, worker): (usize, &WorkerHandle)| {
+            let generation = worker.mailbox.generation();
+            rows::worker(number as u16, worker.core, worker.capacity, generation, &worker.counters)
+        };
+        self.running.workers.iter().enumerate().map(row).collect()
+    }
+
+    fn version(&self) -> VersionInfo {
+        VersionInfo {
+            version: version::VERSION.to_owned(),
+            commit: version::COMMIT.to_owned(),
+            dpdk: self.running.dpdk.clone(),
+            generation: self.running.snapshot.generation,
+            config: self.running.file.display().to_string(),
+            uptime_ms: self.running.clock.milliseconds(dpdk::clock::rdtsc()),
+        }
+    }
+
+    fn metrics(&mut self) -> String {
+        let snapshot = &self.running.snapshot;
+        let pool = |pool: &Pool<'_>| PoolRow {
+            name: pool.name.clone(),
+            available: pool.mempool.available().into(),
+            size: pool.size.into(),
+        };
+        let figures = Figures {
+            services: rows::services(snapshot, &self.books),
+            backends: rows::backends(snapshot, &self.books),
+            workers: self.workers(),
+            tables: self.counters.iter().map(|counters| rows::table_events(counters)).collect(),
+            ports: self.ports(),
+            drops: rows::drops(&self.counters),
+            pools: self.running.pools.iter().map(pool).collect(),
+            generation: snapshot.generation,
+            reloads: self.reloads,
+            reloads_failed: self.reloads_failed,
+            reloaded_at_s: self.reloaded_at_s,
+            started_at_s: self.started_at_s,
+            tsc_hz: self.running.clock.hz(),
+            dpdk: self.running.dpdk.clone(),
+        };
+        self.exporter.render(&figures)
+    }
+
+    /// Workers that do not come round their loop.
+    fn stuck_workers(&self) -> Vec<String> {
+        let before: Vec<u64> = self.counters.iter().map(|worker| worker.polls.get()).collect();
+        let deadline = clock::monotonic() + TURN_MAX;
+        loop {
+            let turning = |(worker, before): (&Arc<WorkerCounters>, &u64)| worker.polls.get() != *before;
+            let stuck: Vec<usize> = (0..before.len())
+                .filter(|&index| !turning((&self.counters[index], &before[index])))
+                .collect();
+            if stuck.is_empty() || clock::monotonic() >= deadline {
+                let message = |worker| format!("worker {worker} is stuck");
+                return stuck.into_iter().map(message).collect();
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// What keeps traffic from being served.
+    fn not_ready(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self
+            .ports()
+            .iter()
+            .filter(|port| !port.link_up)
+            .map(|port| format!("port {} has no link", port.name))
+            .collect();
+        if let Some(late) = self.late_worker() {
+            problems.push(format!("worker {} forwards by an older configuration", late.0));
+        }
+        let mut services = self.running.snapshot.services.iter().flatten().peekable();
+        if services.peek().is_some() && services.all(|service| service.lookup.is_empty()) {
+            problems.push("no service has a backend that takes connections".to_owned());
+        }
+        problems
+    }
+
+    /// The last words: what became of the packets.
+    pub(crate) fn log_totals(&self) {
+        for row in self.workers() {
+            let counters = &self.counters[usize::from(row.worker)];
+            tracing::info!(
+                worker = row.worker,
+                received = row.received,
+                sent = row.sent,
+                generated = row.generated,
+                consumed = row.consumed,
+                dropped = row.dropped,
+                handed_out = row.handed_out,
+                handed_in = row.handed_in,
+                held = row.held,
+                unaccounted = %counters.imbalance(),
+                "worker stopped"
+            );
+        }
+        for row in rows::drops(&self.counters).iter().filter(|row| row.packets > 0) {
+            tracing::info!(reason = row.reason, packets = row.packets, "dropped");
+        }
+    }
+}
+
+fn backends_of(service: &config::Service) -> impl Iterator<Item = (dataplane::addr::Ip, Option<u16>)> {
+    service.backends.iter().map(|backend| (backend.address, backend.port))
+}
+
+/// The configured backend that is meant: by its name, or by its address if only one has it.
+fn find_backend(
+    config: &Config,
+    name: &BackendName,
+) -> Result<(String, dataplane::addr::Ip, Option<u16>), String> {
+    let BackendName { service, backend } = name;
+    let Some(found) = config.services.iter().find(|candidate| candidate.name == *service) else {
+        let names: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
+        return Err(format!("there is no service `{service}`; there are: {}", names.join(", ")));
+    };
+    let full = |(address, port): &(_, _)| rows::backend_name(*address, *port);
+    let exact: Vec<_> = backends_of(found).filter(|key| full(key) == *backend).collect();
+    let by_address: Vec<_> = backends_of(found).filter(|(ip, _)| ip.to_string() == *backend).collect();
+    match (exact.as_slice(), by_address.as_slice()) {
+        ([(address, port)], _) | ([], [(address, port)]) => Ok((service.clone(), *address, *port)),
+        ([], []) => {
+            let names: Vec<String> = backends_of(found).map(|key| full(&key)).collect();
+            Err(format!("service `{service}` has no backend `{backend}`; it has: {}", names.join(", ")))
+        }
+        _ => Err(format!("service `{service}` has several backends `{backend}`; name the port too")),
+    }
+}
+
+fn refusal_of(failure: Failure) -> Refusal {
+    match failure {
+        Failure::Faulty(faults) => {
+            let listed = faults.to_string();
+            let error = format!("{} has faults", faults.file);
+            let faults = listed.split("\n\n").map(str::to_owned).collect();
+            Refusal { faults, ..Refusal::new(RefusalKind::Faulty, error) }
+        }
+        other => Refusal::new(RefusalKind::Faulty, other.to_string()),
+    }
+}

@@ -1,0 +1,409 @@
+//! Prometheus: which metrics exist, and how the figures at hand become their samples.
+//!
+//! Packet threads know nothing of this: they add to [`dataplane::counters`], and a scrape turns those
+//! totals into samples. `docs/metrics.md` lists [`METRICS`]; a test compares.
+
+use crate::api::{BackendRow, DropRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
+use crate::version;
+use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_util::MetricKindMask;
+use std::time::Duration;
+
+/// How long a series stays after what it was about has gone.
+const FORGET_AFTER: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// What a metric is called and means.
+#[derive(Debug)]
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($kind:ident $name:ident [$($label:ident),*] $help:literal;)+) => {
+        /// A name for each metric.
+        #[allow(non_camel_case_types, reason = "the names are those that Prometheus shows")]
+        #[derive(Clone, Copy, Debug)]
+        enum Name { $($name,)+ }
+
+        /// Every metric Millrace exports.
+        pub(crate) const METRICS: &[Metric] = &[$(Metric {
+            name: stringify!($name),
+            kind: Kind::$kind,
+            labels: &[$(stringify!($label)),*],
+            help: $help,
+        },)+];
+    };
+}
+
+metrics! {
+    Counter lb_packets_total [vip, service, backend, direction, path] "Packets forwarded for a backend. direction: original (client to backend) or reply; path: sw (workers).";
+    Counter lb_bytes_total [vip, service, backend, direction, path] "Bytes of IP packet forwarded for a backend, labelled like lb_packets_total.";
+    Counter lb_connections_total [service, backend] "Connections given to a backend.";
+    Gauge lb_connections [service, backend] "Connections of a backend in the tables now.";
+    Gauge lb_backend_weight [service, backend] "Weight of a backend as configured.";
+    Gauge lb_backends [service, state] "Backends of a service. state: active, draining or removed (unconfigured, but still with connections).";
+    Counter lb_opened_total [service] "Connections opened by a SYN or a first datagram.";
+    Counter lb_picked_up_total [service] "TCP connections picked up in the middle: a segment without SYN and without an entry.";
+    Counter lb_dropped_total [service] "Packets dropped after they were known to be for this service; drops_total has the reasons.";
+    Counter lb_pcc_violations_total [cause] "Live connections that changed their backend. cause: backend_gone.";
+    Gauge ct_entries [worker] "Connections in the worker's table now.";
+    Gauge ct_half_open [worker] "Of ct_entries, the half-open ones.";
+    Gauge ct_capacity [worker] "Connections the worker's table can hold.";
+    Counter ct_new_total [] "Connections entered into a table.";
+    Counter ct_insert_failures_total [reason] "Connections refused for want of room. reason: table_full or half_open_limit.";
+    Counter ct_expired_total [worker] "Connections that ran out their idle timeout.";
+    Counter ct_evicted_total [worker, kind] "Connections evicted for a newer one. kind: half_open or idle.";
+    Counter drops_total [reason] "Packets not sent, by reason; docs/drops.md explains each.";
+    Counter worker_received_packets_total [worker] "Packets taken from ports.";
+    Counter worker_sent_packets_total [worker] "Packets accepted by ports' transmit queues.";
+    Counter worker_generated_packets_total [worker] "Packets Millrace made itself (ARP, ND, ICMP errors, RST).";
+    Counter worker_consumed_packets_total [worker] "Packets for Millrace itself (ARP and ND answers).";
+    Counter worker_dropped_packets_total [worker] "Packets not sent, all reasons together.";
+    Counter worker_handed_out_packets_total [worker] "Packets given to the worker that owns their client.";
+    Counter worker_handed_in_packets_total [worker] "Packets taken over from other workers.";
+    Gauge worker_held_packets [worker] "Packets waiting for a neighbour now.";
+    Counter worker_polls_total [worker] "Polls of the receive queues.";
+    Counter worker_polls_empty_total [worker] "Polls that returned nothing.";
+    Counter worker_busy_cycles_total [worker] "Time-stamp counter cycles spent on polls that returned packets; tsc_frequency_hertz converts them.";
+    Gauge worker_cycles_per_packet [worker] "Busy cycles per packet received or taken over, since the last scrape.";
+    Gauge tsc_frequency_hertz [] "Frequency of the time-stamp counter.";
+    Counter port_rx_packets_total [port] "Packets received, as the device counts them.";
+    Counter port_rx_bytes_total [port] "Bytes received, as the device counts them.";
+    Counter port_rx_missed_total [port] "Packets the device dropped because no descriptor was free.";
+    Counter port_rx_errors_total [port] "Erroneous packets received.";
+    Counter port_rx_nombuf_total [port] "Receive buffer allocation failures.";
+    Counter port_tx_packets_total [port] "Packets transmitted, as the device counts them.";
+    Counter port_tx_bytes_total [port] "Bytes transmitted, as the device counts them.";
+    Counter port_tx_errors_total [port] "Packets the device failed to transmit.";
+    Gauge port_link_up [port] "1 if the port has link.";
+    Gauge mempool_available [pool] "Free packet buffers.";
+    Gauge mempool_size [pool] "Packet buffers in the pool.";
+    Gauge policy_generation [] "Generation of the configuration in force; it grows with every reload, drain and undrain.";
+    Counter config_reload_total [result] "Reloads. result: success or failure (refused, the old configuration stays).";
+    Gauge config_last_reload_success_timestamp_seconds [] "When the configuration in force was read, Unix time.";
+    Gauge build_info [version, commit, dpdk] "Always 1; the labels name the build.";
+    Gauge process_start_time_seconds [] "When the process started, Unix time.";
+}
+
+/// A pool of packet buffers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PoolRow {
+    pub(crate) name: String,
+    pub(crate) available: u64,
+    pub(crate) size: u64,
+}
+
+/// Per-worker figures that no table shows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TableEvents {
+    pub(crate) expired: u64,
+    pub(crate) evicted_half_open: u64,
+    pub(crate) evicted_idle: u64,
+    pub(crate) pcc_backend_gone: u64,
+}
+
+/// Everything a scrape shows, at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) services: Vec<ServiceRow>,
+    pub(crate) backends: Vec<BackendRow>,
+    pub(crate) workers: Vec<WorkerRow>,
+    /// By position in `workers`.
+    pub(crate) tables: Vec<TableEvents>,
+    pub(crate) ports: Vec<PortRow>,
+    pub(crate) drops: Vec<DropRow>,
+    pub(crate) pools: Vec<PoolRow>,
+    pub(crate) generation: u64,
+    pub(crate) reloads: u64,
+    pub(crate) reloads_failed: u64,
+    /// Unix time.
+    pub(crate) reloaded_at_s: u64,
+    /// Unix time.
+    pub(crate) started_at_s: u64,
+    pub(crate) tsc_hz: u64,
+    pub(crate) dpdk: String,
+}
+
+/// Holds the samples and renders the page.
+pub(crate) struct Exporter {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// Busy cycles and packets of each worker at the last scrape.
+    last_busy: Vec<(u64, u64)>,
+}
+
+const METADATA: Metadata<'static> = Metadata::new("millrace", Level::INFO, None);
+
+impl Exporter {
+    /// An exporter without samples yet.
+    pub(crate) fn new() -> Exporter {
+        let recorder =
+            PrometheusBuilder::new().idle_timeout(MetricKindMask::ALL, Some(FORGET_AFTER)).build_recorder();
+        for metric in METRICS {
+            let name = metric.name.into();
+            match metric.kind {
+                Kind::Counter => recorder.describe_counter(name, None::<Unit>, metric.help.into()),
+                Kind::Gauge => recorder.describe_gauge(name, None::<Unit>, metric.help.into()),
+            }
+        }
+        let handle = recorder.handle();
+        Exporter { recorder, handle, last_busy: Vec::new() }
+    }
+
+    /// The page that shows these figures.
+    pub(crate) fn render(&mut self, figures: &Figures) -> String {
+        self.services(figures);
+        self.workers(figures);
+        self.ports(figures);
+        self.process(figures);
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+
+    fn services(&self, figures: &Figures) {
+        let mut new = 0;
+        for row in &figures.services {
+            let service = [row.name.as_str()];
+            new += row.opened + row.picked_up;
+            self.total(Name::lb_opened_total, service, row.opened);
+            self.total(Name::lb_picked_up_total, service, row.picked_up);
+            self.total(Name::lb_dropped_total, service, row.dropped);
+            for state in ["active", "draining", "removed"] {
+                let of = |backend: &&BackendRow| backend.service == row.name && backend.state == state;
+                let count = figures.backends.iter().filter(of).count();
+                self.value(Name::lb_backends, [row.name.as_str(), state], count as f64);
+            }
+        }
+        self.total(Name::ct_new_total, [], new);
+        for row in &figures.backends {
+            let vip = figures.services.iter().find(|service| service.name == row.service);
+            let vip = vip.map_or("", |service| service.vip.as_str());
+            self.traffic(vip, row, "original", row.original);
+            self.traffic(vip, row, "reply", row.reply);
+            let backend = [row.service.as_str(), row.backend.as_str()];
+            self.total(Name::lb_connections_total, backend, row.opened);
+            self.value(Name::lb_connections, backend, row.connections as f64);
+            self.value(Name::lb_backend_weight, backend, f64::from(row.weight));
+        }
+    }
+
+    fn traffic(&self, vip: &str, row: &BackendRow, direction: &str, traffic: TrafficRow) {
+        let labels = [vip, row.service.as_str(), row.backend.as_str(), direction, "sw"];
+        self.total(Name::lb_packets_total, labels, traffic.packets);
+        self.total(Name::lb_bytes_total, labels, traffic.bytes);
+    }
+
+    fn workers(&mut self, figures: &Figures) {
+        self.last_busy.resize(figures.workers.len(), (0, 0));
+        for (index, row) in figures.workers.iter().enumerate() {
+            let name = row.worker.to_string();
+            let worker = [name.as_str()];
+            self.value(Name::ct_entries, worker, row.entries as f64);
+            self.value(Name::ct_half_open, worker, row.half_open as f64);
+            self.value(Name::ct_capacity, worker, row.capacity as f64);
+            self.total(Name::worker_received_packets_total, worker, row.received);
+            self.total(Name::worker_sent_packets_total, worker, row.sent);
+            self.total(Name::worker_generated_packets_total, worker, row.generated);
+            self.total(Name::worker_consumed_packets_total, worker, row.consumed);
+            self.total(Name::worker_dropped_packets_total, worker, row.dropped);
+            self.total(Name::worker_handed_out_packets_total, worker, row.handed_out);
+            self.total(Name::worker_handed_in_packets_total, worker, row.handed_in);
+            self.value(Name::worker_held_packets, worker, row.held as f64);
+            self.total(Name::worker_polls_total, worker, row.polls);
+            self.total(Name::worker_polls_empty_total, worker, row.polls_empty);
+            self.total(Name::worker_busy_cycles_total, worker, row.busy_cycles);
+            let busy = (row.busy_cycles, row.received + row.handed_in);
+            let last = std::mem::replace(&mut self.last_busy[index], busy);
+            let (cycles, packets) = (busy.0.saturating_sub(last.0), busy.1.saturating_sub(last.1));
+            let per_packet = if packets == 0 { 0.0 } else { cycles as f64 / packets as f64 };
+            self.value(Name::worker_cycles_per_packet, worker, per_packet);
+        }
+        for (row, table) in figures.workers.iter().zip(&figures.tables) {
+            let worker = row.worker.to_string();
+            self.total(Name::ct_expired_total, [worker.as_str()], table.expired);
+            self.total(Name::ct_evicted_total, [worker.as_str(), "half_open"], table.evicted_half_open);
+            self.total(Name::ct_evicted_total, [worker.as_str(), "idle"], table.evicted_idle);
+        }
+        let violations = figures.tables.iter().map(|table| table.pcc_backend_gone).sum();
+        self.total(Name::lb_pcc_violations_total, ["backend_gone"], violations);
+        for row in &figures.drops {
+            self.total(Name::drops_total, [row.reason.as_str()], row.packets);
+            if ["table_full", "half_open_limit"].contains(&row.reason.as_str()) {
+                self.total(Name::ct_insert_failures_total, [row.reason.as_str()], row.packets);
+            }
+        }
+    }
+
+    fn ports(&self, figures: &Figures) {
+        for row in &figures.ports {
+            let port = [row.name.as_str()];
+            self.total(Name::port_rx_packets_total, port, row.rx_packets);
+            self.total(Name::port_rx_bytes_total, port, row.rx_bytes);
+            self.total(Name::port_rx_missed_total, port, row.rx_missed);
+            self.total(Name::port_rx_errors_total, port, row.rx_errors);
+            self.total(Name::port_rx_nombuf_total, port, row.rx_no_buffer);
+            self.total(Name::port_tx_packets_total, port, row.tx_packets);
+            self.total(Name::port_tx_bytes_total, port, row.tx_bytes);
+            self.total(Name::port_tx_errors_total, port, row.tx_errors);
+            self.value(Name::port_link_up, port, f64::from(u8::from(row.link_up)));
+        }
+        for pool in &figures.pools {
+            self.value(Name::mempool_available, [pool.name.as_str()], pool.available as f64);
+            self.value(Name::mempool_size, [pool.name.as_str()], pool.size as f64);
+        }
+    }
+
+    fn process(&self, figures: &Figures) {
+        self.value(Name::policy_generation, [], figures.generation as f64);
+        self.total(Name::config_reload_total, ["success"], figures.reloads);
+        self.total(Name::config_reload_total, ["failure"], figures.reloads_failed);
+        self.value(Name::config_last_reload_success_timestamp_seconds, [], figures.reloaded_at_s as f64);
+        self.value(Name::process_start_time_seconds, [], figures.started_at_s as f64);
+        self.value(Name::tsc_frequency_hertz, [], figures.tsc_hz as f64);
+        self.value(Name::build_info, [version::VERSION, version::COMMIT, &figures.dpdk], 1.0);
+    }
+
+    /// Sets a counter to the total it stands for.
+    fn total<const N: usize>(&self, name: Name, labels: [&str; N], total: u64) {
+        self.recorder.register_counter(&key(name, Kind::Counter, labels), &METADATA).absolute(total);
+    }
+
+    /// Sets a gauge.
+    fn value<const N: usize>(&self, name: Name, labels: [&str; N], value: f64) {
+        self.recorder.register_gauge(&key(name, Kind::Gauge, labels), &METADATA).set(value);
+    }
+}
+
+/// The series of a metric with these label values, in the order the metric declares its labels.
+fn key<const N: usize>(name: Name, kind: Kind, values: [&str; N]) -> Key {
+    let metric = &METRICS[name as usize];
+    debug_assert_eq!((metric.kind, metric.labels.len()), (kind, N), "{}", metric.name);
+    let labels = metric.labels.iter().zip(values).map(|(label, value)| Label::new(*label, value.to_owned()));
+    Key::from_parts(metric.name, labels.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures() -> Figures {
+        let backend = |backend: &str, state: &str| BackendRow {
+            service: "web".into(),
+            backend: backend.into(),
+            state: state.into(),
+            weight: 10,
+            connections: 4,
+            opened: 5,
+            original: TrafficRow { packets: 7, bytes: 700 },
+            reply: TrafficRow { packets: 8, bytes: 8000 },
+            ..BackendRow::default()
+        };
+        Figures {
+            services: vec![ServiceRow {
+                name: "web".into(),
+                vip: "192.0.2.1".into(),
+                opened: 9,
+                picked_up: 1,
+                ..ServiceRow::default()
+            }],
+            backends: vec![backend("10.0.0.3:80", "active"), backend("[2001:db8::3]:80", "draining")],
+            workers: vec![WorkerRow {
+                received: 100,
+                busy_cycles: 5000,
+                capacity: 1024,
+                ..WorkerRow::default()
+            }],
+            tables: vec![TableEvents { expired: 2, ..TableEvents::default() }],
+            ports: vec![PortRow { name: "wan".into(), link_up: true, rx_packets: 101, ..PortRow::default() }],
+            drops: vec![DropRow { reason: "table_full".into(), packets: 3, ..DropRow::default() }],
+            pools: vec![PoolRow { name: "packets".into(), available: 10, size: 20 }],
+            generation: 2,
+            dpdk: "DPDK 22.11.11".into(),
+            ..Figures::default()
+        }
+    }
+
+    #[test]
+    fn samples_carry_their_labels() {
+        let page = Exporter::new().render(&figures());
+        for line in [
+            "lb_packets_total{vip=\"192.0.2.1\",service=\"web\",backend=\"10.0.0.3:80\",direction=\"original\",path=\"sw\"} 7",
+            "lb_bytes_total{vip=\"192.0.2.1\",service=\"web\",backend=\"[2001:db8::3]:80\",direction=\"reply\",path=\"sw\"} 8000",
+            "lb_backends{service=\"web\",state=\"draining\"} 1",
+            "ct_new_total 10",
+            "ct_insert_failures_total{reason=\"table_full\"} 3",
+            "worker_cycles_per_packet{worker=\"0\"} 50",
+            "port_link_up{port=\"wan\"} 1",
+            "mempool_available{pool=\"packets\"} 10",
+            "config_reload_total{result=\"failure\"} 0",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_exported_with_help_and_type() {
+        let page = Exporter::new().render(&figures());
+        for metric in METRICS {
+            let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+            let help = format!("# HELP {} {}", metric.name, metric.help);
+            assert!(page.lines().any(|line| line == help), "{help}");
+            let kind = format!("# TYPE {} {kind}", metric.name);
+            assert!(page.lines().any(|line| line == kind), "{kind}");
+        }
+        let described = page.lines().filter(|line| line.starts_with("# HELP")).count();
+        assert_eq!(described, METRICS.len());
+    }
+
+    #[test]
+    fn counters_follow_their_totals_and_never_go_back() {
+        let mut exporter = Exporter::new();
+        let mut figures = figures();
+        exporter.render(&figures);
+        figures.backends[0].opened = 6;
+        assert!(
+            exporter
+                .render(&figures)
+                .contains("lb_connections_total{service=\"web\",backend=\"10.0.0.3:80\"} 6")
+        );
+        figures.backends[0].opened = 1;
+        assert!(
+            exporter
+                .render(&figures)
+                .contains("lb_connections_total{service=\"web\",backend=\"10.0.0.3:80\"} 6")
+        );
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for metric in METRICS {
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+
+    /// `docs/metrics.md` lists exactly these metrics, in this order.
+    #[test]
+    fn the_page_for_operators_is_complete() {
+        let page = include_str!("../docs/metrics.md");
+        let table = page.lines().skip_while(|line| *line != "| Metric | Type | Labels | Meaning |").skip(2);
+        let listed: Vec<&str> = table.take_while(|line| line.starts_with('|')).collect();
+        let line = |metric: &Metric| {
+            let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+            let labels = metric.labels.join(", ");
+            format!("| `{}` | {kind} | {labels} | {} |", metric.name, metric.help)
+        };
+        let expected: Vec<String> = METRICS.iter().map(line).collect();
+        assert_eq!(listed, expected, "the table in docs/metrics.md should read:\n{}", expected.join("\n"));
+    }
+}

@@ -1,0 +1,380 @@
+//! From what the dataplane knows to the rows of the control API: snapshots name things, counters tell
+//! what happened to them.
+
+use crate::api::{BackendRow, ConnectionQuery, ConnectionRow, DropRow, NeighbourRow, ServiceRow, Share};
+use crate::api::{TrafficRow, WorkerRow};
+use crate::metrics::TableEvents;
+use crate::totals::Ledger;
+use dataplane::addr::Ip;
+use dataplane::conntrack;
+use dataplane::counters::{Counter, WorkerCounters};
+use dataplane::drops::DropReason;
+use dataplane::ids::{BackendId, ServiceId};
+use dataplane::limits::{BACKENDS_MAX, SERVICES_MAX};
+use dataplane::neighbour::NeighbourView;
+use dataplane::offload::OffloadState;
+use dataplane::snapshot::{Affinity, Backend, BackendState, Mode, Service, Snapshot};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What is counted for a backend: packets and bytes to it, packets and bytes from it, connections.
+type BackendTotals = [u64; 5];
+/// What is counted for a service: opened, picked up, dropped.
+type ServiceTotals = [u64; 3];
+
+/// A backend's name, stable across slots.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct BackendKey {
+    service: String,
+    address: Ip,
+    port: Option<u16>,
+}
+
+/// All workers' counters together, by the names of services and backends.
+#[derive(Debug)]
+pub(crate) struct Books {
+    workers: Vec<Arc<WorkerCounters>>,
+    services: Ledger<String, 3>,
+    backends: Ledger<BackendKey, 5>,
+}
+
+impl Books {
+    /// Books of these workers, in which nobody owns a slot yet.
+    pub(crate) fn new(workers: Vec<Arc<WorkerCounters>>) -> Books {
+        Books { workers, services: Ledger::new(SERVICES_MAX), backends: Ledger::new(BACKENDS_MAX) }
+    }
+
+    /// Slots belong to whom `snapshot` says, from now on. Before workers forward by it.
+    pub(crate) fn assign(&mut self, snapshot: &Snapshot) {
+        let workers = &self.workers;
+        let services = snapshot.services.iter().flatten();
+        let named = services.map(|service| (service.id.index(), service.name.clone()));
+        self.services.assign(named, |slot| raw_service(workers, slot));
+        let backends = snapshot.backends.iter().flatten();
+        let named = backends.map(|backend| (backend.id.index(), backend_key(snapshot, backend)));
+        self.backends.assign(named, |slot| raw_backend(workers, slot));
+    }
+
+    /// Live connections of a backend's slot.
+    pub(crate) fn live(&self, id: BackendId) -> u64 {
+        // Gauges of single workers may wrap when connections move; their sum does not.
+        self.sum(|worker| worker.backend(id).map(|backend| &backend.live))
+    }
+
+    fn sum<'a>(&'a self, counter: impl Fn(&'a WorkerCounters) -> Option<&'a Counter>) -> u64 {
+        sum(&self.workers, counter)
+    }
+
+    fn service(&self, id: ServiceId) -> ServiceTotals {
+        self.services.totals(id.index(), raw_service(&self.workers, id.index()))
+    }
+
+    fn backend(&self, id: BackendId) -> BackendTotals {
+        self.backends.totals(id.index(), raw_backend(&self.workers, id.index()))
+    }
+}
+
+fn sum<'a>(
+    workers: &'a [Arc<WorkerCounters>],
+    counter: impl Fn(&'a WorkerCounters) -> Option<&'a Counter>,
+) -> u64 {
+    workers
+        .iter()
+        .filter_map(|worker| counter(worker))
+        .fold(0, |sum, counter| sum.wrapping_add(counter.get()))
+}
+
+fn raw_service(workers: &[Arc<WorkerCounters>], slot: usize) -> ServiceTotals {
+    [
+        sum(workers, |worker| worker.services.get(slot).map(|service| &service.opened)),
+        sum(workers, |worker| worker.services.get(slot).map(|service| &service.picked_up)),
+        sum(workers, |worker| worker.services.get(slot).map(|service| &service.dropped)),
+    ]
+}
+
+fn raw_backend(workers: &[Arc<WorkerCounters>], slot: usize) -> BackendTotals {
+    [
+        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.original.packets)),
+        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.original.bytes)),
+        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.reply.packets)),
+        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.reply.bytes)),
+        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.connections)),
+    ]
+}
+
+fn service_name(snapshot: &Snapshot, id: ServiceId) -> String {
+    snapshot.service(id).map_or_else(String::new, |service| service.name.clone())
+}
+
+fn backend_key(snapshot: &Snapshot, backend: &Backend) -> BackendKey {
+    let service = service_name(snapshot, backend.service);
+    BackendKey { service, address: backend.address, port: backend.port }
+}
+
+/// `10.0.0.1`, `10.0.0.1:80`, `2001:db8::1`, `[2001:db8::1]:80`: as configurations write backends.
+pub(crate) fn backend_name(address: Ip, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_string(), |port| endpoint(address, port))
+}
+
+fn endpoint(address: Ip, port: u16) -> String {
+    SocketAddr::new(address.into(), port).to_string()
+}
+
+fn traffic([packets_in, bytes_in, packets_out, bytes_out, _]: BackendTotals) -> (TrafficRow, TrafficRow) {
+    let original = TrafficRow { packets: packets_in, bytes: bytes_in };
+    (original, TrafficRow { packets: packets_out, bytes: bytes_out })
+}
+
+/// `show services`: configured ones, and removed ones whose connections go on.
+pub(crate) fn services(snapshot: &Snapshot, books: &Books) -> Vec<ServiceRow> {
+    let mut rows: Vec<ServiceRow> = Vec::new();
+    let mut row_of = vec![None; snapshot.services.len()];
+    for service in snapshot.services.iter().flatten() {
+        row_of[service.id.index()] = Some(rows.len());
+        rows.push(service_row(service, books));
+    }
+    for backend in snapshot.backends.iter().flatten() {
+        let row = row_of.get(backend.service.index()).copied().flatten();
+        let Some(row) = row.and_then(|row| rows.get_mut(row)) else { continue };
+        let (original, reply) = traffic(books.backend(backend.id));
+        row.backends += usize::from(!matches!(backend.state, BackendState::Removed(_)));
+        row.backends_active += usize::from(backend.state == BackendState::Active);
+        row.connections += books.live(backend.id);
+        row.original.packets += original.packets;
+        row.original.bytes += original.bytes;
+        row.reply.packets += reply.packets;
+        row.reply.bytes += reply.bytes;
+    }
+    rows
+}
+
+fn service_row(service: &Service, books: &Books) -> ServiceRow {
+    let [opened, picked_up, dropped] = books.service(service.id);
+    let mode = match service.mode {
+        Mode::Dsr => "dsr",
+        Mode::Nat => "nat",
+    };
+    let affinity = match service.affinity {
+        Affinity::Connection => "connection",
+        Affinity::Client => "client",
+        Affinity::None => "none",
+    };
+    let range = |(first, last): (&u16, &u16)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ServiceRow {
+        name: service.name.clone(),
+        vip: service.vip.to_string(),
+        protocol: service.protocol.name().to_owned(),
+        ports: service.ports.iter().map(|ports| range((ports.start(), ports.end()))).collect(),
+        mode: mode.to_owned(),
+        affinity: affinity.to_owned(),
+        tenant: service.tenant.0,
+        opened,
+        picked_up,
+        dropped,
+        ..ServiceRow::default()
+    }
+}
+
+/// `show backends`, service by service.
+pub(crate) fn backends(snapshot: &Snapshot, books: &Books) -> Vec<BackendRow> {
+    let mut slots = vec![0usize; snapshot.backends.len()];
+    for id in snapshot.services.iter().flatten().flat_map(|service| service.lookup.iter()) {
+        if let Some(slots) = slots.get_mut(id.index()) {
+            *slots += 1;
+        }
+    }
+    let mut backends: Vec<&Backend> = snapshot.backends.iter().flatten().collect();
+    backends.sort_by_key(|backend| (backend.service, backend.id));
+    backends.into_iter().map(|backend| backend_row(snapshot, books, backend, &slots)).collect()
+}
+
+fn backend_row(snapshot: &Snapshot, books: &Books, backend: &Backend, slots: &[usize]) -> BackendRow {
+    let totals = books.backend(backend.id);
+    let (original, reply) = traffic(totals);
+    let table = snapshot.service(backend.service).map_or(0, |service| service.lookup.len());
+    let state = match backend.state {
+        BackendState::Active => "active",
+        BackendState::Draining => "draining",
+        BackendState::Removed(_) => "removed",
+    };
+    let next_hop = backend.hop.map_or_else(String::new, |hop| {
+        let port = snapshot.ports.get(hop.port.index()).map_or("", |port| port.name.as_str());
+        format!("{port} via {}", hop.next_hop)
+    });
+    BackendRow {
+        service: service_name(snapshot, backend.service),
+        backend: backend_name(backend.address, backend.port),
+        weight: backend.weight,
+        state: state.to_owned(),
+        share: Share::of(slots[backend.id.index()], table),
+        next_hop,
+        connections: books.live(backend.id),
+        opened: totals[4],
+        original,
+        reply,
+    }
+}
+
+/// One connection, for whoever asks.
+pub(crate) fn connection(snapshot: &Snapshot, row: &conntrack::ConnectionRow) -> ConnectionRow {
+    let count = |count: conntrack::Count| TrafficRow { packets: count.packets, bytes: count.bytes };
+    let path = match row.offload {
+        OffloadState::Software => "software",
+        OffloadState::Requested(_) => "requested",
+        OffloadState::Installed(_) => "hardware",
+        OffloadState::Removing(_) => "removing",
+        OffloadState::Declined(_) => "declined",
+    };
+    let timeout_ms = snapshot.timeouts(row.service).timeout_ms(row.state);
+    ConnectionRow {
+        worker: row.flow.worker.0,
+        service: service_name(snapshot, row.service),
+        protocol: row.key.protocol.name().to_owned(),
+        client: endpoint(row.key.src, row.key.src_port),
+        vip: endpoint(row.key.dst, row.key.dst_port),
+        backend: endpoint(row.backend_ip, row.backend_port),
+        state: row.state.name().to_owned(),
+        path: path.to_owned(),
+        age_ms: row.age_ms.into(),
+        idle_ms: row.idle_ms.into(),
+        expires_ms: timeout_ms.saturating_sub(row.idle_ms).into(),
+        original: count(row.totals.original),
+        reply: count(row.totals.reply),
+    }
+}
+
+/// Which connections a query means, in the dataplane's terms.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionFilter {
+    service: Option<ServiceId>,
+    client: Option<Ip>,
+    backend: Option<Ip>,
+    protocol: Option<String>,
+}
+
+impl ConnectionFilter {
+    /// The filter that a query asks for; an error names what does not exist.
+    pub(crate) fn new(query: &ConnectionQuery, snapshot: &Snapshot) -> Result<ConnectionFilter, String> {
+        let service = match &query.service {
+            None => None,
+            Some(name) => {
+                let mut services = snapshot.services.iter().flatten();
+                let found = services.find(|service| service.name == *name);
+                Some(found.ok_or_else(|| format!("there is no service `{name}`"))?.id)
+            }
+        };
+        if let Some(protocol) = query.protocol.as_deref().filter(|name| !["tcp", "udp"].contains(name)) {
+            return Err(format!("protocol `{protocol}` is neither `tcp` nor `udp`"));
+        }
+        Ok(ConnectionFilter {
+            service,
+            client: query.client.map(Ip::from),
+            backend: query.backend.map(Ip::from),
+            protocol: query.protocol.clone(),
+        })
+    }
+
+    /// Whether `row` is meant.
+    pub(crate) fn matches(&self, row: &conntrack::ConnectionRow) -> bool {
+        self.service.is_none_or(|service| service == row.service)
+            && self.client.is_none_or(|client| client == row.key.src)
+            && self.backend.is_none_or(|backend| backend == row.backend_ip)
+            && self.protocol.as_ref().is_none_or(|protocol| *protocol == row.key.protocol.name())
+    }
+}
+
+/// `show drops`: every reason.
+pub(crate) fn drops(workers: &[Arc<WorkerCounters>]) -> Vec<DropRow> {
+    let row = |reason: &DropReason| DropRow {
+        reason: reason.label().to_owned(),
+        packets: sum(workers, |worker| worker.dropped.get(*reason as usize)),
+        description: reason.description().trim().to_owned(),
+    };
+    DropReason::ALL.iter().map(row).collect()
+}
+
+/// One worker's row; the manager knows its number, core, table and generation.
+pub(crate) fn worker(
+    worker: u16,
+    core: usize,
+    capacity: u64,
+    generation: u64,
+    c: &WorkerCounters,
+) -> WorkerRow {
+    let (received, handed_in, busy_cycles) = (c.received.get(), c.handed_in.get(), c.busy_cycles.get());
+    WorkerRow {
+        worker,
+        core,
+        generation,
+        entries: c.entries.get(),
+        half_open: c.half_open.get(),
+        capacity,
+        received,
+        sent: c.sent.get(),
+        generated: c.generated.get(),
+        consumed: c.consumed.get(),
+        dropped: c.dropped.iter().map(Counter::get).sum(),
+        held: c.held.get(),
+        handed_out: c.handed_out.get(),
+        handed_in,
+        polls: c.polls.get(),
+        polls_empty: c.polls_empty.get(),
+        busy_cycles,
+        cycles_per_packet: busy_cycles.checked_div(received + handed_in).unwrap_or(0),
+    }
+}
+
+/// What metrics show of a worker's table beside its row.
+pub(crate) fn table_events(counters: &WorkerCounters) -> TableEvents {
+    TableEvents {
+        expired: counters.expired.get(),
+        evicted_half_open: counters.evicted_half_open.get(),
+        evicted_idle: counters.evicted_idle.get(),
+        pcc_backend_gone: counters.pcc_backend_gone.get(),
+    }
+}
+
+/// One neighbour as one worker knows it.
+pub(crate) fn neighbour(snapshot: &Snapshot, worker: u16, view: &NeighbourView) -> NeighbourRow {
+    let port = snapshot.ports.get(view.port.index()).map_or_else(String::new, |port| port.name.clone());
+    NeighbourRow {
+        worker,
+        port,
+        address: view.ip.to_string(),
+        mac: view.mac.map_or_else(String::new, |mac| mac.to_string()),
+        state: view.state.name().to_owned(),
+        held: view.held.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    #[test]
+    fn backends_are_named_as_configurations_write_them() {
+        let ip = |text: &str| Ip::from(text.parse::<IpAddr>().expect("address"));
+        assert_eq!(backend_name(ip("10.0.0.1"), None), "10.0.0.1");
+        assert_eq!(backend_name(ip("10.0.0.1"), Some(80)), "10.0.0.1:80");
+        assert_eq!(backend_name(ip("2001:db8::1"), None), "2001:db8::1");
+        assert_eq!(backend_name(ip("2001:db8::1"), Some(80)), "[2001:db8::1]:80");
+    }
+
+    #[test]
+    fn workers_counters_are_added_up() {
+        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(1, 1))).collect();
+        workers[0].drop_packet(DropReason::NoRoute);
+        workers[1].drop_packet(DropReason::NoRoute);
+        let rows = drops(&workers);
+        assert_eq!(rows.len(), DropReason::ALL.len());
+        assert_eq!(rows.iter().map(|row| row.packets).sum::<u64>(), 2);
+        assert!(rows.iter().any(|row| row.reason == "no_route" && row.packets == 2));
+        // A connection opened at one worker and ended at another leaves one gauge below zero.
+        workers[0].backends[0].live.add(1);
+        workers[1].backends[0].live.sub(1);
+        assert_eq!(Books::new(workers).live(BackendId(0)), 0);
+    }
+}

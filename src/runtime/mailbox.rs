@@ -1,0 +1,243 @@
+//! Between the manager and one worker: bounded, and free of allocation on the worker's side.
+//!
+//! The manager sends everything the worker needs to answer, room for rows included, and takes everything
+//! back, old snapshots included: memory is allocated and freed on the manager's thread only.
+
+use crate::clock;
+use crossbeam::queue::ArrayQueue;
+use dataplane::conntrack::ConnectionRow;
+use dataplane::neighbour::NeighbourView;
+use dataplane::snapshot::Snapshot;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::time::{Duration, Instant};
+
+/// How long the manager waits for a worker. A healthy one answers within microseconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the manager looks for an answer.
+const POLL: Duration = Duration::from_micros(50);
+
+/// Commands that may wait for a worker; the manager sends one at a time.
+const COMMANDS_MAX: usize = 8;
+
+/// What a worker is told.
+pub(crate) enum Command {
+    /// Forward by this from now on; answered by [`Mailbox::adopted`].
+    Adopt(Arc<Snapshot>),
+    /// Copy connections; answered by [`Report::Connections`].
+    Connections(ConnectionPage),
+    /// Copy the neighbour table, as far as there is room; answered by [`Report::Neighbours`].
+    Neighbours(Vec<NeighbourView>),
+}
+
+/// What a worker answers.
+pub(crate) enum Report {
+    /// Done; the snapshot before, to be freed here.
+    Adopted(#[expect(dead_code, reason = "carried to be freed by the receiver")] Arc<Snapshot>),
+    /// The rows.
+    Connections(ConnectionPage),
+    /// The rows.
+    Neighbours(Vec<NeighbourView>),
+}
+
+/// A part of a worker's connection table.
+#[derive(Debug)]
+pub(crate) struct ConnectionPage {
+    /// Where the next part starts; `None` at the end of the table.
+    pub(crate) cursor: Option<u32>,
+    /// As many as fit its capacity.
+    pub(crate) rows: Vec<ConnectionRow>,
+}
+
+/// A worker that does not answer.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("worker {0} does not answer")]
+pub(crate) struct Silent(pub(crate) usize);
+
+/// Commands one way, reports the other.
+pub(crate) struct Mailbox {
+    commands: ArrayQueue<Command>,
+    reports: ArrayQueue<Report>,
+    /// Of the snapshot the worker forwards by.
+    generation: AtomicU64,
+}
+
+impl Mailbox {
+    /// An empty mailbox of a worker that starts with this generation.
+    pub(crate) fn new(generation: u64) -> Mailbox {
+        Mailbox {
+            commands: ArrayQueue::new(COMMANDS_MAX),
+            // Twice the commands, for answers that nobody waited for.
+            reports: ArrayQueue::new(2 * COMMANDS_MAX),
+            generation: AtomicU64::new(generation),
+        }
+    }
+
+    /// The generation of the snapshot the worker forwards by.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
+    }
+
+    /// The worker has adopted another snapshot and hands back the one before.
+    pub(crate) fn adopted(&self, generation: u64, old: Arc<Snapshot>) {
+        self.report(Report::Adopted(old));
+        self.generation.store(generation, Release);
+    }
+
+    /// The worker looks for a command. Two loads when there is none.
+    #[inline]
+    pub(crate) fn command(&self) -> Option<Command> {
+        if self.commands.is_empty() { None } else { self.commands.pop() }
+    }
+
+    /// The worker answers.
+    pub(crate) fn report(&self, report: Report) {
+        // Nobody collects after the manager gave up on this worker more often than there is room for; then
+        // the oldest answer is of no use to anyone.
+        let _ = self.reports.force_push(report);
+    }
+
+    /// The manager sends; `false` if the worker has not read what it was sent before.
+    fn send(&self, command: Command) -> bool {
+        self.commands.push(command).is_ok()
+    }
+
+    /// The manager waits until `deadline` for a report that `wanted` accepts; others are late answers to
+    /// questions that were given up, and are freed.
+    fn wait<T>(&self, deadline: Instant, wanted: impl Fn(Report) -> Option<T>) -> Option<T> {
+        loop {
+            while let Some(report) = self.reports.pop() {
+                if let Some(answer) = wanted(report) {
+                    return Some(answer);
+                }
+            }
+            if clock::monotonic() >= deadline {
+                return None;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Frees answers to questions that were given up.
+    fn discard_reports(&self) {
+        while self.reports.pop().is_some() {}
+    }
+
+    /// Sends a command and waits for its answer. `worker` is for the error.
+    pub(crate) fn ask<T>(
+        &self,
+        worker: usize,
+        command: Command,
+        wanted: impl Fn(Report) -> Option<T>,
+    ) -> Result<T, Silent> {
+        self.discard_reports();
+        let deadline = clock::monotonic() + PATIENCE;
+        let answer = if self.send(command) { self.wait(deadline, wanted) } else { None };
+        answer.ok_or(Silent(worker))
+    }
+}
+
+/// Gives every worker a snapshot and waits until all forward by it. The old ones are freed here.
+///
+/// All are told before any is waited for, so that they change at about the same moment. A worker that is
+/// late is an error, but adopts the snapshot when it comes round: nothing is taken back.
+pub(crate) fn publish(mailboxes: &[Arc<Mailbox>], snapshot: &Arc<Snapshot>) -> Result<(), Silent> {
+    let deadline = clock::monotonic() + PATIENCE;
+    let told: Vec<bool> =
+        mailboxes.iter().map(|mailbox| mailbox.send(Command::Adopt(Arc::clone(snapshot)))).collect();
+    for (worker, (mailbox, told)) in mailboxes.iter().zip(told).enumerate() {
+        let adopted = || mailbox.generation() == snapshot.generation;
+        while told && !adopted() && clock::monotonic() < deadline {
+            std::thread::sleep(POLL);
+        }
+        mailbox.discard_reports();
+        if !adopted() {
+            return Err(Silent(worker));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane::snapshot::Parts;
+    use std::sync::atomic::AtomicBool;
+
+    fn snapshot(generation: u64) -> Arc<Snapshot> {
+        Arc::new(Snapshot::assemble(Parts { generation, ..Parts::default() }).expect("empty"))
+    }
+
+    /// A worker without packets: adopts what it is given, on its own thread.
+    fn worker(mailbox: &Mailbox, mut current: Arc<Snapshot>, stop: &AtomicBool) {
+        while !stop.load(Acquire) {
+            match mailbox.command() {
+                Some(Command::Adopt(next)) => {
+                    let generation = next.generation;
+                    mailbox.adopted(generation, std::mem::replace(&mut current, next));
+                }
+                Some(Command::Connections(mut page)) => {
+                    page.cursor = None;
+                    mailbox.report(Report::Connections(page));
+                }
+                Some(Command::Neighbours(views)) => mailbox.report(Report::Neighbours(views)),
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Runs `manager` against this many workers.
+    fn with_workers(count: usize, first: &Arc<Snapshot>, manager: impl FnOnce(&[Arc<Mailbox>])) {
+        let mailboxes: Vec<_> = (0..count).map(|_| Arc::new(Mailbox::new(first.generation))).collect();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for mailbox in &mailboxes {
+                let (first, stop) = (Arc::clone(first), &stop);
+                scope.spawn(move || worker(mailbox, first, stop));
+            }
+            manager(&mailboxes);
+            stop.store(true, Release);
+        });
+    }
+
+    #[test]
+    fn snapshots_are_adopted_by_all_and_freed_by_the_publisher() {
+        let first = snapshot(1);
+        let mut held = Vec::new();
+        with_workers(3, &first, |mailboxes| {
+            for generation in 2..200 {
+                let next = snapshot(generation);
+                assert_eq!(publish(mailboxes, &next), Ok(()));
+                assert!(mailboxes.iter().all(|mailbox| mailbox.generation() == generation));
+                held.push(Arc::downgrade(&next));
+                drop(next);
+                // Only the newest is alive: all older ones have come back and are gone.
+                let alive = held.iter().filter(|snapshot| snapshot.strong_count() > 0).count();
+                assert_eq!(alive, 1, "generation {generation}");
+            }
+        });
+        assert_eq!(Arc::strong_count(&first), 1);
+    }
+
+    #[test]
+    fn questions_are_answered_after_a_publication() {
+        let first = snapshot(1);
+        with_workers(2, &first, |mailboxes| {
+            publish(mailboxes, &snapshot(2)).expect("adopted");
+            let page = ConnectionPage { cursor: Some(0), rows: Vec::with_capacity(8) };
+            let answer = mailboxes[1].ask(1, Command::Connections(page), |report| match report {
+                Report::Connections(page) => Some(page),
+                _ => None,
+            });
+            let page = answer.expect("answered");
+            assert_eq!((page.cursor, page.rows.capacity()), (None, 8));
+        });
+    }
+
+    #[test]
+    fn a_worker_that_does_not_answer_is_named() {
+        let mailboxes = [Arc::new(Mailbox::new(1))];
+        assert_eq!(publish(&mailboxes, &snapshot(2)), Err(Silent(0)));
+    }
+}

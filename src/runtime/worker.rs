@@ -1,0 +1,140 @@
+//! A worker's loop: poll, walk, obey, tend, send.
+
+use crate::clock::Clock;
+use crate::runtime::env::Outside;
+use crate::runtime::idle::Rest;
+use crate::runtime::mailbox::{Command, ConnectionPage, Mailbox, Report};
+use crate::runtime::rings::Rings;
+use arrayvec::ArrayVec;
+use dataplane::counters::WorkerCounters;
+use dataplane::ids::WorkerId;
+use dataplane::limits::PORTS_MAX;
+use dataplane::packet::Burst;
+use dataplane::time::Tick;
+use dataplane::worker::Worker;
+use dpdk::{Mbuf, RxQueue, ThreadGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Bursts taken over from other workers per turn, so that one worker's clients cannot starve the ports.
+const TAKEN_OVER_MAX: usize = 8;
+/// Neighbour updates from other workers per turn.
+const UPDATES_MAX: usize = 32;
+/// Table slots looked at per turn while connections are copied for `show`: some microseconds.
+const DUMP_SLOTS: usize = 256;
+
+/// Everything a packet thread owns.
+pub(crate) struct Thread<'a> {
+    pub(crate) id: WorkerId,
+    pub(crate) clock: Clock,
+    pub(crate) rest: Rest,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) rings: &'a Rings<Mbuf>,
+    pub(crate) rx: ArrayVec<RxQueue<'a>, PORTS_MAX>,
+    pub(crate) outside: Outside<'a>,
+    pub(crate) worker: Worker<Mbuf>,
+    /// A question for connections that is being answered, a part each turn.
+    pub(crate) page: Option<ConnectionPage>,
+    /// Last, so that everything above is gone before DPDK forgets the thread.
+    pub(crate) _registration: ThreadGuard<'a>,
+}
+
+impl Thread<'_> {
+    /// Forwards packets until `stop`, then accounts for those it still holds.
+    pub(crate) fn run(mut self, stop: &AtomicBool) {
+        let mut burst = Burst::new();
+        let mut started = dpdk::clock::rdtsc();
+        while !stop.load(Relaxed) {
+            let packets = self.turn(self.clock.tick(started), &mut burst);
+            let ended = dpdk::clock::rdtsc();
+            self.counters.polls.add(1);
+            if packets == 0 {
+                self.counters.polls_empty.add(1);
+            } else {
+                self.counters.busy_cycles.add(ended.wrapping_sub(started));
+            }
+            self.rest.after(packets > 0);
+            started = if packets > 0 { ended } else { dpdk::clock::rdtsc() };
+        }
+        self.outside.flush();
+        self.worker.shutdown();
+    }
+
+    /// One turn; gives the number of packets taken.
+    #[inline]
+    fn turn(&mut self, now: Tick, burst: &mut Burst<Mbuf>) -> usize {
+        let packets = self.receive(now, burst) + self.take_over(now, burst);
+        self.learn(now);
+        self.obey(now);
+        self.worker.on_tick(now, &mut self.outside);
+        self.outside.flush();
+        packets
+    }
+
+    #[inline]
+    fn receive(&mut self, now: Tick, burst: &mut Burst<Mbuf>) -> usize {
+        let mut packets = 0;
+        for queue in &mut self.rx {
+            queue.burst(burst);
+            if !burst.is_empty() {
+                packets += burst.len();
+                self.worker.on_burst(now, burst, &mut self.outside);
+            }
+        }
+        packets
+    }
+
+    #[inline]
+    fn take_over(&mut self, now: Tick, burst: &mut Burst<Mbuf>) -> usize {
+        let mut packets = 0;
+        for _ in 0..TAKEN_OVER_MAX {
+            self.rings.take_packets(self.id, burst);
+            if burst.is_empty() {
+                break;
+            }
+            packets += burst.len();
+            self.worker.on_handed_off(now, burst, &mut self.outside);
+        }
+        packets
+    }
+
+    #[inline]
+    fn learn(&mut self, now: Tick) {
+        for _ in 0..UPDATES_MAX {
+            let Some(update) = self.rings.take_update(self.id) else { break };
+            self.worker.learn(now, &update, &mut self.outside);
+        }
+    }
+
+    /// What the manager wants, and the next part of what it wanted before.
+    #[inline]
+    fn obey(&mut self, now: Tick) {
+        if let Some(page) = self.page.take() {
+            self.copy_connections(now, page);
+        }
+        match self.mailbox.command() {
+            None => {}
+            Some(Command::Adopt(snapshot)) => {
+                let generation = snapshot.generation;
+                let old = self.worker.adopt(now, snapshot, &mut self.outside);
+                self.mailbox.adopted(generation, old);
+            }
+            Some(Command::Connections(page)) => self.page = Some(page),
+            Some(Command::Neighbours(mut rows)) => {
+                self.worker.dump_neighbours(&mut rows);
+                self.mailbox.report(Report::Neighbours(rows));
+            }
+        }
+    }
+
+    #[cold]
+    fn copy_connections(&mut self, now: Tick, mut page: ConnectionPage) {
+        self.worker.dump_connections(now, &mut page.cursor, DUMP_SLOTS, &mut page.rows);
+        if page.cursor.is_none() || page.rows.len() == page.rows.capacity() {
+            self.mailbox.report(Report::Connections(page));
+        } else {
+            self.page = Some(page);
+        }
+    }
+}
