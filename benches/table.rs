@@ -143,7 +143,7 @@ fn forwarding(criterion: &mut Criterion) {
                     continue;
                 };
                 let outcome = table.account(slot, direction, Tick(0), 1000, TcpFlags::ACK, |_| 10_000);
-                black_box(outcome);
+                let _ = black_box(outcome);
             }
         });
     }

@@ -80,10 +80,11 @@ impl Bucket {
 
     /// Bit `i` is set if way `i` carries `tag`.
     #[inline]
-    fn ways_with(&self, tag: u16) -> u32 {
+    fn ways_with(&self, tag: u16) -> u16 {
+        // In lanes of the tags' own width, so that the compiler's vectors need no widening.
         let mut ways = 0;
         for (way, &other) in self.tags.iter().enumerate() {
-            ways |= u32::from(other == tag) << way;
+            ways |= u16::from(other == tag) << way;
         }
         ways
     }

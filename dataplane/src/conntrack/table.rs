@@ -390,6 +390,7 @@ impl Table {
         if !self.entries.get(slot.index())?.is_live() {
             return None;
         }
+        self.prefetch_retire(slot);
         self.wheel.unlink(&mut self.entries, slot.0);
         Some(self.retire(slot))
     }
@@ -430,20 +431,32 @@ impl Table {
         if !new.is_one_family() {
             return Err(InsertError::MixedFamilies);
         }
-        let original = self.hash(&new.key);
+        let reply_key = new.reply_key();
+        let (original, reply) = (self.hash(&new.key), self.hash(&reply_key));
+        self.prefetch_insert(reply);
         match self.find(&new.key, original, Candidates::default()) {
             Some((slot, Direction::Original)) => return Err(InsertError::Duplicate(slot)),
             Some((_, Direction::Reply)) => return Err(InsertError::ReplyCollision),
             None if !new.nat => return Ok((original, None)),
             None => {}
         }
-        let reply_key = new.reply_key();
-        let reply = self.hash(&reply_key);
         let taken = self.find(&reply_key, reply, Candidates::default()).is_some();
         if taken || reply_key == new.key {
             return Err(InsertError::ReplyCollision);
         }
         Ok((original, Some(reply)))
+    }
+
+    /// Asks at once for the lines that an insertion will read one after the other. (The index line of the
+    /// original key is there already: the lookup that missed has read it.)
+    fn prefetch_insert(&self, reply: u64) {
+        self.index.prefetch(reply);
+        prefetch(&self.entries[self.vacant() as usize]);
+        if self.half_open.is_full() {
+            if let Some((slot, _)) = self.half_open.oldest() {
+                prefetch(&self.entries[slot as usize]);
+            }
+        }
     }
 
     /// Who has to go for a newcomer, which is half-open as all newcomers are.
@@ -555,8 +568,11 @@ impl Table {
     }
 
     fn prefetch_retire(&self, slot: Slot) {
+        let entry = &self.entries[slot.index()];
+        let neighbours = [entry.prev, entry.next];
+        neighbours.iter().filter_map(|&link| self.entries.get(link as usize)).for_each(prefetch);
         self.index.prefetch(self.hash(&self.key(slot, Direction::Original)));
-        if self.entries[slot.index()].has_reply_key() {
+        if entry.has_reply_key() {
             self.index.prefetch(self.hash(&self.key(slot, Direction::Reply)));
         }
     }
