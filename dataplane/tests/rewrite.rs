@@ -379,6 +379,14 @@ fn only_pings_to_one_station_are_answered() {
     }
 }
 
+/// The sum over the answer to a ping of zeros is zero, over which the checksum is 0xffff.
+#[test]
+fn a_ping_of_zeros_is_answered() {
+    let ping = Spec { payload: vec![0; 9], ..Spec::icmp(A4, B4, 8, 0) }.build();
+    let answer = made(&ping, |buf| into_echo_reply(buf, &parsed(&ping))).expect("answered");
+    assert_eq!(parsed(answer.data()).transport(answer.data())[..4], [0, 0, 0xff, 0xff]);
+}
+
 #[test]
 fn arp_is_asked_and_answered() {
     let asker = Station { mac: THEIRS, ip: ip(A4), vlan: DOUBLE };

@@ -1,6 +1,6 @@
 //! Pings answered, and errors about packets that cannot be forwarded.
 
-use super::originate::{HOPS, Network, to_bare_packet};
+use super::originate::{HOPS, Network, is_station, to_bare_packet};
 use super::{End, ORIGINATED_L3, adjust, replaced};
 use crate::addr::Ip;
 use crate::drops::DropReason;
@@ -106,7 +106,7 @@ fn may_get_error(frame: &[u8], parsed: &Parsed) -> bool {
         _ => false,
     };
     let later = parsed.fragment == FragmentRole::Later;
-    !(to_group || link_group || provokes_none || later || src == ipv6::UNSPECIFIED)
+    is_station(src) && !(to_group || link_group || provokes_none || later)
 }
 
 fn emit_error(frame: &mut [u8], network: Network, (kind, code, rest): (u8, u8, u32)) -> Option<()> {
@@ -115,8 +115,8 @@ fn emit_error(frame: &mut [u8], network: Network, (kind, code, rest): (u8, u8, u
 }
 
 /// Turns an echo request into its reply; the request's checksum has been verified
-/// ([`crate::wire::icmp_message`]). [`DropReason::IcmpUnhandled`] if it is no request or was sent to a
-/// group.
+/// ([`crate::wire::icmp_message`]). [`DropReason::IcmpUnhandled`] if it is no request or was not
+/// sent from one station to another.
 ///
 /// Afterwards the IP header is at [`ORIGINATED_L3`]. IPv4 options and IPv6 extension headers stay.
 pub fn into_echo_reply<B: PacketBuf>(buf: &mut B, parsed: &Parsed) -> Result<(), DropReason> {
@@ -125,9 +125,7 @@ pub fn into_echo_reply<B: PacketBuf>(buf: &mut B, parsed: &Parsed) -> Result<(),
         (Kind::Icmpv6, Some(&icmpv6::ECHO_REQUEST)) => icmpv6::ECHO_REPLY,
         _ => return Err(DropReason::IcmpUnhandled),
     };
-    let dst = parsed.key.dst;
-    let to_group = if dst.is_v4() { ipv4::is_group(dst.low32()) } else { ipv6::is_multicast(dst) };
-    if to_group || parsed.key.src == ipv6::UNSPECIFIED {
+    if !(is_station(parsed.key.dst) && is_station(parsed.key.src)) {
         return Err(DropReason::IcmpUnhandled);
     }
     to_bare_packet(buf, parsed)?;
@@ -144,9 +142,14 @@ fn turn_around(frame: &mut [u8], parsed: &Parsed, message: usize, reply: u8) -> 
     super::set_address(frame, l3, End::Source, parsed.key.dst)?;
     super::set_address(frame, l3, End::Destination, parsed.key.src)?;
     super::set_hops(frame, l3, parsed.key.dst.is_v4(), HOPS)?;
-    let kind = frame.get_mut(message)?;
+    let message = frame.get_mut(message..)?;
+    let kind = message.first_mut()?;
     let old = u16::from_be_bytes([*kind, 0]);
     *kind = reply;
-    adjust(frame, message + icmp::CHECKSUM, replaced(old, u16::from_be_bytes([reply, 0])))?;
+    adjust(message, icmp::CHECKSUM, replaced(old, u16::from_be_bytes([reply, 0])))?;
+    // The one sum that is +0 and not -0, which RFC 1624 cannot tell apart: a ping of nothing but zeros.
+    if message.iter().all(|&byte| byte == 0) {
+        *field_mut(message, icmp::CHECKSUM)? = [0xff; 2];
+    }
     Some(())
 }

@@ -67,3 +67,12 @@ pub(super) fn to_bare_packet<B: PacketBuf>(buf: &mut B, parsed: &Parsed) -> Resu
     let fits = buf.set_len(parsed.end.into()) && buf.trim_front(parsed.l3.into());
     fits.then_some(()).ok_or(DropReason::NoHeadroom)
 }
+
+/// Whether a packet can be sent from, and answered to, this address: that of one station.
+pub(super) fn is_station(ip: Ip) -> bool {
+    if ip.is_v4() {
+        ipv4::is_valid_source(ip.low32())
+    } else {
+        !(ipv6::is_multicast(ip) || ip == ipv6::UNSPECIFIED || ip == ipv6::LOOPBACK)
+    }
+}

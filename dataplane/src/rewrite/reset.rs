@@ -1,18 +1,19 @@
 //! TCP resets.
 
 use super::ORIGINATED_L3;
-use super::originate::{Network, to_bare_packet};
+use super::originate::{Network, is_station, to_bare_packet};
 use crate::drops::DropReason;
 use crate::packet::PacketBuf;
 use crate::wire::{FragmentRole, Kind, Parsed, TcpFlags, field_mut, tcp};
 
 /// Turns a TCP segment into the reset that answers it, as if its connection did not exist (RFC 9293
-/// §3.10.7.1). Never answers a reset, nor a fragment: [`DropReason::NoConnection`].
+/// §3.10.7.1). Never answers a reset, a fragment, or what was not sent to
+/// one station: [`DropReason::NoConnection`].
 ///
 /// Afterwards the IP header is at [`ORIGINATED_L3`].
 pub fn into_tcp_reset<B: PacketBuf>(buf: &mut B, parsed: &Parsed) -> Result<(), DropReason> {
     let answerable = parsed.kind == Kind::Tcp && parsed.fragment == FragmentRole::Whole;
-    if !answerable || parsed.tcp_flags.rst() {
+    if !answerable || parsed.tcp_flags.rst() || !is_station(parsed.key.dst) {
         return Err(DropReason::NoConnection);
     }
     let reset = answer(parsed.transport(buf.data())).ok_or(DropReason::TcpTruncated)?;

@@ -106,6 +106,7 @@ fn target(message: &[u8], network: Network) -> Option<Ip> {
         && code == 0
         && !ipv6::is_multicast(target)
         && target != ipv6::UNSPECIFIED
+        && target != ipv6::LOOPBACK
         && !target.is_v4();
     valid.then_some(target)
 }
