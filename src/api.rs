@@ -230,7 +230,7 @@ pub(crate) struct VersionInfo {
     pub(crate) uptime_ms: u64,
 }
 
-/// A refusal. `faults` has a line per fault of the configuration.
+/// A refusal. `faults` is what `check` would say of the configuration.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub(crate) struct Refusal {

@@ -5,7 +5,7 @@ use crate::api::{PortRow, RefusalKind, ServiceRow, VersionInfo, WorkerRow};
 use crate::cli::{BackendArgs, Cli, ConnectionArgs, ProtocolArg, Show};
 use crate::client::{Client, ClientError};
 use crate::{Failure, output, version};
-use dataplane::config::{Config, Faults, Severity};
+use dataplane::config::{Config, Fault, Faults, Severity};
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
@@ -29,11 +29,14 @@ pub(crate) fn load(file: &Path) -> Result<Config, Failure> {
     Config::parse(&name, &text).map_err(Failure::Faulty)
 }
 
-/// Puts what is odd but works into the log.
-pub(crate) fn log_warnings(config: &Config) {
-    for warning in &config.warnings.faults {
-        let (file, line) = (&config.warnings.file, warning.line);
-        tracing::warn!("{file}:{line}: {}: {} ({})", warning.path, warning.message, warning.remedy);
+/// Puts what is wrong or odd into the log, a line each.
+pub(crate) fn log_faults(faults: &Faults) {
+    for Fault { severity, line, path, message, remedy, .. } in &faults.faults {
+        let file = &faults.file;
+        match severity {
+            Severity::Error => tracing::error!("{file}:{line}: {path}: {message} ({remedy})"),
+            Severity::Warning => tracing::warn!("{file}:{line}: {path}: {message} ({remedy})"),
+        }
     }
 }
 
@@ -47,26 +50,12 @@ pub(crate) fn check(file: &Path, json: bool) -> Result<(), Failure> {
     };
     if json {
         print_json(faults);
+    } else if faults.faults.is_empty() {
+        print(&format!("{}: good\n", file.display()));
     } else {
         print(&faults.to_string());
-        print(&verdict(file, faults));
     }
     config.map(drop).map_err(|_| Failure::Reported)
-}
-
-fn verdict(file: &Path, faults: &Faults) -> String {
-    let plural = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
-    let errors = faults.count(Severity::Error);
-    let warnings = match faults.count(Severity::Warning) {
-        0 => String::new(),
-        count => format!(", {}", plural(count, "warning")),
-    };
-    let (file, gap) = (file.display(), if faults.faults.is_empty() { "" } else { "\n" });
-    if errors == 0 {
-        format!("{gap}{file}: good{warnings}\n")
-    } else {
-        format!("{gap}{file}: {}{warnings}\n", plural(errors, "error"))
-    }
 }
 
 /// `show`.

@@ -1,6 +1,6 @@
 //! Why a command failed, and what the shell is told.
 
-use dataplane::config::{Faults, Severity};
+use dataplane::config::Faults;
 use std::process::ExitCode;
 
 /// Why a command failed.
@@ -12,7 +12,7 @@ pub(crate) enum Failure {
     /// The configuration cannot be read, or cannot be put in force.
     #[error("{0}")]
     Config(String),
-    /// Told already.
+    /// Faults of a configuration, told already.
     #[error("")]
     Reported,
     /// The control socket or the metrics address.
@@ -48,10 +48,7 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         match &self {
             Failure::Reported => {}
-            Failure::Faulty(faults) => {
-                let errors = faults.count(Severity::Error);
-                eprintln!("{faults}\nmillrace: {} has {errors} error(s)", faults.file);
-            }
+            Failure::Faulty(faults) => eprint!("{faults}"),
             other => eprintln!("millrace: {other}"),
         }
         match self {

@@ -59,7 +59,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let config = commands::load(file)?;
     logging::init(config.log);
     tracing::info!(config = %file.display(), "millrace {}", version::SHORT);
-    commands::log_warnings(&config);
+    commands::log_faults(&config.warnings);
     let cores = runtime::crew::cores(&config.workers)?;
 
     // Anything another process may hold comes first, while failing is cheap.

@@ -91,12 +91,17 @@ impl<'a> Manager<'a> {
 
     /// Handles events until told to stop.
     pub(crate) fn run(&mut self, events: &Receiver<Event>) {
+        let mut upkeep_at = clock::monotonic() + UPKEEP;
         loop {
-            match events.recv_timeout(UPKEEP) {
+            match events.recv_timeout(upkeep_at.saturating_duration_since(clock::monotonic())) {
                 Ok(Event::Request(request)) => self.handle(request),
                 Ok(Event::Reload) => drop(self.reload()),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => self.forget_removed(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if clock::monotonic() >= upkeep_at {
+                self.forget_removed();
+                upkeep_at = clock::monotonic() + UPKEEP;
             }
         }
     }
@@ -134,20 +139,26 @@ impl<'a> Manager<'a> {
             Err(refusal) => {
                 self.reloads_failed += 1;
                 tracing::error!("reload refused, the running configuration stays: {}", refusal.error);
-                refusal.faults.iter().for_each(|fault| tracing::error!("{}", fault.trim_end()));
             }
         }
         result
     }
 
     fn try_reload(&mut self) -> Result<Changed, Refusal> {
-        let config = commands::load(&self.running.file).map_err(refusal_of)?;
-        commands::log_warnings(&config);
+        let config = commands::load(&self.running.file).map_err(|failure| {
+            if let Failure::Faulty(faults) = &failure {
+                commands::log_faults(faults);
+            }
+            refusal_of(failure)
+        })?;
+        commands::log_faults(&config.warnings);
         let fixed = reload::fixed_keys_changed(&self.running.config, &config);
         if !fixed.is_empty() {
-            let error = "the new configuration changes what is fixed while Millrace runs; restart it, or \
-                         take these changes back";
-            return Err(Refusal { faults: fixed, ..Refusal::new(RefusalKind::Faulty, error) });
+            let error = format!(
+                "these keys cannot change while Millrace runs; restart it, or take the changes back: {}",
+                fixed.join(", ")
+            );
+            return Err(Refusal::new(RefusalKind::Faulty, error));
         }
         let mut overrides = self.overrides.clone();
         overrides.drained.retain(|(service, address, port)| {
@@ -313,6 +324,7 @@ impl<'a> Manager<'a> {
             ports: self.ports(),
             drops: rows::drops(&self.counters),
             pools: self.running.pools.iter().map(pool).collect(),
+            opened: self.books.opened(),
             generation: snapshot.generation,
             reloads: self.reloads,
             reloads_failed: self.reloads_failed,
@@ -413,10 +425,8 @@ fn find_backend(
 fn refusal_of(failure: Failure) -> Refusal {
     match failure {
         Failure::Faulty(faults) => {
-            let listed = faults.to_string();
             let error = format!("{} has faults", faults.file);
-            let faults = listed.split("\n\n").map(str::to_owned).collect();
-            Refusal { faults, ..Refusal::new(RefusalKind::Faulty, error) }
+            Refusal { faults: vec![faults.to_string()], ..Refusal::new(RefusalKind::Faulty, error) }
         }
         other => Refusal::new(RefusalKind::Faulty, other.to_string()),
     }

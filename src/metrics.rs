@@ -8,6 +8,7 @@ use crate::version;
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// How long a series stays after what it was about has gone.
@@ -72,9 +73,9 @@ metrics! {
     Counter worker_handed_out_packets_total [worker] "Packets given to the worker that owns their client.";
     Counter worker_handed_in_packets_total [worker] "Packets taken over from other workers.";
     Gauge worker_held_packets [worker] "Packets waiting for a neighbour now.";
-    Counter worker_polls_total [worker] "Polls of the receive queues.";
-    Counter worker_polls_empty_total [worker] "Polls that returned nothing.";
-    Counter worker_busy_cycles_total [worker] "Time-stamp counter cycles spent on polls that returned packets; tsc_frequency_hertz converts them.";
+    Counter worker_polls_total [worker] "Turns of the worker's loop; each polls all its receive queues.";
+    Counter worker_polls_empty_total [worker] "Turns in which no packet came.";
+    Counter worker_busy_cycles_total [worker] "Time-stamp counter cycles spent on turns in which packets came; tsc_frequency_hertz converts them.";
     Gauge worker_cycles_per_packet [worker] "Busy cycles per packet received or taken over, since the last scrape.";
     Gauge tsc_frequency_hertz [] "Frequency of the time-stamp counter.";
     Counter port_rx_packets_total [port] "Packets received, as the device counts them.";
@@ -123,6 +124,8 @@ pub(crate) struct Figures {
     pub(crate) ports: Vec<PortRow>,
     pub(crate) drops: Vec<DropRow>,
     pub(crate) pools: Vec<PoolRow>,
+    /// Connections entered into a table, for services that are gone too.
+    pub(crate) opened: u64,
     pub(crate) generation: u64,
     pub(crate) reloads: u64,
     pub(crate) reloads_failed: u64,
@@ -171,23 +174,25 @@ impl Exporter {
     }
 
     fn services(&self, figures: &Figures) {
-        let mut new = 0;
+        let vips: HashMap<&str, &str> =
+            figures.services.iter().map(|row| (row.name.as_str(), row.vip.as_str())).collect();
+        let mut states: HashMap<(&str, &str), u32> = HashMap::new();
+        for row in &figures.backends {
+            *states.entry((&row.service, &row.state)).or_default() += 1;
+        }
         for row in &figures.services {
             let service = [row.name.as_str()];
-            new += row.opened + row.picked_up;
             self.total(Name::lb_opened_total, service, row.opened);
             self.total(Name::lb_picked_up_total, service, row.picked_up);
             self.total(Name::lb_dropped_total, service, row.dropped);
             for state in ["active", "draining", "removed"] {
-                let of = |backend: &&BackendRow| backend.service == row.name && backend.state == state;
-                let count = figures.backends.iter().filter(of).count();
-                self.value(Name::lb_backends, [row.name.as_str(), state], count as f64);
+                let count = states.get(&(row.name.as_str(), state)).copied().unwrap_or(0);
+                self.value(Name::lb_backends, [row.name.as_str(), state], f64::from(count));
             }
         }
-        self.total(Name::ct_new_total, [], new);
+        self.total(Name::ct_new_total, [], figures.opened);
         for row in &figures.backends {
-            let vip = figures.services.iter().find(|service| service.name == row.service);
-            let vip = vip.map_or("", |service| service.vip.as_str());
+            let vip = vips.get(row.service.as_str()).copied().unwrap_or_default();
             self.traffic(vip, row, "original", row.original);
             self.traffic(vip, row, "reply", row.reply);
             let backend = [row.service.as_str(), row.backend.as_str()];
@@ -327,6 +332,7 @@ mod tests {
             ports: vec![PortRow { name: "wan".into(), link_up: true, rx_packets: 101, ..PortRow::default() }],
             drops: vec![DropRow { reason: "table_full".into(), packets: 3, ..DropRow::default() }],
             pools: vec![PoolRow { name: "packets".into(), available: 10, size: 20 }],
+            opened: 10,
             generation: 2,
             dpdk: "DPDK 22.11.11".into(),
             ..Figures::default()

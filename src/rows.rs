@@ -61,6 +61,12 @@ impl Books {
         self.sum(|worker| worker.backend(id).map(|backend| &backend.live))
     }
 
+    /// Connections opened or picked up so far, for services that are gone too.
+    pub(crate) fn opened(&self) -> u64 {
+        let services = self.workers.iter().flat_map(|worker| worker.services.iter());
+        services.map(|service| service.opened.get() + service.picked_up.get()).sum()
+    }
+
     fn sum<'a>(&'a self, counter: impl Fn(&'a WorkerCounters) -> Option<&'a Counter>) -> u64 {
         sum(&self.workers, counter)
     }

@@ -54,7 +54,7 @@ impl Thread<'_> {
             } else {
                 self.counters.busy_cycles.add(ended.wrapping_sub(started));
             }
-            self.rest.after(packets > 0);
+            self.rest.after(packets > 0 || self.page.is_some());
             started = if packets > 0 { ended } else { dpdk::clock::rdtsc() };
         }
         self.outside.flush();
