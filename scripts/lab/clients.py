@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -15,9 +16,11 @@ def host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def http_get(netns: Netns, address: str, path: str = "/", *options: str, timeout: float = 10) -> str:
-    """The body of `http://address/path`."""
-    url = f"http://{host(address)}{path}"
+def http_get(
+    netns: Netns, address: str, path: str = "/", *options: str, port: int = 80, timeout: float = 10
+) -> str:
+    """The body of `http://address:port/path`."""
+    url = f"http://{host(address)}:{port}{path}"
     argv = ["curl", "-gsS", "--fail", "--max-time", f"{timeout:g}", *options, url]
     return netns.run(argv, timeout=timeout + 5).strip()
 
@@ -41,8 +44,27 @@ def count_answers(netns: Netns, address: str, number: int, *options: str, parall
     netloc = host(address).replace("[", "\\[").replace("]", "\\]")
     url = f"http://{netloc}/?n=[1-{number}]"
     argv = ["curl", "-sS", "--fail", "--max-time", "20", "--no-keepalive", "-H", "Connection: close"]
-    argv += ["--parallel", "--parallel-max", str(parallel), "--parallel-immediate", *options, url]
+    argv += ["--no-progress-meter", "--parallel", "--parallel-max", str(parallel), "--parallel-immediate", *options, url]
     return Counter(netns.run(argv, timeout=60 + number / 50).split())
+
+
+class Background:
+    """A client at work while something else happens."""
+
+    def __init__(self, netns: Netns, argv: list[str]):
+        pipe = subprocess.PIPE
+        self._popen = subprocess.Popen(netns.enter(argv), stdout=pipe, stderr=pipe, text=True)
+
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def output(self, timeout: float = 150) -> str:
+        """What it said, once it has ended."""
+        return self._popen.communicate(timeout=timeout)[0]
+
+    def kill(self) -> None:
+        self._popen.kill()
+        self._popen.communicate()
 
 
 def dig(netns: Netns, address: str, name: str = "whoami.lab", *options: str, kind: str = "TXT") -> str:

@@ -114,9 +114,9 @@ class Lab:
         return self.prometheus
 
     def log_tails(self) -> str:
-        """The ends of all logs that say anything, Millrace's last."""
-        tails = [(process.name, process.tail()) for process in reversed(self.processes)]
-        return "\n".join(f"--- {name}\n{tail}" for name, tail in reversed(tails) if tail)
+        """The ends of Millrace's log and of those of programs that have died."""
+        told = [one for one in self.processes if one.name == "millrace" or not one.alive()]
+        return "\n".join(f"--- {one.name}, {one.log.name}\n{one.tail()}" for one in told)
 
     def close(self) -> None:
         """Stops and removes everything."""

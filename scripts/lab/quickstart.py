@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
+from pathlib import Path
 
-from . import clients
+from . import clients, forward
 from .lab import ROOT, Lab, exit_on_signals
 from .millrace import STOP_SECONDS, service
-from .net import LabError, Netns, wait_until
-from .servers import make_file
+from .net import LabError, Netns, Process, wait_until
+from .servers import Prometheus, make_file
 from .topology import DSR_HOSTS, VIP4, VIP6, Shape, backend4
 
 KEPT = ROOT / ".lab"
@@ -150,7 +153,14 @@ def spread(answers: dict[str, int]) -> str:
 def keep(lab: Lab) -> None:
     """Notes what is left running, and says how to look around."""
     KEPT.mkdir(exist_ok=True)
-    note = {"namespaces": [netns.name for netns in lab.network.namespaces], "directory": str(lab.directory)}
+    local_port = forward.free_port()
+    argv = [sys.executable, "-m", "lab.forward", lab.network.millrace.name, str(Prometheus.PORT), str(local_port)]
+    forwarder = Process("forwarder", argv, lab.directory / "forward.log", outlive=True)
+    note = {
+        "namespaces": [netns.name for netns in lab.network.namespaces],
+        "directory": str(lab.directory),
+        "forwarder": forwarder.pid,
+    }
     (KEPT / f"{lab.name}.json").write_text(json.dumps(note))
     inside = f"ip netns exec {lab.name}"
     cli = f"{lab.millrace.binary} --socket {lab.millrace.socket}"
@@ -162,7 +172,7 @@ Left running. Look around (as root):
     {cli} show backends
     {cli} drain web-nat-v4 {backend4(2)}
     {inside}-millrace curl -s http://127.0.0.1:9090/metrics
-    {inside}-millrace curl -s 'http://127.0.0.1:{lab.prometheus.PORT}/api/v1/query?query=drops_total'
+    http://127.0.0.1:{local_port}/graph?g0.expr=rate(lb_packets_total[10s])   Prometheus, from this machine
     {inside}-b1 tcpdump -ni any
     $EDITOR {lab.millrace.file}    then: {cli} reload
     tail -f {lab.millrace.process.log}
@@ -174,11 +184,19 @@ def take_down() -> None:
     """Removes what earlier runs with --keep left running."""
     for note in sorted(KEPT.glob("*.json")):
         kept = json.loads(note.read_text())
+        end_forwarder(kept["forwarder"])
         for name in kept["namespaces"]:
             Netns(name).remove()
         shutil.rmtree(kept["directory"], ignore_errors=True)
         note.unlink()
         print(f"removed {note.stem}")
+
+
+def end_forwarder(pid: int) -> None:
+    # The number may be another program's by now.
+    with contextlib.suppress(OSError):
+        if b"lab.forward" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGTERM)
 
 
 def arguments() -> argparse.Namespace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import threading
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -119,6 +120,27 @@ class Prometheus:
     def value(self, expression: str) -> float:
         """The sum over all series; 0 without any."""
         return sum(value for _, value in self.query(expression))
+
+
+class Echo:
+    """A UDP server that sends every datagram back, from a thread of this process."""
+
+    def __init__(self, netns: Netns, port: int = 7):
+        for family, anywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            listener = netns.socket(family, socket.SOCK_DGRAM)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((anywhere, port))
+            threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
+
+    @staticmethod
+    def _serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                data, sender = listener.recvfrom(65536)
+            except OSError:
+                return
+            listener.sendto(data, sender)
 
 
 def wait_for_port(process: Process, netns: Netns, port: int, timeout: float = 15) -> None:
