@@ -44,7 +44,8 @@ def count_answers(netns: Netns, address: str, number: int, *options: str, parall
     netloc = host(address).replace("[", "\\[").replace("]", "\\]")
     url = f"http://{netloc}/?n=[1-{number}]"
     argv = ["curl", "-sS", "--fail", "--max-time", "20", "--no-keepalive", "-H", "Connection: close"]
-    argv += ["--no-progress-meter", "--parallel", "--parallel-max", str(parallel), "--parallel-immediate", *options, url]
+    argv += ["--no-progress-meter", "--parallel", "--parallel-max", str(parallel), "--parallel-immediate"]
+    argv += [*options, url]
     return Counter(netns.run(argv, timeout=60 + number / 50).split())
 
 
