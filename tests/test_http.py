@@ -53,13 +53,15 @@ def test_a_small_mtu_everywhere(labs, family):
 
 
 def test_backends_may_listen_elsewhere_and_see_the_client(labs):
-    """The service's port need not be the backend's; the backend sees the client's own address."""
+    """A service's port need not be its backends' port, nor a single one; the backend sees the client's own
+    address."""
     lab = labs(Shape(sources=1))
-    web = service("web", 1, 8080, backends=[])
-    web["backend"] = [{"address": "198.51.100.11:80"}]
-    web["ports"] = [8080, "9000-9010"]
-    lab.start_millrace([web])
-    for port in (8080, 9000, 9010):
+    moved = service("moved", 1, 8080, backends=[])
+    moved["backend"] = [{"address": "198.51.100.11:80"}]
+    several = service("several", 1, 9000)
+    several["ports"] = ["9000-9010"]
+    lab.start_millrace([moved, several])
+    for port in (8080, 9000, 9005, 9010):
         assert clients.http_get(lab.client, vip(4), "/client", port=port) == CLIENT4
     source = lab.network.sources(4)[0]
     assert clients.http_get(lab.client, vip(4), "/client", "--interface", source, port=8080) == source

@@ -6,6 +6,8 @@
 //! expressions (both in `shim.h`).
 
 mod bindings {
+    // Some of the lints below are younger than our oldest compiler.
+    #![allow(unknown_lints)]
     // Generated: C's names, C's documentation, and accessors for C's bit fields.
     #![allow(
         missing_docs,

@@ -33,6 +33,8 @@ http {{
     server {{
         listen 80 backlog=4096;
         listen [::]:80 backlog=4096;
+        listen 9000-9010;
+        listen [::]:9000-9010;
         location / {{ return 200 "{name}\\n"; }}
         location /client {{ return 200 "$remote_addr\\n"; }}
         # ?rate=N limits to N bytes a second.
