@@ -143,6 +143,7 @@ impl DropReason {
                 | R::IcmpUnhandled
                 | R::IcmpNoConnection
                 | R::NoService
+                | R::NoConnection
         )
     }
 }

@@ -150,6 +150,7 @@ struct Walk<'a, E: Env> {
 struct Lane<B> {
     packet: B,
     parsed: Parsed,
+    addressee: Addressee,
     hash: u64,
     candidates: Candidates,
 }
@@ -232,28 +233,36 @@ impl<E: Env> Walk<'_, E> {
 
     /// Parse and steer: what comes back is a plain TCP or UDP packet whose client is ours.
     fn take(&mut self, packet: E::Buf, steering: Steering) -> Option<Lane<E::Buf>> {
-        let parsed = match self.parse(&packet) {
+        let (parsed, addressee) = match self.parse(&packet) {
             Ok(parsed) => parsed,
             Err(reason) => {
                 self.refuse(packet, reason);
                 return None;
             }
         };
-        if !matches!(parsed.kind, Kind::Tcp | Kind::Udp) {
-            self.punt(packet, &parsed, steering);
-            return None;
+        match (parsed.kind, addressee) {
+            (Kind::Tcp | Kind::Udp, _) => {}
+            (_, Addressee::Us) => {
+                self.punt(packet, &parsed, steering);
+                return None;
+            }
+            (_, Addressee::Other) => {
+                self.refuse(packet, DropReason::NotOurMac);
+                return None;
+            }
         }
         let packet = self.steer(packet, self.client_of(&parsed), steering)?;
         let hash = self.state.table.hash(&parsed.key);
-        Some(Lane { packet, parsed, hash, candidates: Candidates::default() })
+        Some(Lane { packet, parsed, addressee, hash, candidates: Candidates::default() })
     }
 
     /// Lookup, then account, translate and send; or open a connection.
     fn forward(&mut self, lane: Lane<E::Buf>) {
-        let Lane { packet, parsed, hash, candidates } = lane;
-        match self.state.table.find(&parsed.key, hash, candidates) {
-            Some((slot, direction)) => self.forward_known(packet, &parsed, slot, direction),
-            None => self.open(packet, &parsed),
+        let Lane { packet, parsed, addressee, hash, candidates } = lane;
+        match (self.state.table.find(&parsed.key, hash, candidates), addressee) {
+            (Some((slot, direction)), _) => self.forward_known(packet, &parsed, slot, direction),
+            (None, Addressee::Us) => self.open(packet, &parsed),
+            (None, Addressee::Other) => self.open_from_backend(packet, &parsed),
         }
     }
 
@@ -283,14 +292,14 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Checks the link layer and reads the packet's headers.
-    fn parse(&self, packet: &E::Buf) -> Result<Parsed, DropReason> {
+    fn parse(&self, packet: &E::Buf) -> Result<(Parsed, Addressee), DropReason> {
         if !packet.is_contiguous() {
             return Err(DropReason::Scattered);
         }
         let port = self.snapshot.port(packet.port()).ok_or(DropReason::NoRoute)?;
         let parsed = wire::parse(packet.data(), port.tenant)?;
-        check_link(packet.data(), &parsed, port)?;
-        Ok(parsed)
+        let addressee = check_link(packet.data(), &parsed, port)?;
+        Ok((parsed, addressee))
     }
 
     /// The address whose owner must see the packet. Towards a VIP that is the source; everything else
@@ -337,8 +346,19 @@ impl<E: Env> Walk<'_, E> {
     }
 }
 
-/// Frames for others, from ourselves, or from another VLAN are not looked at further.
-fn check_link(frame: &[u8], parsed: &Parsed, port: &Port) -> Result<(), DropReason> {
+/// Whose MAC address a frame has as its destination.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Addressee {
+    /// Ours, or a group's that we belong to.
+    Us,
+    /// Another station's, on a port that is a bump in the wire. A backend behind it sends its replies to
+    /// its own gateway: those of `nat` connections are ours to translate, the rest is passed on.
+    Other,
+}
+
+/// Frames from ourselves, from another VLAN, or (unless the port is a bump in the wire) for others are
+/// not looked at further.
+fn check_link(frame: &[u8], parsed: &Parsed, port: &Port) -> Result<Addressee, DropReason> {
     let (Some(dst), Some(src)) = (frame.get(0..6), frame.get(6..12)) else {
         return Err(DropReason::EthernetTruncated);
     };
@@ -349,10 +369,13 @@ fn check_link(frame: &[u8], parsed: &Parsed, port: &Port) -> Result<(), DropReas
         return Err(DropReason::OwnFrame);
     }
     if dst == port.mac.0 {
-        return Ok(());
+        return Ok(Addressee::Us);
     }
     // Only what may legitimately be sent to a group reaches the punt; TCP and UDP never do.
-    let group = dst.first().is_some_and(|first| first & 1 != 0);
-    let may_be_group = matches!(parsed.kind, Kind::Arp | Kind::Icmpv6);
-    if group && may_be_group { Ok(()) } else { Err(DropReason::NotOurMac) }
+    let to_group = dst.first().is_some_and(|first| first & 1 != 0);
+    match (to_group, parsed.kind) {
+        (true, Kind::Arp | Kind::Icmpv6) => Ok(Addressee::Us),
+        (false, _) if port.pass_to.is_some() => Ok(Addressee::Other),
+        _ => Err(DropReason::NotOurMac),
+    }
 }

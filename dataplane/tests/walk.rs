@@ -436,6 +436,28 @@ fn what_is_none_of_our_business_is_dropped_or_passed_on() {
     }
 }
 
+/// Inline, as on a DPU: the backend's gateway is not Millrace, yet its replies pass through.
+#[test]
+fn replies_through_a_bump_in_the_wire_are_translated_whatever_their_mac() {
+    let inline = PORTS.replace("device = \"net_null1\"", "device = \"net_null1\"\npass_to = \"front\"");
+    let mut world = World::new(&format!("{inline}{WEB}{DNS}"), 1);
+    world.pass_ms(10, 1);
+    world.know(BACK, "10.0.1.11", BACKENDS[0]);
+    world.know(FRONT, "10.0.0.254", GATEWAY);
+    let (client, vip, backend) = ("198.51.100.7:5555", "192.0.2.80:80", "10.0.1.11:8080");
+    world.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "S", b""));
+    let back = format!("{GATEWAY} {vip} > {client} ttl 63 tcp SA \"\"");
+    assert_out(&mut world, BACK, &tcp(GATEWAY, backend, client, "SA", b""), (FRONT, &back));
+    let dns = format!("{GATEWAY} 192.0.2.53:53 > {client} ttl 63 udp \"!\"");
+    assert_out(&mut world, BACK, &udp(GATEWAY, "10.0.1.12:53", client, b"!"), (FRONT, &dns));
+    // What else the backend says goes on unchanged.
+    for other in
+        [tcp(GATEWAY, "10.0.1.11:4000", client, "S", b""), ping(GATEWAY, "10.0.1.11", "198.51.100.7")]
+    {
+        assert_eq!(world.receive(BACK, &other), [(FRONT, other.clone())]);
+    }
+}
+
 /// One thing that happens to Millrace.
 #[derive(Clone, Debug)]
 enum Event {

@@ -134,7 +134,7 @@ impl<E: Env> Walk<'_, E> {
     /// A packet towards no service. If it comes from a NAT backend it is a reply: of a datagram scheduled
     /// without affinity, or of a connection this worker does not know yet, which is picked up from this
     /// side, so that a download survives a restart even though its client only listens.
-    fn open_from_backend(&mut self, packet: E::Buf, parsed: &Parsed) {
+    pub(super) fn open_from_backend(&mut self, packet: E::Buf, parsed: &Parsed) {
         let FlowKey { tenant, src, src_port, protocol, .. } = parsed.key;
         let snapshot = self.snapshot;
         let Some((service, backend, vip_port)) = snapshot.reply_of(tenant, src, src_port, protocol) else {
@@ -145,7 +145,7 @@ impl<E: Env> Walk<'_, E> {
         }
         let picks_up = protocol == Protocol::Tcp && first(parsed) == First::PicksUp;
         if !picks_up || parsed.tcp_flags.syn() || service.strict {
-            return self.drop(packet, DropReason::NoConnection);
+            return self.refuse(packet, DropReason::NoConnection);
         }
         let original = FlowKey { dst: service.vip, dst_port: vip_port, ..parsed.key.reversed() };
         match self.insert(original, service, backend, First::PicksUp, parsed) {
