@@ -136,6 +136,7 @@ impl DropReason {
         matches!(
             self,
             R::VlanTooDeep
+                | R::SourceAddressInvalid
                 | R::VlanMismatch
                 | R::NotOurMac
                 | R::EtherTypeUnknown
