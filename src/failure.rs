@@ -19,7 +19,9 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Bind(#[from] crate::control::BindError),
     /// DPDK would not start.
-    #[error("{0}; see DPDK's own messages above")]
+    #[error(
+        "{0}; DPDK's own lines above say why (if it is huge pages: reserve some, or see [dpdk] hugepages)"
+    )]
     Eal(#[from] dpdk::EalError),
     /// A port would not open.
     #[error(transparent)]

@@ -103,7 +103,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let mut manager = Manager::new(running);
     let served = crew.run(&equipment, || {
         let server = server::start(socket, pages, events)?;
-        tracing::info!("ready");
+        manager.log_ready();
         manager.run(&inbox);
         tracing::info!("stopping");
         server.stop();

@@ -371,6 +371,18 @@ impl<'a> Manager<'a> {
         problems
     }
 
+    /// The first words: what is served.
+    pub(crate) fn log_ready(&self) {
+        let config = &self.running.config;
+        tracing::info!(
+            services = config.services.len(),
+            backends = config.services.iter().map(|service| service.backends.len()).sum::<usize>(),
+            workers = self.running.workers.len(),
+            metrics = %config.metrics.map_or_else(|| "off".to_owned(), |metrics| metrics.listen.to_string()),
+            "ready"
+        );
+    }
+
     /// The last words: what became of the packets.
     pub(crate) fn log_totals(&self) {
         for row in self.workers() {
@@ -429,5 +441,58 @@ fn refusal_of(failure: Failure) -> Refusal {
             Refusal { faults: vec![faults.to_string()], ..Refusal::new(RefusalKind::Faulty, error) }
         }
         other => Refusal::new(RefusalKind::Faulty, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(service: &str, backend: &str) -> Result<String, String> {
+        let text = r#"
+[[port]]
+name = "lan"
+device = "net_null0"
+addresses = ["10.0.0.1/24", "2001:db8::1/64"]
+[[service]]
+name = "web"
+vip = "192.0.2.1"
+protocol = "tcp"
+ports = [80]
+[[service.backend]]
+address = "10.0.0.2:8080"
+[[service.backend]]
+address = "10.0.0.2:8081"
+[[service.backend]]
+address = "10.0.0.3:8080"
+[[service]]
+name = "web6"
+vip = "2001:db8:1::1"
+protocol = "tcp"
+ports = [80]
+[[service.backend]]
+address = "[2001:db8::2]:8080"
+"#;
+        let config = Config::parse("test", text).unwrap_or_else(|faults| panic!("{faults}"));
+        let name = BackendName { service: service.into(), backend: backend.into() };
+        find_backend(&config, &name).map(|(_, address, port)| rows::backend_name(address, port))
+    }
+
+    #[test]
+    fn backends_are_found_by_name_and_by_address_where_that_is_clear() {
+        assert_eq!(find("web", "10.0.0.2:8081"), Ok("10.0.0.2:8081".into()));
+        assert_eq!(find("web", "10.0.0.3"), Ok("10.0.0.3:8080".into()));
+        assert_eq!(find("web6", "2001:db8::2"), Ok("[2001:db8::2]:8080".into()));
+        assert_eq!(find("web6", "[2001:db8::2]:8080"), Ok("[2001:db8::2]:8080".into()));
+    }
+
+    #[test]
+    fn what_is_not_found_is_answered_with_what_there_is() {
+        let several = find("web", "10.0.0.2").expect_err("ambiguous");
+        assert_eq!(several, "service `web` has several backends `10.0.0.2`; name the port too");
+        let none = find("web6", "10.0.0.3").expect_err("missing");
+        assert_eq!(none, "service `web6` has no backend `10.0.0.3`; it has: [2001:db8::2]:8080");
+        let service = find("wob", "10.0.0.3").expect_err("missing");
+        assert_eq!(service, "there is no service `wob`; there are: web, web6");
     }
 }

@@ -358,6 +358,9 @@ pub(crate) fn neighbour(snapshot: &Snapshot, worker: u16, view: &NeighbourView) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dataplane::addr::MacAddr;
+    use dataplane::config::Config;
+    use dataplane::snapshot::{Overrides, PortFacts};
     use std::net::IpAddr;
 
     #[test]
@@ -382,5 +385,73 @@ mod tests {
         workers[0].backends[0].live.add(1);
         workers[1].backends[0].live.sub(1);
         assert_eq!(Books::new(workers).live(BackendId(0)), 0);
+    }
+
+    fn snapshot(backends: &[&str], previous: Option<&Snapshot>, books: &Books) -> Snapshot {
+        let port = "[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"10.0.0.1/24\"]\n";
+        let service = "[[service]]\nname = \"web\"\nvip = \"192.0.2.1\"\nprotocol = \"tcp\"\nports = [80]\n";
+        let backend = |address: &&str| format!("[[service.backend]]\naddress = \"{address}\"\n");
+        let text = format!("{port}{service}{}", backends.iter().map(backend).collect::<String>());
+        let config = Config::parse("test", &text).unwrap_or_else(|faults| panic!("{faults}"));
+        let facts = [PortFacts { mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 }];
+        let live = |id| books.live(id);
+        Snapshot::build(&config, &facts, &Overrides::default(), previous, &live).expect("fits")
+    }
+
+    /// A slot that served one backend and then another counts for each what was its.
+    #[test]
+    fn traffic_is_shown_under_the_name_it_was_for() {
+        let counters = Arc::new(WorkerCounters::new(1, 4));
+        let mut books = Books::new(vec![Arc::clone(&counters)]);
+        let carry = |slot: usize, packets: u64| {
+            (0..packets).for_each(|_| counters.backends[slot].original.count(100));
+            counters.backends[slot].connections.add(1);
+        };
+        let shown = |snapshot: &Snapshot, books: &Books| -> Vec<(String, String, u64)> {
+            let row = |row: BackendRow| (row.backend, row.state, row.original.packets);
+            backends(snapshot, books).into_iter().map(row).collect()
+        };
+        let expect = |rows: &[(&str, &str, u64)]| -> Vec<(String, String, u64)> {
+            rows.iter()
+                .map(|(name, state, packets)| (name.to_string(), state.to_string(), *packets))
+                .collect()
+        };
+
+        let first = snapshot(&["10.0.0.2", "10.0.0.3"], None, &books);
+        books.assign(&first);
+        carry(0, 5);
+        carry(1, 7);
+        assert_eq!(shown(&first, &books), expect(&[("10.0.0.2", "active", 5), ("10.0.0.3", "active", 7)]));
+
+        // One leaves: shown for as long as workers may still know it, then its slot is given away.
+        let second = snapshot(&["10.0.0.3"], Some(&first), &books);
+        books.assign(&second);
+        assert_eq!(shown(&second, &books), expect(&[("10.0.0.2", "removed", 5), ("10.0.0.3", "active", 7)]));
+        let third = snapshot(&["10.0.0.3", "10.0.0.4"], Some(&second), &books);
+        books.assign(&third);
+        carry(0, 2);
+        assert_eq!(shown(&third, &books), expect(&[("10.0.0.4", "active", 2), ("10.0.0.3", "active", 7)]));
+
+        // It comes back, to another slot, and goes on counting from where it was.
+        let fourth = snapshot(&["10.0.0.2", "10.0.0.3", "10.0.0.4"], Some(&third), &books);
+        books.assign(&fourth);
+        carry(2, 1);
+        let rows = [("10.0.0.4", "active", 2), ("10.0.0.3", "active", 7), ("10.0.0.2", "active", 6)];
+        assert_eq!(shown(&fourth, &books), expect(&rows));
+        let service = &services(&fourth, &books)[0];
+        assert_eq!((service.backends, service.backends_active), (3, 3));
+        assert_eq!((service.original.packets, service.original.bytes), (15, 1500));
+    }
+
+    #[test]
+    fn a_query_that_names_what_is_not_there_is_refused() {
+        let books = Books::new(Vec::new());
+        let snapshot = snapshot(&["10.0.0.2"], None, &books);
+        let error = |query| ConnectionFilter::new(&query, &snapshot).expect_err("refused");
+        let service = ConnectionQuery { service: Some("wob".into()), ..ConnectionQuery::default() };
+        assert_eq!(error(service), "there is no service `wob`");
+        let protocol = ConnectionQuery { protocol: Some("icmp".into()), ..ConnectionQuery::default() };
+        assert_eq!(error(protocol), "protocol `icmp` is neither `tcp` nor `udp`");
+        assert!(ConnectionFilter::new(&ConnectionQuery::default(), &snapshot).is_ok());
     }
 }

@@ -112,4 +112,28 @@ mod tests {
             assert!(ledger.past.len() <= 8);
         }
     }
+
+    proptest::proptest! {
+        /// Whatever moves where, a name's total is what was counted while it owned a slot.
+        #[test]
+        fn totals_follow_a_model(steps in proptest::collection::vec((0usize..4, 0u8..6, 0u64..100), 1..200)) {
+            let mut ledger: Ledger<u8, 1> = Ledger::new(4);
+            let (mut owners, mut raw) = ([None; 4], [0u64; 4]);
+            let mut model = [0u64; 6];
+            for (slot, name, counted) in steps {
+                // A name lives in one slot at a time; moving it vacates the one before.
+                owners.iter_mut().filter(|owner| **owner == Some(name)).for_each(|owner| *owner = None);
+                owners[slot] = Some(name);
+                let named = owners.iter().enumerate().filter_map(|(slot, owner)| Some((slot, (*owner)?)));
+                ledger.assign(named, |slot| [raw[slot]]);
+                raw[slot] += counted;
+                model[usize::from(name)] += counted;
+                for (slot, owner) in owners.iter().enumerate() {
+                    let expected = owner.map_or(0, |name| model[usize::from(name)]);
+                    let total = owner.map_or([0], |_| ledger.totals(slot, [raw[slot]]));
+                    proptest::prop_assert_eq!(total, [expected]);
+                }
+            }
+        }
+    }
 }

@@ -24,7 +24,7 @@ fn configuration(directory: &Path, metrics_port: u16) -> String {
 [dpdk]
 hugepages = false
 mbufs = 8192
-file_prefix = "millrace-test-{metrics_port}"
+file_prefix = "millrace-test"
 [log]
 format = "json"
 [control]
