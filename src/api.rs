@@ -95,7 +95,7 @@ pub(crate) struct ConnectionQuery {
     /// `tcp` or `udp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) protocol: Option<String>,
-    /// Rows at most; 100 if not given.
+    /// Rows at most; 100 if not given, and never more than 100,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<usize>,
 }

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Connections asked for when a query names no limit.
 const LIMIT_DEFAULT: usize = 100;
+/// Connections in one answer at most: some tens of megabytes.
+const LIMIT_MAX: usize = 100_000;
 /// Connections a worker copies per question.
 const PAGE_ROWS: usize = 4096;
 /// How often backends that are gone for good are looked for.
@@ -198,11 +200,10 @@ impl<'a> Manager<'a> {
     /// Builds the next snapshot and waits until every worker forwards by it.
     fn change(&mut self, config: &Config, overrides: Overrides) -> Result<u64, Refusal> {
         let failed = |error: String| Refusal::new(RefusalKind::Failed, error);
-        // Slots may only be given away once all workers have stopped using them.
-        if let Some(late) = self.late_worker() {
-            return Err(failed(format!("{late}: it has not taken up the configuration before")));
-        }
         let current = &self.running.snapshot;
+        // Slots may only be given away once all workers have stopped using them.
+        mailbox::publish(&self.mailboxes, current)
+            .map_err(|late| failed(format!("{late}: it has not taken up the configuration before")))?;
         let live = |id| self.books.live(id);
         let next = Snapshot::build(config, &self.running.facts, &overrides, Some(&**current), &live);
         let next = Arc::new(next.map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))?);
@@ -242,7 +243,7 @@ impl<'a> Manager<'a> {
         let snapshot = &self.running.snapshot;
         let filter = ConnectionFilter::new(query, snapshot)
             .map_err(|error| Refusal::new(RefusalKind::NotFound, error))?;
-        let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+        let limit = query.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
         let entries = self.counters.iter().map(|worker| worker.entries.get()).sum();
         let mut found = Connections { entries, ..Connections::default() };
         for worker in 0..self.mailboxes.len() {

@@ -141,13 +141,15 @@ impl Mailbox {
 /// Gives every worker a snapshot and waits until all forward by it. The old ones are freed here.
 ///
 /// All are told before any is waited for, so that they change at about the same moment. A worker that is
-/// late is an error, but adopts the snapshot when it comes round: nothing is taken back.
+/// late is an error, but adopts the snapshot when it comes round: nothing is taken back. Publishing the same
+/// snapshot again reaches those that were too busy to be told.
 pub(crate) fn publish(mailboxes: &[Arc<Mailbox>], snapshot: &Arc<Snapshot>) -> Result<(), Silent> {
     let deadline = clock::monotonic() + PATIENCE;
-    let told: Vec<bool> =
-        mailboxes.iter().map(|mailbox| mailbox.send(Command::Adopt(Arc::clone(snapshot)))).collect();
+    let has_it = |mailbox: &Mailbox| mailbox.generation() == snapshot.generation;
+    let tell = |mailbox: &Mailbox| has_it(mailbox) || mailbox.send(Command::Adopt(Arc::clone(snapshot)));
+    let told: Vec<bool> = mailboxes.iter().map(|mailbox| tell(mailbox)).collect();
     for (worker, (mailbox, told)) in mailboxes.iter().zip(told).enumerate() {
-        let adopted = || mailbox.generation() == snapshot.generation;
+        let adopted = || has_it(mailbox);
         while told && !adopted() && clock::monotonic() < deadline {
             std::thread::sleep(POLL);
         }
@@ -237,7 +239,13 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_answer_is_named() {
-        let mailboxes = [Arc::new(Mailbox::new(1))];
-        assert_eq!(publish(&mailboxes, &snapshot(2)), Err(Silent(0)));
+        let mailboxes = [Arc::new(Mailbox::new(2)), Arc::new(Mailbox::new(1))];
+        let second = snapshot(2);
+        assert_eq!(publish(&mailboxes, &second), Err(Silent(1)));
+        // It comes round at last, and is not told what it knows.
+        let Some(Command::Adopt(next)) = mailboxes[1].command() else { panic!("not told") };
+        mailboxes[1].adopted(next.generation, snapshot(1));
+        assert_eq!(publish(&mailboxes, &second), Ok(()));
+        assert!(mailboxes.iter().all(|mailbox| mailbox.command().is_none()));
     }
 }
