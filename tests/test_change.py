@@ -148,9 +148,12 @@ def test_a_strict_service_does_not_pick_up(labs):
 
 def test_without_backends_packets_are_dropped_by_that_reason(labs):
     lab = labs()
-    web = service("web", 1)
-    for backend in web["backend"]:
+    millrace = lab.start_millrace([service("web", 1)])
+    for backend in millrace.service("web")["backend"]:
         backend["weight"] = 0
-    millrace = lab.start_millrace([web])
+    millrace.reload()
     lab.client.run(["curl", "-s", "--max-time", "1", f"http://{VIP}/"], check=False)
     assert millrace.metrics().sum("drops_total", reason="no_backend") > 0
+    # Whoever steers clients here should steer them elsewhere.
+    assert millrace.get("/readyz")[0] == 503
+    assert millrace.get("/healthz")[0] == 200

@@ -44,8 +44,11 @@ pub enum Declined {
 /// The hardware half of a connection, owned by the worker's entry.
 ///
 /// ```text
-/// Software --request--> Requested --completion ok--> Installed --fin/rst/age/evict/policy--> Removing --completion--> Software
-///              \--refused/failed--> Declined(reason)
+/// Software --request--> Requested --completion ok--> Installed
+///                           |                            |
+///                    refused/failed            fin/rst/age/evict/policy
+///                           v                            v
+///                   Declined(reason)                 Removing --completion--> Software
 /// ```
 ///
 /// Only a completion makes `Installed`.
