@@ -1,6 +1,8 @@
 //! Nanoseconds per packet of the connection table, from a table that fits the first-level cache to one
 //! that fits none. Every figure is of one packet (or connection), not of a burst.
 
+#![allow(missing_docs)] // Of the function that criterion_group! makes.
+
 use std::hint::black_box;
 use std::time::Duration;
 

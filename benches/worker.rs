@@ -3,6 +3,8 @@
 //! `source` is that copy alone, the floor to subtract. For a floor with ports, compare `testpmd`'s
 //! macswap.
 
+#![allow(missing_docs)] // Of the function that criterion_group! makes.
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::config::Config;
