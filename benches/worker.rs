@@ -212,7 +212,9 @@ impl Bench {
 
     fn forward(&mut self, port: PortId, frame: &[u8; FRAME]) {
         let mut burst = self.ports.receive(port, std::iter::once(frame));
+        let sent = self.ports.free.len() + burst.len();
         self.worker.on_burst(Tick(1), &mut burst, &mut self.ports);
+        assert_eq!(self.ports.free.len(), sent, "dropped: {:?}", self.counters.dropped);
     }
 }
 

@@ -164,7 +164,7 @@ impl<B: PacketBuf> Worker<B> {
         snapshot: Arc<Snapshot>,
         counters: Arc<WorkerCounters>,
     ) -> Worker<B> {
-        let hasher = FlowHasher::new(setup.seed);
+        let hasher = FlowHasher::seeded(setup.seed);
         let sizes = &setup.sizes;
         let mut state = State {
             id: setup.id,
