@@ -4,6 +4,8 @@ use dataplane::config::{Config, Dpdk};
 
 /// Bytes a packet buffer takes in a pool besides its data room: `rte_mbuf`, the element's header, padding.
 const MBUF_OVERHEAD: usize = 256;
+/// What memory is made of without huge pages.
+const PAGE_BYTES: usize = 4096;
 /// MiB for everything that is not packet buffers: rings, device queues, DPDK's own tables.
 const BASE_MIB: usize = 128;
 
@@ -35,9 +37,16 @@ pub(crate) fn arguments(config: &Config, main_core: usize, pools_bytes: usize) -
     arguments
 }
 
-/// Bytes of a pool with so many buffers of this data room.
+/// Bytes that EAL needs without huge pages for a pool with so many buffers of this data room. No buffer
+/// crosses a page that it fits into, so most take one each; and EAL 22.11 was seen to refuse anything less
+/// than twice what the buffers then take.
 pub(crate) fn pool_bytes(count: u32, data_room_bytes: u16) -> usize {
-    count as usize * (usize::from(data_room_bytes) + MBUF_OVERHEAD)
+    let (count, bytes) = (count as usize, usize::from(data_room_bytes) + MBUF_OVERHEAD);
+    let pages = match PAGE_BYTES / bytes {
+        0 => count * bytes.div_ceil(PAGE_BYTES),
+        per_page => count.div_ceil(per_page),
+    };
+    2 * pages * PAGE_BYTES
 }
 
 /// A core for everything that is not a packet thread: the first that no worker has; if there is none, the
@@ -74,7 +83,7 @@ mod tests {
         let config = config("hugepages = false", "net_null0");
         let arguments = arguments(&config, 3, pool_bytes(16384, 2176));
         let expected =
-            ["--file-prefix=millrace", "-l", "3", "--no-pci", "--no-huge", "--no-shconf", "-m", "166"];
+            ["--file-prefix=millrace", "-l", "3", "--no-pci", "--no-huge", "--no-shconf", "-m", "256"];
         assert_eq!(arguments, expected);
     }
 

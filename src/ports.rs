@@ -116,7 +116,7 @@ pub(crate) fn data_room_bytes(config: &Config) -> u16 {
     (PoolConfig::HEADROOM_BYTES + LINK_BYTES + mtu).next_multiple_of(64).max(PoolConfig::DATA_ROOM_BYTES)
 }
 
-/// Bytes all pools take together if each port needs its own.
+/// Bytes that packet buffers take on a machine with one NUMA socket.
 pub(crate) fn pools_bytes(config: &Config) -> usize {
     eal::pool_bytes(config.dpdk.mbufs, data_room_bytes(config))
 }
