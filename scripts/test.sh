@@ -96,7 +96,7 @@ if [[ $mode != quick ]]; then
 
     step 'release build and benches'
     cargo build --quiet --release --locked
-    cargo test --quiet --workspace --benches --locked
+    cargo test --quiet --workspace --bench "*" --locked
 
     step 'system tests'
     system_tests
