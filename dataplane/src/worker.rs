@@ -45,6 +45,10 @@ use std::sync::Arc;
 /// default share of 100 000 it takes a million spoofed SYNs per second to fill it within the grace.
 const HALF_OPEN_GRACE_MS: u32 = 100;
 
+/// ARP and neighbour discovery answers per second, and the most at once. They have an allowance of their
+/// own: whoever could use it up with pings would make the routers around us forget our addresses.
+const NEIGHBOUR_ANSWERS: (u32, u32) = (10_000, 1_000);
+
 /// What a worker needs from outside: transmit queues, other workers, fresh buffers.
 pub trait Env {
     /// The packets.
@@ -133,6 +137,7 @@ struct State<B: PacketBuf> {
     neighbours: Neighbours<B>,
     fragments: Fragments<B, Translation>,
     icmp_rate: RateLimit,
+    neighbour_rate: RateLimit,
     upkeep: upkeep::Cursors,
     /// Datagrams scheduled without affinity so far: the walk over the Maglev table.
     datagrams: u64,
@@ -174,6 +179,7 @@ impl<B: PacketBuf> Worker<B> {
             neighbours: Neighbours::new(&sizes.neighbours, hasher),
             fragments: Fragments::new(&sizes.fragments, hasher),
             icmp_rate: RateLimit::new(sizes.icmp_per_second, sizes.icmp_per_second.div_ceil(10)),
+            neighbour_rate: RateLimit::new(NEIGHBOUR_ANSWERS.0, NEIGHBOUR_ANSWERS.1),
             upkeep: upkeep::Cursors::new(setup.id),
             datagrams: 0,
         };

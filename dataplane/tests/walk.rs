@@ -216,6 +216,29 @@ fn a_neighbour_that_never_answers_costs_what_waited_for_it() {
     assert!(report.contains(&"drop.neighbour_unreachable=1".to_owned()), "{report:?}");
 }
 
+/// An ARP request for `target` from a host on the front link.
+fn arp_request(sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let mac = [2, 0, 0, 0, 3, sender[3]];
+    let mut frame = [&[255; 6], &mac[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &mac[..], &sender[..]].concat();
+    frame.extend_from_slice(&[[0; 6].as_slice(), &target].concat());
+    frame
+}
+
+#[test]
+fn arp_is_answered_however_many_pings_there_are() {
+    for limit in [0, 10] {
+        let limits = format!("[limits]\nicmp_per_second = {limit}\n");
+        let mut world = World::new(&format!("{limits}{PORTS}{WEB}"), 1);
+        world.pass_ms(10, 1);
+        world.know(FRONT, "10.0.0.254", GATEWAY);
+        let echo = ping(PORT_MACS[0], "198.51.100.7", "192.0.2.80");
+        let answered = world.receive_on(0, FRONT, &vec![echo; 20]).len();
+        assert!(answered <= limit, "{answered} of 20 pings");
+        let (port, reply) = world.exchange(FRONT, &arp_request([10, 0, 0, 7], [192, 0, 2, 80]));
+        assert_eq!((port, &reply[20..32]), (FRONT, &[0, 2, 2, 0, 0, 0, 0, 1, 192, 0, 2, 80][..]));
+    }
+}
+
 #[test]
 fn pings_for_vips_and_port_addresses_are_answered() {
     let mut world = world(&[WEB], 1);

@@ -64,7 +64,7 @@ impl<E: Env> Walk<'_, E> {
         mut packet: E::Buf,
         write: impl FnOnce(&mut E::Buf, &Port) -> Result<(), DropReason>,
     ) {
-        if !self.state.icmp_rate.allow(self.now) {
+        if !self.state.neighbour_rate.allow(self.now) {
             return self.drop(packet, DropReason::RateLimited);
         }
         let port_id = packet.port();
