@@ -207,6 +207,28 @@ fn a_packet_waits_for_its_neighbour_and_leaves_when_it_answers() {
 }
 
 #[test]
+fn gateways_and_backends_are_asked_for_at_once_and_during_a_scan() {
+    let mut world = World::new(&format!("[limits]\nneighbours = 16\n{PORTS}{WEB}"), 1);
+    let asked = |sent: &[(PortId, Vec<u8>)], target: [u8; 4]| {
+        sent.iter().any(|(_, frame)| frame[12..14] == [8, 6] && frame[21] == 1 && frame[38..42] == target)
+    };
+    let at_start = world.pass_ms(10, 1);
+    assert!(asked(&at_start, [10, 0, 0, 254]) && asked(&at_start, [10, 0, 1, 11]));
+    // Nobody answers, and both are forgotten. Then somebody on the link claims to be everybody.
+    world.pass_ms(60_000, 100);
+    for host in 1..100 {
+        let from = format!("10.0.0.{}", 100 + host);
+        world.receive(FRONT, &udp_ttl(PORT_MACS[0], &format!("{from}:7"), "192.0.2.80:80", b"", 1));
+        world.receive(FRONT, &ping(PORT_MACS[0], &from, "192.0.2.80"));
+    }
+    assert!(world.report().iter().any(|line| line.starts_with("drop.neighbour_table_full")), "a scan");
+    let ping = ping(PORT_MACS[0], "198.51.100.7", "192.0.2.80");
+    assert!(asked(&world.receive(FRONT, &ping), [10, 0, 0, 254]), "{:?}", world.report());
+    let syn = tcp(PORT_MACS[0], "198.51.100.7:5555", "192.0.2.80:80", "S", b"");
+    assert!(asked(&world.receive(FRONT, &syn), [10, 0, 1, 11]), "{:?}", world.report());
+}
+
+#[test]
 fn a_neighbour_that_never_answers_costs_what_waited_for_it() {
     let mut world = World::new(&format!("{PORTS}{WEB}"), 1);
     world.pass_ms(10, 1);

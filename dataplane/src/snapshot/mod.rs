@@ -305,6 +305,7 @@ pub struct Snapshot {
     /// Replies of the others, where they can be told apart.
     tracked: Endpoints<ReplySource>,
     routes: Routes,
+    next_hops: HashSet<Hop, FixedState>,
 }
 
 /// Where a reply of a `nat` service comes from.
@@ -338,6 +339,8 @@ impl Snapshot {
             let service = services.get(backend.service.index()).and_then(Option::as_ref);
             backend.hop = service.and_then(|service| routes.lookup(service.tenant, backend.address));
         }
+        let to_backends = backends.iter().flatten().filter_map(|backend| backend.hop);
+        let next_hops = routes.gateways().chain(to_backends).collect();
         Ok(Snapshot {
             generation,
             ports,
@@ -349,6 +352,7 @@ impl Snapshot {
             stateless,
             tracked,
             routes,
+            next_hops,
         })
     }
 
@@ -421,6 +425,18 @@ impl Snapshot {
     #[must_use]
     pub fn route(&self, tenant: TenantId, ip: Ip) -> Option<Hop> {
         if is_link_local(ip) { None } else { self.routes.lookup(tenant, ip) }
+    }
+
+    /// The next hops that the configuration names: gateways, and the way to each backend. All others are
+    /// chosen by packets.
+    pub fn next_hops(&self) -> impl Iterator<Item = Hop> {
+        self.next_hops.iter().copied()
+    }
+
+    /// Whether `hop` is one of [`Snapshot::next_hops`].
+    #[must_use]
+    pub fn names(&self, hop: Hop) -> bool {
+        self.next_hops.contains(&hop)
     }
 
     /// The address of ours to speak to `peer` from on `port` (ARP, neighbour discovery, ICMP): one of

@@ -51,6 +51,12 @@ impl Routes {
         flatten(&cuts)
     }
 
+    /// The gateways of all routes, some of them more than once.
+    pub(super) fn gateways(&self) -> impl Iterator<Item = Hop> {
+        let via = |target: &Target| Some(Hop { port: target.port, next_hop: target.via? });
+        self.targets.iter().flatten().filter_map(via)
+    }
+
     /// The route of the longest prefix of `tenant` that contains `ip`.
     #[inline]
     pub(super) fn lookup(&self, tenant: TenantId, ip: Ip) -> Option<Hop> {

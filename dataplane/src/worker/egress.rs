@@ -105,6 +105,11 @@ impl<E: Env> Walk<'_, E> {
         if known.is_some() {
             return self.env.send(hop.port, packet);
         }
+        if self.snapshot.names(hop) {
+            // Forgotten while nobody needed it, perhaps. It must not compete with what a scan asks for; if
+            // even so there is no room, `hold` says so.
+            let _ = self.state.neighbours.id_of(self.now, hop.port, hop.next_hop);
+        }
         match self.state.neighbours.hold(self.now, hop.port, hop.next_hop, packet) {
             Hold::Held => {}
             Hold::Send(mut packet, mac) => {

@@ -153,11 +153,11 @@ impl<B: PacketBuf> State<B> {
     }
 
     /// Makes the neighbours a snapshot names known: the static ones (those that find no room are asked
-    /// for like others), and the next hops towards backends, which are asked for before the first packet
-    /// needs them.
+    /// for like others), and the gateways and backends, which are asked for before the first packet needs
+    /// them.
     pub(super) fn meet(&mut self, now: Tick, snapshot: &Snapshot, released: impl FnMut(PortId, B, MacAddr)) {
         let _ = self.neighbours.set_statics(now, &snapshot.static_neighbours, released);
-        for hop in snapshot.backends.iter().flatten().filter_map(|backend| backend.hop) {
+        for hop in snapshot.next_hops() {
             // A full table is no reason to fail: the first packet asks again, and counts what happens.
             let _ = self.neighbours.id_of(now, hop.port, hop.next_hop);
         }
