@@ -87,7 +87,8 @@ drop_reasons! {
     FragmentInvalid = "fragment_invalid",
     /// The destination is neither a service nor known here.
     NoService = "no_service",
-    /// A TCP segment without SYN for a `strict` service, and no connection.
+    /// A packet of no connection that may not open one: a TCP segment without SYN for a `strict` service,
+    /// or what a backend sends unasked.
     NoConnection = "no_connection",
     /// The service has no backend that takes new connections.
     NoBackend = "no_backend",

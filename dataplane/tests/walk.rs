@@ -375,6 +375,19 @@ fn a_segment_from_the_middle_is_picked_up_from_either_side_unless_the_service_is
 }
 
 #[test]
+fn what_an_earlier_backend_still_sends_is_of_no_connection() {
+    let mut world = world(&[WEB], 1);
+    let (client, vip) = ("198.51.100.7:5555", "192.0.2.80:80");
+    world.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "S", b""));
+    let more = "[[service.backend]]\naddress = \"10.0.1.12:8080\"\n";
+    let web = WEB.split("\n[[service]]\nname = \"web6\"").next().unwrap();
+    world.reload(&format!("{PORTS}{web}{more}"));
+    assert!(world.receive(BACK, &tcp(PORT_MACS[1], "10.0.1.12:8080", client, "PA", b"late")).is_empty());
+    let report = world.report();
+    assert!(report.contains(&"drop.no_connection=1".to_owned()), "{report:?}");
+}
+
+#[test]
 fn a_backend_that_goes_keeps_or_loses_its_connections_as_its_service_says() {
     let (client, vip) = ("198.51.100.7:5555", "192.0.2.80:80");
     let moved = WEB.replace("10.0.1.11:8080", "10.0.1.12:8080");

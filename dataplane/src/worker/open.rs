@@ -2,7 +2,7 @@
 
 use super::egress::{Target, Translation};
 use super::{Env, Walk};
-use crate::conntrack::{Candidates, Gone, InsertError, New, Slot};
+use crate::conntrack::{Gone, InsertError, New, Slot};
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey, Protocol};
 use crate::ids::BackendId;
@@ -39,11 +39,6 @@ fn first(parsed: &Parsed) -> First {
 impl<E: Env> Walk<'_, E> {
     /// A packet without an entry.
     pub(super) fn open(&mut self, packet: E::Buf, parsed: &Parsed) {
-        // An earlier packet of the same burst may have opened the connection since the lookup.
-        let hash = self.state.table.hash(&parsed.key);
-        if let Some((slot, direction)) = self.state.table.find(&parsed.key, hash, Candidates::default()) {
-            return self.forward_known(packet, parsed, slot, direction);
-        }
         let FlowKey { tenant, dst, dst_port, protocol, .. } = parsed.key;
         let snapshot = self.snapshot;
         match snapshot.classify(tenant, dst, protocol, dst_port) {
@@ -78,12 +73,8 @@ impl<E: Env> Walk<'_, E> {
             match self.insert(parsed.key, service, backend, first, parsed) {
                 Ok(slot) => return self.forward_known(packet, parsed, slot, Direction::Original),
                 Err(InsertError::ReplyCollision) => hash = next_hash(hash),
-                Err(InsertError::HalfOpenLimit) => {
-                    reason = DropReason::HalfOpenLimit;
-                    break;
-                }
-                Err(_) => {
-                    reason = DropReason::TableFull;
+                Err(error) => {
+                    reason = refusal(error);
                     break;
                 }
             }
@@ -150,7 +141,12 @@ impl<E: Env> Walk<'_, E> {
         let original = FlowKey { dst: service.vip, dst_port: vip_port, ..parsed.key.reversed() };
         match self.insert(original, service, backend, First::PicksUp, parsed) {
             Ok(slot) => self.forward_known(packet, parsed, slot, Direction::Reply),
-            Err(_) => self.drop(packet, DropReason::TableFull),
+            // Its client has been given to another backend since: this one's part in it is over.
+            Err(InsertError::Duplicate(_)) => self.refuse(packet, DropReason::NoConnection),
+            Err(error) => {
+                self.count_service_drop(service);
+                self.drop(packet, refusal(error));
+            }
         }
     }
 
@@ -253,6 +249,15 @@ impl<B: PacketBuf> super::State<B> {
         } else {
             self.counters.evicted_idle.add(1);
         }
+    }
+}
+
+/// What a packet is dropped for whose connection could not be opened.
+fn refusal(error: InsertError) -> DropReason {
+    match error {
+        InsertError::ReplyCollision => DropReason::NatTupleInUse,
+        InsertError::HalfOpenLimit => DropReason::HalfOpenLimit,
+        InsertError::Full | InsertError::Duplicate(_) | InsertError::MixedFamilies => DropReason::TableFull,
     }
 }
 
