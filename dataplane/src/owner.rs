@@ -75,6 +75,12 @@ impl Owners {
         Ok(Owners { key: *key, bytes: byte_tables(key), reta })
     }
 
+    /// Whether one worker owns all clients.
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        self.reta.iter().all(|owner| *owner == self.reta[0])
+    }
+
     /// The worker that owns the client `ip`.
     #[inline]
     #[must_use]

@@ -132,6 +132,8 @@ pub struct Worker<B: PacketBuf> {
 struct State<B: PacketBuf> {
     id: WorkerId,
     owners: Owners,
+    /// What is left to do about packets from ports: nothing, if this worker owns all clients.
+    steering: Steering,
     counters: Arc<WorkerCounters>,
     table: Table,
     neighbours: Neighbours<B>,
@@ -174,6 +176,7 @@ impl<B: PacketBuf> Worker<B> {
         let mut state = State {
             id: setup.id,
             owners: setup.owners.clone(),
+            steering: if setup.owners.is_single() { Steering::Here } else { Steering::ByOwner },
             counters,
             table: Table::new(setup.id, sizes.connections, hasher, now),
             neighbours: Neighbours::new(&sizes.neighbours, hasher),
@@ -190,7 +193,8 @@ impl<B: PacketBuf> Worker<B> {
     /// Takes a burst received from a port; leaves it empty.
     pub fn on_burst<E: Env<Buf = B>>(&mut self, now: Tick, burst: &mut Burst<B>, env: &mut E) {
         self.state.counters.received.add(burst.len() as u64);
-        self.walk(now, env).run(burst, Steering::ByOwner);
+        let steering = self.state.steering;
+        self.walk(now, env).run(burst, steering);
         self.state.count_held();
     }
 
@@ -207,7 +211,7 @@ impl<B: PacketBuf> Worker<B> {
 }
 
 /// Whether a packet may still be handed to another worker.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Steering {
     /// It goes to the worker that owns its client.
     ByOwner,
@@ -257,7 +261,7 @@ impl<E: Env> Walk<'_, E> {
                 return None;
             }
         }
-        let packet = self.steer(packet, self.client_of(&parsed), steering)?;
+        let packet = self.steer(packet, steering, |walk| walk.client_of(&parsed))?;
         let hash = self.state.table.hash(&parsed.key);
         Some(Lane { packet, parsed, addressee, hash, candidates: Candidates::default() })
     }
@@ -315,12 +319,17 @@ impl<E: Env> Walk<'_, E> {
         if self.snapshot.is_vip(key.tenant, key.dst) { key.src } else { key.dst }
     }
 
-    /// Keeps the packet if this worker owns `client`, hands it over otherwise.
-    fn steer(&mut self, packet: E::Buf, client: Ip, steering: Steering) -> Option<E::Buf> {
+    /// Keeps the packet if this worker owns its client, hands it over otherwise.
+    fn steer(
+        &mut self,
+        packet: E::Buf,
+        steering: Steering,
+        client: impl FnOnce(&Self) -> Ip,
+    ) -> Option<E::Buf> {
         if steering == Steering::Here {
             return Some(packet);
         }
-        let owner = self.state.owners.owner(client);
+        let owner = self.state.owners.owner(client(self));
         if owner == self.state.id {
             return Some(packet);
         }

@@ -152,7 +152,7 @@ impl<E: Env> Walk<'_, E> {
     fn icmp_error(&mut self, packet: E::Buf, parsed: &Parsed, quoted: &Quoted, steering: Steering) {
         let towards_vip = self.snapshot.is_vip(parsed.key.tenant, parsed.key.dst);
         let client = if towards_vip { quoted.key.dst } else { quoted.key.src };
-        let Some(packet) = self.steer(packet, client, steering) else { return };
+        let Some(packet) = self.steer(packet, steering, |_| client) else { return };
 
         // The error travels like a reply to the packet it quotes.
         let key = quoted.key.reversed();
@@ -218,8 +218,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// A fragment without a transport header follows the one that had it, or waits for it.
     fn later_fragment(&mut self, packet: E::Buf, parsed: &Parsed, steering: Steering) {
-        let client = self.client_of(parsed);
-        let Some(packet) = self.steer(packet, client, steering) else { return };
+        let Some(packet) = self.steer(packet, steering, |walk| walk.client_of(parsed)) else { return };
         let key = fragment_key(parsed);
         if let Some(translation) = self.state.fragments.get(self.now, &key) {
             return self.deliver_one(packet, parsed, &translation);
