@@ -257,7 +257,7 @@ impl<E: Env> Walk<'_, E> {
                 return None;
             }
             (_, Addressee::Other) => {
-                self.refuse(packet, DropReason::NotOurMac);
+                self.punt_in_passing(packet, &parsed, steering);
                 return None;
             }
         }
@@ -270,6 +270,7 @@ impl<E: Env> Walk<'_, E> {
     fn forward(&mut self, lane: Lane<E::Buf>) {
         let Lane { packet, parsed, addressee, hash, candidates } = lane;
         match (self.state.table.find(&parsed.key, hash, candidates), addressee) {
+            (Some((_, Direction::Original)), Addressee::Other) => self.refuse(packet, DropReason::NotOurMac),
             (Some((slot, direction)), _) => self.forward_known(packet, &parsed, slot, direction),
             (None, Addressee::Us) => self.open(packet, &parsed),
             (None, Addressee::Other) => self.open_from_backend(packet, &parsed),
@@ -352,12 +353,25 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// A packet that is none of our business: passed on unchanged where the port is a bump in the wire,
-    /// else dropped.
+    /// else dropped. What is wrong with another station's frame is for that station to judge.
     fn refuse(&mut self, packet: E::Buf, reason: DropReason) {
         match self.pass_to(&packet) {
-            Some(port) if reason.is_someone_elses() => self.env.send(port, packet),
+            Some(port) if reason.is_someone_elses() || self.is_for_another(&packet, reason) => {
+                self.env.send(port, packet);
+            }
             _ => self.drop(packet, reason),
         }
+    }
+
+    /// Whether a whole frame is from one other station to another.
+    fn is_for_another(&self, packet: &E::Buf, reason: DropReason) -> bool {
+        let whole = !matches!(reason, DropReason::Scattered | DropReason::EthernetTruncated);
+        let stations = wire::ether::Header::new(packet.data()).zip(self.snapshot.port(packet.port()));
+        whole
+            && stations.is_some_and(|(header, port)| {
+                let (to, from) = (header.dst(), header.src());
+                !to.is_multicast() && to != port.mac && from != port.mac
+            })
     }
 }
 

@@ -354,6 +354,19 @@ fn icmp_errors_reach_the_other_end_of_the_connection_translated() {
 }
 
 #[test]
+fn a_client_hears_that_nobody_listens_although_nothing_is_remembered() {
+    let mut world = world(&[DNS], 1);
+    let (client, vip) = ("198.51.100.7:5353", "192.0.2.53:53");
+    let (_, query) = world.exchange(FRONT, &udp(PORT_MACS[0], client, vip, b"?"));
+    let backend = if read(&query).contains("10.0.1.11") { "10.0.1.11" } else { "10.0.1.12" };
+    let (port, frame) =
+        world.exchange(BACK, &too_big(PORT_MACS[1], backend, "198.51.100.7", 1280, &query, 60));
+    let text = read(&frame);
+    assert!(text.starts_with(&format!("{GATEWAY} 192.0.2.53 > 198.51.100.7 ttl 63")), "{text}");
+    assert!(port == FRONT && text.ends_with(&format!("[{client} > {vip}]")), "{text}");
+}
+
+#[test]
 fn a_segment_from_the_middle_is_picked_up_from_either_side_unless_the_service_is_strict() {
     let (client, vip, backend) = ("198.51.100.7:5555", "192.0.2.80:80", "10.0.1.11:8080");
     let mut picked = world(&[WEB], 1);
@@ -516,6 +529,41 @@ fn replies_through_a_bump_in_the_wire_are_translated_whatever_their_mac() {
     }
 }
 
+#[test]
+fn fragments_and_errors_on_the_way_back_through_a_bump_in_the_wire_are_translated_too() {
+    let inline = PORTS.replace("device = \"net_null1\"", "device = \"net_null1\"\npass_to = \"front\"");
+    let mut world = World::new(&format!("{inline}{WEB}{DNS}"), 4);
+    world.pass_ms(10, 1);
+    world.know(BACK, "10.0.1.11", BACKENDS[0]);
+    world.know(BACK, "10.0.1.12", BACKENDS[1]);
+    world.know(FRONT, "10.0.0.254", GATEWAY);
+    let (first, second) =
+        fragment_ipv4(&udp(GATEWAY, "10.0.1.12:53", "198.51.100.7:5353", &[b'!'; 1000]), 504);
+    for (worker, piece) in [first, second.clone()].into_iter().enumerate() {
+        let sent = world.receive_on(worker, BACK, &[piece]);
+        let text = read(&sent[0].1);
+        assert!(text.starts_with(&format!("{GATEWAY} 192.0.2.53")) && text.contains("ttl 63"), "{text}");
+    }
+    let mut of_another = second;
+    of_another[19] ^= 1; // another identification
+    fix_ipv4_checksum(&mut of_another);
+    assert_eq!(world.receive(BACK, &of_another), [(FRONT, of_another.clone())], "passed on");
+
+    let (client, vip) = ("198.51.100.7:5555", "192.0.2.80:80");
+    let (_, to_backend) = world.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "S", b""));
+    let error = too_big(GATEWAY, "10.0.1.11", "198.51.100.7", 1280, &to_backend, 60);
+    let text = read(&world.exchange(BACK, &error).1);
+    assert!(text.starts_with(&format!("{GATEWAY} 192.0.2.80")), "{text}");
+    assert!(text.ends_with(&format!("[{client} > {vip}]")), "{text}");
+
+    // Another station's frames are not ours to judge.
+    let mut broken = tcp(GATEWAY, "10.0.1.11:4000", client, "S", b"");
+    broken[24] ^= 1; // the header's checksum
+    assert_eq!(world.receive(BACK, &broken), [(FRONT, broken.clone())]);
+    let elsewhere = tcp(GATEWAY, client, vip, "A", b"");
+    assert_eq!(world.receive(BACK, &elsewhere), [(FRONT, elsewhere.clone())], "for another load balancer");
+}
+
 /// One thing that happens to Millrace.
 #[derive(Clone, Debug)]
 enum Event {
@@ -542,7 +590,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => noise,
         4 => (1u32..20_000).prop_map(Event::Wait),
         1 => any::<bool>().prop_map(Event::Starve),
-        1 => (0usize..3).prop_map(Event::Reload),
+        1 => (0usize..4).prop_map(Event::Reload),
     ]
 }
 
@@ -579,9 +627,14 @@ proptest! {
         let small = "[limits]\nconnections = 64\nneighbours = 16\nneighbour_queue = 2\nfragments = 16\n";
         let moved = WEB.replace("10.0.1.11:8080", "10.0.1.12:8080");
         let reset = WEB.replace("mode = \"nat\"", "mode = \"nat\"\non_remove = \"reset\"");
-        let configs =
-            [[WEB, DSR, DNS].concat(), [&moved, DNS].concat(), [&reset, DSR].concat()]
-                .map(|services| format!("{small}{PORTS}{services}"));
+        let inline = PORTS.replace("device = \"net_null1\"", "device = \"net_null1\"\npass_to = \"front\"");
+        let configs = [
+            [PORTS, WEB, DSR, DNS].concat(),
+            [PORTS, &moved, DNS].concat(),
+            [PORTS, &reset, DSR].concat(),
+            [&inline, WEB, DNS].concat(),
+        ]
+        .map(|rest| format!("{small}{rest}"));
         let corpus = corpus();
         let mut world = World::new(&configs[0], 3);
         world.know(BACK, "10.0.1.11", BACKENDS[0]);

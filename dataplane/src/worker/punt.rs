@@ -25,6 +25,27 @@ impl<E: Env> Walk<'_, E> {
         }
     }
 
+    /// Sorts the same when it is addressed to another station on a port that is a bump in the wire. What
+    /// belongs to a `nat` connection's way back is translated like the rest of it: fragments whose first
+    /// one has passed, and errors about what a client sent. All else is passed on.
+    pub(super) fn punt_in_passing(&mut self, packet: E::Buf, parsed: &Parsed, steering: Steering) {
+        let to_client = !self.snapshot.is_vip(parsed.key.tenant, parsed.key.dst);
+        match parsed.kind {
+            Kind::Fragment if to_client => {
+                let Some(packet) = self.steer(packet, steering, |_| parsed.key.dst) else { return };
+                match self.state.fragments.get(self.now, &fragment_key(parsed)) {
+                    Some(translation) => self.deliver_one(packet, parsed, &translation),
+                    None => self.refuse(packet, DropReason::NotOurMac),
+                }
+            }
+            Kind::Icmp | Kind::Icmpv6 if to_client => match wire::icmp_message(packet.data(), parsed) {
+                Ok(IcmpMessage::Error(quoted)) => self.icmp_error(packet, parsed, &quoted, steering),
+                _ => self.refuse(packet, DropReason::NotOurMac),
+            },
+            _ => self.refuse(packet, DropReason::NotOurMac),
+        }
+    }
+
     /// Whether we answer for `ip` on the packet's port: an address of the port, or a VIP.
     fn is_ours(&self, packet: &E::Buf, ip: Ip) -> bool {
         let port = packet.port();
@@ -160,7 +181,7 @@ impl<E: Env> Walk<'_, E> {
         match self.state.table.find(&key, hash, Candidates::default()) {
             Some((slot, direction)) => self.deliver_error(packet, parsed, quoted, slot, direction),
             None if towards_vip => self.deliver_unknown_error(packet, parsed, quoted, &key),
-            None => self.refuse(packet, DropReason::IcmpNoConnection),
+            None => self.deliver_unknown_error_to_client(packet, parsed, quoted),
         }
     }
 
@@ -213,6 +234,18 @@ impl<E: Env> Walk<'_, E> {
             rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Source, backend.address, port);
         }
         let translation = Translation { rewrite: None, target: Target::Backend(backend.id) };
+        self.deliver_one(packet, parsed, &translation);
+    }
+
+    /// The other way: an error about what a client was scheduled to send to a `nat` backend, of which there
+    /// is no entry (any more, or because the service keeps none).
+    fn deliver_unknown_error_to_client(&mut self, mut packet: E::Buf, parsed: &Parsed, quoted: &Quoted) {
+        let FlowKey { tenant, src, dst, dst_port, protocol, .. } = quoted.key;
+        let Some((service, _, port)) = self.snapshot.reply_of(tenant, dst, dst_port, protocol) else {
+            return self.refuse(packet, DropReason::IcmpNoConnection);
+        };
+        rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Destination, service.vip, port);
+        let translation = Translation { rewrite: None, target: Target::Address(src) };
         self.deliver_one(packet, parsed, &translation);
     }
 
