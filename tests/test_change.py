@@ -20,8 +20,7 @@ class Downloads:
         servers.make_file(lab.files / "slow", self.size)
         url = f"http://{VIP}/files/slow?rate={self.size // seconds}&n=[1-{number}]"
         argv = ["curl", "-sS", "--parallel", "--parallel-max", str(number), "--parallel-immediate"]
-        # A client that only receives sends nothing by itself; keep-alive makes it notice a dead connection.
-        argv += ["--keepalive-time", "2", "--max-time", "120"]
+        argv += ["--max-time", "120"]
         argv += ["-o", "/dev/null", "-w", "%{http_code} %{size_download} %{exitcode}\n", url]
         self.number = number
         self.curl = clients.Background(lab.client, argv)

@@ -23,7 +23,7 @@ pub use neighbour::{
     Station, into_arp_reply, into_neighbour_advertisement, write_arp_request, write_gratuitous_arp,
     write_neighbour_solicitation, write_unsolicited_advertisement,
 };
-pub use reset::into_tcp_reset;
+pub use reset::{into_reset_of_receiver, into_tcp_reset};
 
 use crate::addr::{Ip, MacAddr};
 use crate::drops::DropReason;

@@ -282,7 +282,7 @@ impl<E: Env> Walk<'_, E> {
         let entry = self.state.table.entry(slot);
         let (backend, service) = (entry.backend(), entry.service());
         if !self.snapshot.keeps_connections(backend) {
-            return self.backend_gone(packet, parsed, slot);
+            return self.backend_gone(packet, parsed, slot, direction);
         }
         let bytes = u32::from(parsed.packet_len());
         let outcome = self.state.table.account(slot, direction, self.now, bytes, parsed.tcp_flags, |state| {

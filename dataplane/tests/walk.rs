@@ -427,6 +427,24 @@ fn a_backend_that_goes_keeps_or_loses_its_connections_as_its_service_says() {
 }
 
 #[test]
+fn a_client_that_only_listens_hears_that_its_backend_was_removed() {
+    let (client, vip, backend) = ("198.51.100.7:5555", "192.0.2.80:80", "10.0.1.11:8080");
+    let with = |text: &str| text.replace("mode = \"nat\"", "mode = \"nat\"\non_remove = \"reset\"");
+    let mut world = world(&[&with(WEB)], 1);
+    world.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "S", b""));
+    world.exchange(BACK, &tcp(PORT_MACS[1], backend, client, "SA", b""));
+    world.exchange(FRONT, &tcp(PORT_MACS[0], client, vip, "A", b""));
+    world.reload(&format!("{PORTS}{}", with(&WEB.replace("10.0.1.11:8080", "10.0.1.12:8080"))));
+
+    let segment = tcp(PORT_MACS[1], backend, client, "PA", b"more of the download");
+    let (port, frame) = world.exchange(BACK, &segment);
+    let expected = format!("{GATEWAY} {vip} > {client} ttl 64 tcp RA \"\"");
+    assert_eq!((port, read(&frame)), (FRONT, expected));
+    assert_eq!(frame[38..46], segment[38..46], "the sequence number the client expects");
+    assert!(world.receive(BACK, &segment).is_empty(), "the connection is no more");
+}
+
+#[test]
 fn both_directions_of_a_connection_meet_at_the_worker_that_owns_the_client() {
     let mut world = world(&[WEB], 4);
     for client in 1..=200u16 {

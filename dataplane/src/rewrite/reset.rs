@@ -2,6 +2,7 @@
 
 use super::ORIGINATED_L3;
 use super::originate::{Network, is_station, to_bare_packet};
+use crate::addr::Ip;
 use crate::drops::DropReason;
 use crate::packet::PacketBuf;
 use crate::wire::{FragmentRole, Kind, Parsed, TcpFlags, field_mut, tcp};
@@ -17,10 +18,37 @@ pub fn into_tcp_reset<B: PacketBuf>(buf: &mut B, parsed: &Parsed) -> Result<(), 
         return Err(DropReason::NoConnection);
     }
     let reset = answer(parsed.transport(buf.data())).ok_or(DropReason::TcpTruncated)?;
-    let network = Network::new(parsed.key.dst, parsed.key.src, tcp::PROTOCOL);
-    let l4 = network.l4();
+    become_reset(buf, parsed, Network::new(parsed.key.dst, parsed.key.src, tcp::PROTOCOL), reset)
+}
+
+/// Turns a TCP segment into a reset for its receiver, in the segment's place: the receiver expects its
+/// sequence number next and so believes it (RFC 5961 §3.2). `from` is the sender as the receiver knows
+/// it. What [`into_tcp_reset`] says of exceptions and of the IP header holds here too.
+pub fn into_reset_of_receiver<B: PacketBuf>(
+    buf: &mut B,
+    parsed: &Parsed,
+    from: (Ip, u16),
+) -> Result<(), DropReason> {
+    let usable = parsed.kind == Kind::Tcp && parsed.fragment == FragmentRole::Whole;
+    if !usable || parsed.tcp_flags.rst() || !is_station(from.0) {
+        return Err(DropReason::NoConnection);
+    }
+    let header = tcp::Header::new(parsed.transport(buf.data())).ok_or(DropReason::TcpTruncated)?;
+    let flags = if header.flags().ack() { TcpFlags::RST.with(TcpFlags::ACK) } else { TcpFlags::RST };
+    let (seq, ack) = (header.seq(), if flags.ack() { header.ack() } else { 0 });
+    let reset = tcp::Repr { src_port: from.1, dst_port: header.dst_port(), seq, ack, flags };
+    become_reset(buf, parsed, Network::new(from.0, parsed.key.dst, tcp::PROTOCOL), reset)
+}
+
+/// Replaces everything in the buffer by `reset`.
+fn become_reset<B: PacketBuf>(
+    buf: &mut B,
+    parsed: &Parsed,
+    network: Network,
+    reset: tcp::Repr,
+) -> Result<(), DropReason> {
     to_bare_packet(buf, parsed)?;
-    if !(buf.grow_front(ORIGINATED_L3.into()) && buf.set_len(l4 + tcp::LEN)) {
+    if !(buf.grow_front(ORIGINATED_L3.into()) && buf.set_len(network.l4() + tcp::LEN)) {
         return Err(DropReason::NoHeadroom);
     }
     emit(buf.data_mut(), network, reset).ok_or(DropReason::NoHeadroom)

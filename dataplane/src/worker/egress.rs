@@ -152,8 +152,14 @@ impl<E: Env> Walk<'_, E> {
     /// Sends what has become of a packet in its own buffer (an ICMP error, an echo reply, a reset) to
     /// the source of that packet.
     pub(super) fn originate(&mut self, packet: E::Buf, about: &Parsed) {
+        let hop = self.route_back(&packet, about);
+        self.originate_to(packet, hop);
+    }
+
+    /// Sends what has become of a packet in its own buffer.
+    pub(super) fn originate_to(&mut self, packet: E::Buf, hop: Option<Hop>) {
         self.state.counters.generated.add(1);
-        match self.route_back(&packet, about) {
+        match hop {
             Some(hop) => self.transmit(packet, ORIGINATED_L3, hop),
             None => self.drop(packet, DropReason::NoRoute),
         }

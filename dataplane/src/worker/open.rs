@@ -2,10 +2,10 @@
 
 use super::egress::{Target, Translation};
 use super::{Env, Walk};
+use crate::addr::Ip;
 use crate::conntrack::{Gone, InsertError, New, Slot};
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey, Protocol};
-use crate::ids::BackendId;
 use crate::maglev;
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, End};
@@ -199,31 +199,58 @@ impl<E: Env> Walk<'_, E> {
         self.open(packet, parsed);
     }
 
-    /// The connection's backend takes no more packets: it was removed with policy `reset`.
-    pub(super) fn backend_gone(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot) {
-        let removed: Option<BackendId> = Some(self.state.table.entry(slot).backend());
-        let known = removed.and_then(|id| self.snapshot.backend(id)).map(|backend| backend.state);
-        if known != Some(BackendState::Removed(OnRemove::Reset)) {
+    /// The connection's backend takes no more packets: it was removed with policy `reset`. Whichever end
+    /// is heard first, the client is told; a new connection is opened with another backend.
+    pub(super) fn backend_gone(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
+        let resets = parsed.key.protocol == Protocol::Tcp && first(parsed) != First::Opens;
+        if resets && !self.state.icmp_rate.allow(self.now) {
+            // The entry stays for the next segment, which may get its reset.
+            return self.drop(packet, DropReason::BackendRemoved);
+        }
+        let backend = self.snapshot.backend(self.state.table.entry(slot).backend());
+        if backend.is_none_or(|backend| backend.state != BackendState::Removed(OnRemove::Reset)) {
             self.state.counters.pcc_backend_gone.add(1);
         }
+        let vip = self.state.table.ends(slot).vip;
         if let Some(gone) = self.state.table.remove(slot) {
             self.state.count_gone(&gone);
         }
-        if parsed.key.protocol == Protocol::Tcp && first(parsed) != First::Opens {
-            return self.answer_reset(packet, parsed, DropReason::BackendRemoved);
+        match direction {
+            _ if !resets => self.open(packet, parsed),
+            Direction::Original => self.reset_sender(packet, parsed, DropReason::BackendRemoved),
+            Direction::Reply => self.reset_receiver(packet, parsed, vip, DropReason::BackendRemoved),
         }
-        self.open(packet, parsed);
+    }
+
+    /// Drops a segment and, within the rate, resets its sender's connection.
+    fn answer_reset(&mut self, packet: E::Buf, parsed: &Parsed, reason: DropReason) {
+        if self.state.icmp_rate.allow(self.now) {
+            self.reset_sender(packet, parsed, reason);
+        } else {
+            self.drop(packet, reason);
+        }
     }
 
     /// Drops a segment and, in its buffer, resets its sender's connection.
-    fn answer_reset(&mut self, mut packet: E::Buf, parsed: &Parsed, reason: DropReason) {
-        let written =
-            self.state.icmp_rate.allow(self.now) && rewrite::into_tcp_reset(&mut packet, parsed).is_ok();
-        if !written {
-            return self.drop(packet, reason);
+    fn reset_sender(&mut self, mut packet: E::Buf, parsed: &Parsed, reason: DropReason) {
+        match rewrite::into_tcp_reset(&mut packet, parsed) {
+            Ok(()) => {
+                self.state.counters.drop_packet(reason);
+                self.originate(packet, parsed);
+            }
+            Err(_) => self.drop(packet, reason),
         }
-        self.state.counters.drop_packet(reason);
-        self.originate(packet, parsed);
+    }
+
+    /// Drops a segment from a backend and, in its buffer, resets the client's connection to the VIP.
+    fn reset_receiver(&mut self, mut packet: E::Buf, parsed: &Parsed, vip: (Ip, u16), reason: DropReason) {
+        match rewrite::into_reset_of_receiver(&mut packet, parsed, vip) {
+            Ok(()) => {
+                self.state.counters.drop_packet(reason);
+                self.originate_to(packet, self.snapshot.route(parsed.key.tenant, parsed.key.dst));
+            }
+            Err(_) => self.drop(packet, reason),
+        }
     }
 
     fn count_service_drop(&self, service: &Service) {
