@@ -17,6 +17,7 @@ const FUNCTIONS: &[&[&str]] = &[
     &["rte_pktmbuf_pool_create", "rte_mempool_free", "rte_mempool_avail_count", "rte_mempool_in_use_count"],
     &[
         "rte_eth_dev_adjust_nb_rx_tx_desc",
+        "rte_eth_allmulticast_enable",
         "rte_eth_dev_close",
         "rte_eth_dev_configure",
         "rte_eth_dev_get_mtu",

@@ -68,6 +68,9 @@ pub struct Granted {
     pub fast_free: bool,
     /// Whether frames for other MAC addresses are received; known once started.
     pub promiscuous: bool,
+    /// Whether frames for all groups of stations are received, as neighbour discovery needs; known once
+    /// started.
+    pub all_multicast: bool,
     /// Descriptors per receive queue.
     pub rx_descriptors: u16,
     /// Descriptors per transmit queue.
@@ -281,6 +284,7 @@ fn configure_device(
         rss_hash_delivered,
         fast_free,
         promiscuous: false,
+        all_multicast: false,
         rx_descriptors: config.rx_descriptors,
         tx_descriptors: config.tx_descriptors,
     })

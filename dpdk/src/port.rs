@@ -172,6 +172,10 @@ impl<'pool> Port<'pool> {
         Errno::check(unsafe { dpdk_sys::rte_eth_dev_start(number) })
             .map_err(|errno| StartError { port: self.name().to_owned(), errno })?;
         self.started = true;
+        // Neighbour solicitations are sent to groups that depend on the addresses asked for (RFC 4291
+        // §2.7.1), all VIPs among them. A device that cannot do this is trusted to filter nothing.
+        // SAFETY: the port is valid and exclusively borrowed.
+        self.granted.all_multicast = unsafe { dpdk_sys::rte_eth_allmulticast_enable(number) } == 0;
         if self.wanted.promiscuous {
             // SAFETY: the port is valid and exclusively borrowed.
             self.granted.promiscuous = unsafe { dpdk_sys::rte_eth_promiscuous_enable(number) } == 0;

@@ -20,6 +20,7 @@ fn a_ring_returns_what_was_sent_and_refuses_what_does_not_fit() {
     let config = PortConfig { id: PortId(7), ..PortConfig::default() };
     let mut port = device(eal(), "net_ring_full").configure(&config, &pool).expect("configures");
     port.start().expect("starts");
+    assert!(port.granted().all_multicast && !port.granted().promiscuous);
     let (mut rx, mut tx) = (port.rx_queue(0).expect("rx"), port.tx_queue(0).expect("tx"));
 
     let (sent, refused) = send_until_refused(&mut tx, |i| packet(&pool, &frame(i, 60 + i % 1400)));
