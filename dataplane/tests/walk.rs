@@ -247,6 +247,19 @@ fn arp_request(sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
 }
 
 #[test]
+fn addresses_are_announced_as_soon_as_there_are_buffers() {
+    let mut world = World::new(&format!("{PORTS}{WEB}"), 1);
+    world.envs[0].pool_empty = true;
+    assert!(world.pass_ms(10, 1).is_empty());
+    world.envs[0].pool_empty = false;
+    let sent = world.pass_ms(10, 1);
+    let about_the_vip = |(_, frame): &&(PortId, Vec<u8>)| {
+        frame[12..14] == [8, 6] && frame[28..32] == [192, 0, 2, 80] && frame[38..42] == frame[28..32]
+    };
+    assert_eq!(sent.iter().filter(about_the_vip).count(), 2, "once on each port");
+}
+
+#[test]
 fn arp_is_answered_however_many_pings_there_are() {
     for limit in [0, 10] {
         let limits = format!("[limits]\nicmp_per_second = {limit}\n");

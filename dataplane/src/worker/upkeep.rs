@@ -208,6 +208,7 @@ impl<E: Env> Walk<'_, E> {
         neighbours.tick(*now, NEIGHBOUR_BUDGET, |action| match action {
             Action::Solicit { port, ip, unicast_to } => {
                 let Some(from) = station(snapshot, port, ip) else { return };
+                // Without a buffer this question goes unasked; the next one follows.
                 originate_link(*env, counters, port, |packet| {
                     if ip.is_v4() {
                         rewrite::write_arp_request(packet, &from, ip, unicast_to)
@@ -242,13 +243,17 @@ impl<E: Env> Walk<'_, E> {
             }
             let Some(port) = self.snapshot.port(port_id) else { continue };
             let from = Station { mac: port.mac, ip, vlan: port.vlan };
-            originate_link(self.env, &self.state.counters, port_id, |packet| {
+            let announced = originate_link(self.env, &self.state.counters, port_id, |packet| {
                 if ip.is_v4() {
                     rewrite::write_gratuitous_arp(packet, &from)
                 } else {
                     rewrite::write_unsolicited_advertisement(packet, &from)
                 }
             });
+            if !announced {
+                next = Some(index);
+                break;
+            }
         }
         self.state.upkeep.announce = next;
     }
@@ -270,18 +275,18 @@ fn station(snapshot: &Snapshot, port_id: PortId, ip: Ip) -> Option<Station> {
     Some(Station { mac: port.mac, ip: snapshot.source_for(port_id, ip)?, vlan: port.vlan })
 }
 
-/// Sends a frame of our own, link header included. Without a free buffer nothing is sent: whoever wanted
-/// it tries again.
+/// Sends a frame of our own, link header included; `false` if there was no free buffer for it.
 fn originate_link<E: Env>(
     env: &mut E,
     counters: &WorkerCounters,
     port: PortId,
     write: impl FnOnce(&mut E::Buf) -> Result<(), DropReason>,
-) {
-    let Some(mut packet) = env.alloc(port) else { return };
+) -> bool {
+    let Some(mut packet) = env.alloc(port) else { return false };
     counters.generated.add(1);
     match write(&mut packet) {
         Ok(()) => env.send(port, packet),
         Err(reason) => counters.drop_packet(reason),
     }
+    true
 }
