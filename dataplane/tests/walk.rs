@@ -587,6 +587,14 @@ fn fragments_and_errors_on_the_way_back_through_a_bump_in_the_wire_are_translate
     assert!(text.starts_with(&format!("{GATEWAY} 192.0.2.80")), "{text}");
     assert!(text.ends_with(&format!("[{client} > {vip}]")), "{text}");
 
+    // An answer to our own question is ours alone; everybody hears what is said to everybody.
+    let mut answer = arp_request([10, 0, 1, 12], [10, 0, 1, 1]);
+    answer[..6].copy_from_slice(&PORT_MACS[1].0);
+    answer[21] = 2;
+    assert!(world.receive(BACK, &answer).is_empty());
+    let question = arp_request([10, 0, 1, 12], [10, 0, 1, 77]);
+    assert_eq!(world.receive(BACK, &question), [(FRONT, question.clone())]);
+
     // Another station's frames are not ours to judge.
     let mut broken = tcp(GATEWAY, "10.0.1.11:4000", client, "S", b"");
     broken[24] ^= 1; // the header's checksum

@@ -12,7 +12,7 @@ use crate::neighbour::NeighbourUpdate;
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, End};
 use crate::snapshot::{Affinity, Mode, Port, Service};
-use crate::wire::{self, IcmpMessage, Kind, Parsed, Quoted, arp, nd};
+use crate::wire::{self, IcmpMessage, Kind, Parsed, Quoted, arp, ether, nd};
 
 impl<E: Env> Walk<'_, E> {
     /// Sorts what the walk does not take.
@@ -111,11 +111,12 @@ impl<E: Env> Walk<'_, E> {
         }
     }
 
-    /// What is spoken to everyone on the link is passed on where the port is a bump in the wire.
+    /// What is spoken to a group of stations is passed on where the port is a bump in the wire.
     fn pass_or_consume(&mut self, packet: E::Buf) {
+        let to_group = ether::Header::new(packet.data()).is_some_and(|header| header.dst().is_multicast());
         match self.pass_to(&packet) {
-            Some(port) => self.env.send(port, packet),
-            None => self.consume(packet),
+            Some(port) if to_group => self.env.send(port, packet),
+            _ => self.consume(packet),
         }
     }
 
