@@ -19,6 +19,9 @@ pub(crate) fn fixed_keys_changed(old: &Config, new: &Config) -> Vec<String> {
     fixed("[metrics]", old.metrics == new.metrics);
     fixed("[control]", old.control == new.control);
     fixed("[limits]", old.limits == new.limits);
+    // A tenant's number is its position, and is in the keys of live connections: were positions to change,
+    // one tenant's connections would answer to another's packets.
+    fixed("[[tenant]]: their order, except for new ones at the end", new.tenants.starts_with(&old.tenants));
     fixed("[[port]]: how many there are", old.ports.len() == new.ports.len());
     for (index, (old, new)) in old.ports.iter().zip(&new.ports).enumerate() {
         fixed_port_keys(index, old, new, &mut fixed);
@@ -73,6 +76,20 @@ address = "10.0.0.2"
         assert!(changed("192.0.2.1", "192.0.2.2").is_empty());
         assert!(changed("10.0.0.1/24", "10.0.0.9/24").is_empty());
         assert!(changed("ports = [80]", "ports = [80, 443]").is_empty());
+    }
+
+    #[test]
+    fn tenants_keep_their_positions() {
+        let with = |names: &[&str]| {
+            let tenants = names.iter().map(|name| format!("[[tenant]]\nname = \"{name}\"\n"));
+            config(&(TEXT.to_owned() + &tenants.collect::<String>()))
+        };
+        let refused = ["[[tenant]]: their order, except for new ones at the end"];
+        let old = with(&["a", "b"]);
+        assert!(fixed_keys_changed(&old, &with(&["a", "b", "c"])).is_empty());
+        for names in [&["b", "a"][..], &["a"], &["b"], &["a", "c"], &["c", "a", "b"]] {
+            assert_eq!(fixed_keys_changed(&old, &with(names)), refused, "{names:?}");
+        }
     }
 
     #[test]
