@@ -140,7 +140,7 @@ impl<'a> Manager<'a> {
             }
             Err(refusal) => {
                 self.reloads_failed += 1;
-                tracing::error!("reload refused, the running configuration stays: {}", refusal.error);
+                tracing::error!("{}", not_reloaded(refusal));
             }
         }
         result
@@ -169,9 +169,8 @@ impl<'a> Manager<'a> {
             };
             config.services.iter().any(configured)
         });
-        let generation = self.change(&config, overrides)?;
+        let generation = self.change(config, overrides)?;
         let message = format!("reloaded {}", self.running.file.display());
-        self.running.config = config;
         Ok(Changed { generation, message })
     }
 
@@ -191,29 +190,31 @@ impl<'a> Manager<'a> {
         if !changes {
             return Ok(Changed { generation: self.running.snapshot.generation, message });
         }
-        let config = self.running.config.clone();
-        let generation = self.change(&config, overrides)?;
+        let generation = self.change(self.running.config.clone(), overrides)?;
         tracing::info!(generation, "{message}");
         Ok(Changed { generation, message })
     }
 
-    /// Builds the next snapshot and waits until every worker forwards by it.
-    fn change(&mut self, config: &Config, overrides: Overrides) -> Result<u64, Refusal> {
+    /// Builds the next snapshot, puts it in force and waits until every worker forwards by it. A worker that
+    /// is late is an error, and changes nothing about what is in force.
+    fn change(&mut self, config: Config, overrides: Overrides) -> Result<u64, Refusal> {
         let failed = |error: String| Refusal::new(RefusalKind::Failed, error);
         let current = &self.running.snapshot;
         // Slots may only be given away once all workers have stopped using them.
         mailbox::publish(&self.mailboxes, current)
             .map_err(|late| failed(format!("{late}: it has not taken up the configuration before")))?;
         let live = |id| self.books.live(id);
-        let next = Snapshot::build(config, &self.running.facts, &overrides, Some(&**current), &live);
+        let next = Snapshot::build(&config, &self.running.facts, &overrides, Some(&**current), &live);
         let next = Arc::new(next.map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))?);
         self.books.assign(&next);
         let generation = next.generation;
         let published = mailbox::publish(&self.mailboxes, &next);
-        // A late worker adopts it when it comes round, so this is the snapshot in force either way.
+        // A late worker adopts it when it comes round, so this is in force either way: all of it, or the
+        // next change would start from a configuration that nobody forwards by.
         self.running.snapshot = next;
+        self.running.config = config;
         self.overrides = overrides;
-        published.map_err(|silent| failed(silent.to_string()))?;
+        published.map_err(|late| failed(format!("{late}; the change is in force and reaches it later")))?;
         Ok(generation)
     }
 
@@ -234,7 +235,7 @@ impl<'a> Manager<'a> {
             return;
         }
         let (config, overrides) = (self.running.config.clone(), self.overrides.clone());
-        if let Err(refusal) = self.change(&config, overrides) {
+        if let Err(refusal) = self.change(config, overrides) {
             tracing::warn!("removed backends stay in the tables: {}", refusal.error);
         }
     }
@@ -433,6 +434,15 @@ fn find_backend(
         }
         _ => Err(format!("service `{service}` has several backends `{backend}`; name the port too")),
     }
+}
+
+/// A reload's failure, for the log: whether the file was refused, or a worker has yet to follow it.
+fn not_reloaded(refusal: &Refusal) -> String {
+    let what = match refusal.kind {
+        RefusalKind::Failed => "reload not completed",
+        _ => "reload refused, the running configuration stays",
+    };
+    format!("{what}: {}", refusal.error)
 }
 
 fn refusal_of(failure: Failure) -> Refusal {
