@@ -56,6 +56,17 @@ pub(crate) fn main_core(available: &[usize], workers: &[u16]) -> usize {
     free.or(available.first()).copied().unwrap_or(0)
 }
 
+/// Binds the calling thread to `main_core`, unless a worker has it, and with it every thread started from
+/// here on that does not bind itself. Before EAL starts: it gives its interrupt and telemetry threads all
+/// cores of this thread but `main_core`, which otherwise are the workers'.
+pub(crate) fn leave_workers_cores(main_core: usize, workers: &[u16]) {
+    if workers.iter().any(|worker| usize::from(*worker) == main_core) {
+        tracing::warn!("workers have all cores; they will be interrupted by everything else");
+    } else if !core_affinity::set_for_current(core_affinity::CoreId { id: main_core }) {
+        tracing::warn!(core = main_core, "control threads could not be bound; they may interrupt workers");
+    }
+}
+
 /// Whether devargs name a PCI function, `0000:03:00.0` or `03:00.0`.
 fn is_pci(device: &str) -> bool {
     let name = device.split(',').next().unwrap_or_default();

@@ -61,6 +61,8 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     tracing::info!(config = %file.display(), "millrace {}", version::SHORT);
     commands::log_faults(&config.warnings);
     let cores = runtime::crew::cores(&config.workers)?;
+    let main_core = eal::main_core(&cores, &config.workers.cores);
+    eal::leave_workers_cores(main_core, &config.workers.cores);
 
     // Anything another process may hold comes first, while failing is cheap.
     let socket = ControlSocket::bind(socket.unwrap_or(&config.control.socket), config.control.mode)?;
@@ -68,7 +70,6 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let (events, inbox) = mpsc::channel();
     server::watch_signals(events.clone())?;
 
-    let main_core = eal::main_core(&cores, &config.workers.cores);
     let eal = Eal::init(&eal::arguments(&config, main_core, ports::pools_bytes(&config)))?;
     let clock = Clock::new(dpdk::clock::rdtsc(), dpdk::clock::tsc_hz(&eal));
     let devices = ports::probe(&eal, &config)?;

@@ -145,10 +145,28 @@ impl Drop for Millrace {
 #[test]
 fn a_life() {
     let mut millrace = Millrace::start();
+    only_workers_use_their_cores(&millrace);
     questions_are_answered(&millrace);
     backends_are_drained(&millrace);
     reloads_take_effect_or_are_refused(&millrace);
     it_stops_at_once_and_accounts_for_every_packet(&mut millrace);
+}
+
+/// Every thread but the worker itself keeps off its core, DPDK's own included, if there is another core.
+fn only_workers_use_their_cores(millrace: &Millrace) {
+    let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", millrace.child.id())).expect("listed");
+    for task in tasks.map(|task| task.expect("listed").path()) {
+        // A thread may end while we look.
+        let Ok(status) = std::fs::read_to_string(task.join("status")) else { continue };
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map_or_else(String::new, |value| value.trim().to_owned())
+        };
+        let (name, cores) = (field("Name:"), field("Cpus_allowed_list:"));
+        let on_core_0 = cores.starts_with('0');
+        assert!(on_core_0 == name.starts_with("worker") || alone, "{name} runs on {cores}");
+    }
 }
 
 fn questions_are_answered(millrace: &Millrace) {
