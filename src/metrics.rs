@@ -6,13 +6,8 @@
 use crate::api::{BackendRow, DropRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
 use crate::version;
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use metrics_util::MetricKindMask;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use std::collections::HashMap;
-use std::time::Duration;
-
-/// How long a series stays after what it was about has gone.
-const FORGET_AFTER: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -137,10 +132,10 @@ pub(crate) struct Figures {
     pub(crate) dpdk: String,
 }
 
-/// Holds the samples and renders the page.
+/// Renders the page.
 pub(crate) struct Exporter {
+    /// The samples of one page.
     recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
     /// Busy cycles and packets of each worker at the last scrape.
     last_busy: Vec<(u64, u64)>,
 }
@@ -148,29 +143,20 @@ pub(crate) struct Exporter {
 const METADATA: Metadata<'static> = Metadata::new("millrace", Level::INFO, None);
 
 impl Exporter {
-    /// An exporter without samples yet.
+    /// An exporter that has rendered no page yet.
     pub(crate) fn new() -> Exporter {
-        let recorder =
-            PrometheusBuilder::new().idle_timeout(MetricKindMask::ALL, Some(FORGET_AFTER)).build_recorder();
-        for metric in METRICS {
-            let name = metric.name.into();
-            match metric.kind {
-                Kind::Counter => recorder.describe_counter(name, None::<Unit>, metric.help.into()),
-                Kind::Gauge => recorder.describe_gauge(name, None::<Unit>, metric.help.into()),
-            }
-        }
-        let handle = recorder.handle();
-        Exporter { recorder, handle, last_busy: Vec::new() }
+        Exporter { recorder: empty_recorder(), last_busy: Vec::new() }
     }
 
-    /// The page that shows these figures.
+    /// The page that shows these figures, and nothing of the pages before: a gauge of a backend that is
+    /// gone would stay at its last value.
     pub(crate) fn render(&mut self, figures: &Figures) -> String {
+        self.recorder = empty_recorder();
         self.services(figures);
         self.workers(figures);
         self.ports(figures);
         self.process(figures);
-        self.handle.run_upkeep();
-        self.handle.render()
+        self.recorder.handle().render()
     }
 
     fn services(&self, figures: &Figures) {
@@ -289,6 +275,19 @@ impl Exporter {
     }
 }
 
+/// A recorder that knows what every metric means, without samples.
+fn empty_recorder() -> PrometheusRecorder {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    for metric in METRICS {
+        let name = metric.name.into();
+        match metric.kind {
+            Kind::Counter => recorder.describe_counter(name, None::<Unit>, metric.help.into()),
+            Kind::Gauge => recorder.describe_gauge(name, None::<Unit>, metric.help.into()),
+        }
+    }
+    recorder
+}
+
 /// The series of a metric with these label values, in the order the metric declares its labels.
 fn key<const N: usize>(name: Name, kind: Kind, values: [&str; N]) -> Key {
     let metric = &METRICS[name as usize];
@@ -372,22 +371,20 @@ mod tests {
     }
 
     #[test]
-    fn counters_follow_their_totals_and_never_go_back() {
+    fn samples_follow_their_figures_and_go_with_what_they_are_about() {
         let mut exporter = Exporter::new();
         let mut figures = figures();
-        exporter.render(&figures);
-        figures.backends[0].opened = 6;
         assert!(
-            exporter
-                .render(&figures)
-                .contains("lb_connections_total{service=\"web\",backend=\"10.0.0.3:80\"} 6")
+            exporter.render(&figures).contains("lb_connections{service=\"web\",backend=\"10.0.0.3:80\"} 4")
         );
-        figures.backends[0].opened = 1;
+        figures.backends[1].opened = 6;
+        figures.backends.remove(0);
+        let page = exporter.render(&figures);
         assert!(
-            exporter
-                .render(&figures)
-                .contains("lb_connections_total{service=\"web\",backend=\"10.0.0.3:80\"} 6")
+            page.contains("lb_connections_total{service=\"web\",backend=\"[2001:db8::3]:80\"} 6"),
+            "{page}"
         );
+        assert!(!page.contains("10.0.0.3:80"), "{page}");
     }
 
     #[test]
