@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ pub(crate) enum BindError {
     #[error("control socket {0}: exists and is not a socket; remove it or configure another path")]
     NotASocket(PathBuf),
     /// The operating system refused.
-    #[error("control socket {path}: {source}")]
+    #[error("control socket {path}: {source}; --socket or [control] socket names another")]
     Unix {
         /// The socket.
         path: PathBuf,
@@ -78,7 +78,7 @@ pub(crate) enum BindError {
         source: std::io::Error,
     },
     /// The operating system refused.
-    #[error("metrics address {address}: {source}")]
+    #[error("metrics address {address}: {source}; see [metrics] listen")]
     Tcp {
         /// `[metrics] listen`.
         address: std::net::SocketAddr,
@@ -96,12 +96,31 @@ pub(crate) struct ControlSocket {
 
 /// A path whose file goes when the owner goes.
 #[derive(Debug)]
-pub(crate) struct SocketPath(PathBuf);
+pub(crate) struct SocketPath {
+    path: PathBuf,
+    /// Device and number of our file. Another process may have put its own in this place meanwhile.
+    file: Option<(u64, u64)>,
+}
+
+impl SocketPath {
+    /// Owns the file at `path`.
+    fn of(path: &Path) -> SocketPath {
+        SocketPath { path: path.to_owned(), file: file_at(path) }
+    }
+}
+
+/// Device and number of what is at `path`.
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::debug!(path = %self.0.display(), %error, "control socket not removed");
+        if self.file.is_none() || self.file != file_at(&self.path) {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "control socket not removed");
         }
     }
 }
@@ -125,10 +144,10 @@ impl ControlSocket {
             std::fs::rename(&draft, path)
         };
         if let Err(error) = publish() {
-            drop(SocketPath(draft));
+            let _ = std::fs::remove_file(&draft);
             return Err(unix(error));
         }
-        Ok(ControlSocket { listener, path: SocketPath(path.to_owned()) })
+        Ok(ControlSocket { listener, path: SocketPath::of(path) })
     }
 }
 
@@ -426,6 +445,19 @@ mod tests {
         assert!(served.page("/healthz").starts_with("HTTP/1.1 200"));
         let ready = served.page("/readyz");
         assert!(ready.starts_with("HTTP/1.1 503") && ready.ends_with("port wan: no link\n"), "{ready}");
+    }
+
+    #[test]
+    fn a_socket_that_took_our_place_stays() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("sock");
+        let ours = ControlSocket::bind(&path, 0o600).expect("bound");
+        std::fs::remove_file(&path).expect("removed by somebody");
+        let theirs = ControlSocket::bind(&path, 0o600).expect("bound");
+        drop(ours);
+        assert!(path.exists());
+        drop(theirs);
+        assert!(!path.exists());
     }
 
     #[test]
