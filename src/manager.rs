@@ -459,6 +459,59 @@ fn refusal_of(failure: Failure) -> Refusal {
 mod tests {
     use super::*;
 
+    const ONE_BACKEND: &str = r#"
+[[port]]
+name = "lan"
+device = "net_null0"
+addresses = ["10.0.0.1/24"]
+[[service]]
+name = "web"
+vip = "192.0.2.1"
+protocol = "tcp"
+ports = [80]
+[[service.backend]]
+address = "10.0.0.2"
+"#;
+
+    fn config(text: &str) -> Config {
+        Config::parse("test", text).unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    /// What a late worker is told of is in force as a whole, configuration included.
+    #[test]
+    fn a_late_worker_does_not_tear_a_change_apart() {
+        let (before, after) = (config(ONE_BACKEND), config(&ONE_BACKEND.replace("10.0.0.2", "10.0.0.3")));
+        let facts = vec![PortFacts { mac: dataplane::addr::MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 }];
+        let snapshot = Snapshot::build(&before, &facts, &Overrides::default(), None, &|_| 0);
+        let snapshot = Arc::new(snapshot.expect("a snapshot"));
+        let late = WorkerHandle {
+            core: 0,
+            mailbox: Arc::new(Mailbox::new(snapshot.generation)),
+            counters: Arc::new(WorkerCounters::new(1, 2)),
+            capacity: 0,
+            neighbours_max: 0,
+        };
+        let mut manager = Manager::new(Running {
+            file: PathBuf::new(),
+            config: before,
+            facts,
+            snapshot,
+            ports: &[],
+            pools: &[],
+            workers: vec![late],
+            clock: Clock::new(0, 1_000_000_000),
+            dpdk: String::new(),
+        });
+        let refusal = manager.change(after.clone(), Overrides::default()).expect_err("nobody reads the mail");
+        assert_eq!(refusal.error, "worker 0 does not answer; the change is in force and reaches it later");
+        assert_eq!(manager.running.snapshot.generation, 2);
+        assert_eq!(manager.running.config, after);
+        assert_eq!(
+            manager.not_ready().first().map(String::as_str),
+            Some("worker 0 forwards by an older configuration")
+        );
+    }
+
     fn find(service: &str, backend: &str) -> Result<String, String> {
         let text = r#"
 [[port]]
