@@ -71,7 +71,7 @@ impl Millrace {
         let mut child = Command::new(env!("CARGO_BIN_EXE_millrace"))
             .args(["run", "--config"])
             .arg(directory.path().join("m.toml"))
-            .env_remove("RUST_LOG")
+            .env("RUST_LOG", "")
             .stderr(Stdio::piped())
             .spawn()
             .expect("starts");
