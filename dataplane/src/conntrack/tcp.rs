@@ -45,8 +45,14 @@ use crate::wire::parse::TcpFlags;
 ///  every state:  C RST --> ResetClient --C sends on--> Established
 /// ```
 ///
-/// UDP: `Unreplied` until the backend answers, or, where answers do not pass Millrace, until the client
-/// sends again at a later tick; then `Replied`.
+/// UDP:
+///
+/// ```text
+///  nat:  (none) --C--> Unreplied --B--> Answered --C--> Replied
+///  dsr:  (none) --C--> Unreplied --C, later than the first--> Replied
+/// ```
+///
+/// An answer alone proves nothing of the client: backends answer spoofed datagrams, too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum State {
@@ -74,7 +80,9 @@ pub enum State {
     ResetBackend,
     /// UDP, only the client has sent.
     Unreplied,
-    /// UDP, both have sent.
+    /// UDP, the backend has answered, and the client has not been heard since.
+    Answered,
+    /// UDP, the client has sent again after an answer; under `dsr`: again.
     Replied,
 }
 
@@ -124,7 +132,7 @@ pub enum Outcome {
 
 impl State {
     /// All states, in declaration order.
-    pub const ALL: [State; 13] = [
+    pub const ALL: [State; 14] = [
         State::SynSent,
         State::SynReceived,
         State::PickedUp,
@@ -137,6 +145,7 @@ impl State {
         State::ResetClient,
         State::ResetBackend,
         State::Unreplied,
+        State::Answered,
         State::Replied,
     ];
 
@@ -157,7 +166,8 @@ impl State {
     #[inline]
     #[must_use]
     pub const fn is_opening(self) -> bool {
-        matches!(self, State::SynSent | State::SynReceived | State::PickedUp | State::Unreplied)
+        use State::{Answered, PickedUp, SynReceived, SynSent, Unreplied};
+        matches!(self, SynSent | SynReceived | PickedUp | Unreplied | Answered)
     }
 
     /// Whether reaching this state proves that both ends take part (or, one-way, suggests it).
@@ -197,6 +207,7 @@ impl State {
             State::ResetClient => "reset_client",
             State::ResetBackend => "reset_backend",
             State::Unreplied => "unreplied",
+            State::Answered => "answered",
             State::Replied => "replied",
         }
     }
@@ -206,15 +217,19 @@ impl State {
     #[must_use]
     pub fn next(self, segment: &Segment) -> Option<State> {
         match self {
-            State::Unreplied | State::Replied => Some(self.next_udp(segment)),
+            State::Unreplied | State::Answered | State::Replied => Some(self.next_udp(segment)),
             State::Established if !segment.flags.fin() && !segment.flags.rst() => Some(self),
             _ => self.next_tcp(segment),
         }
     }
 
     fn next_udp(self, segment: &Segment) -> State {
-        let answered = !segment.is_original() || (segment.one_way && segment.later);
-        if answered { State::Replied } else { self }
+        match (self, segment.direction) {
+            (State::Unreplied, Direction::Reply) => State::Answered,
+            (State::Unreplied, Direction::Original) if segment.one_way && segment.later => State::Replied,
+            (State::Answered, Direction::Original) => State::Replied,
+            (unchanged, _) => unchanged,
+        }
     }
 
     fn next_tcp(self, segment: &Segment) -> Option<State> {
@@ -299,7 +314,7 @@ impl Timeouts {
             }
             State::TimeWait => self.tcp_time_wait_ms,
             State::ResetClient | State::ResetBackend => self.tcp_reset_ms,
-            State::Unreplied => self.udp_unreplied_ms,
+            State::Unreplied | State::Answered => self.udp_unreplied_ms,
             State::Replied => self.udp_replied_ms,
         }
     }

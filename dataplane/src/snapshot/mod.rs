@@ -68,9 +68,9 @@ pub struct Timeouts {
     pub tcp_time_wait_ms: u32,
     /// TCP, after a RST.
     pub tcp_reset_ms: u32,
-    /// UDP, only the client has sent.
+    /// UDP, only the client has sent, or it has been silent since the first answer.
     pub udp_unreplied_ms: u32,
-    /// UDP, both have sent (under `dsr`: the client has sent more than once).
+    /// UDP, the client has sent again after an answer (under `dsr`: again).
     pub udp_replied_ms: u32,
 }
 

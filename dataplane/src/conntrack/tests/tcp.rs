@@ -118,15 +118,22 @@ fn one_way() {
 }
 
 #[test]
-fn udp_is_replied_by_a_reply_or_by_a_later_datagram() {
+fn udp_is_believed_when_the_client_sends_again() {
     let udp = |one_way, direction, later| {
         let flags = TcpFlags(0xff);
         State::Unreplied.next(&Segment { direction, flags, one_way, half_open: true, later })
     };
-    assert_eq!(udp(false, Direction::Reply, false), Some(State::Replied));
+    assert_eq!(udp(false, Direction::Reply, false), Some(State::Answered));
     assert_eq!(udp(false, Direction::Original, true), Some(State::Unreplied));
     assert_eq!(udp(true, Direction::Original, false), Some(State::Unreplied));
     assert_eq!(udp(true, Direction::Original, true), Some(State::Replied));
+
+    let answered = |direction| {
+        let flags = TcpFlags(0);
+        State::Answered.next(&Segment { direction, flags, one_way: false, half_open: true, later: true })
+    };
+    assert_eq!(answered(Direction::Reply), Some(State::Answered), "backends answer spoofed datagrams, too");
+    assert_eq!(answered(Direction::Original), Some(State::Replied));
 }
 
 /// Nothing in the machine may be unreachable or lead from TCP to UDP, whatever the flags.
@@ -142,7 +149,7 @@ fn every_state_and_every_flag() {
                     half_open: ways & 4 != 0,
                     later: ways & 8 != 0,
                 };
-                let udp = |state| matches!(state, State::Unreplied | State::Replied);
+                let udp = |state| matches!(state, State::Unreplied | State::Answered | State::Replied);
                 let next = state.next(&segment).unwrap_or(state);
                 assert_eq!(udp(next), udp(state));
                 assert!(
