@@ -102,8 +102,7 @@ drop_reasons! {
     HalfOpenLimit = "half_open_limit",
     /// TTL or hop limit ran out here.
     TtlExpired = "ttl_expired",
-    /// The packet does not fit the next link. Millrace fragments nothing; it tells the sender if DF is
-    /// set or it is IPv6.
+    /// The packet does not fit the next link. Millrace fragments nothing; it tells the sender the MTU.
     TooBig = "too_big",
     /// No route towards the destination.
     NoRoute = "no_route",

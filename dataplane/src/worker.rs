@@ -45,9 +45,8 @@ use std::sync::Arc;
 /// default share of 100 000 it takes a million spoofed SYNs per second to fill it within the grace.
 const HALF_OPEN_GRACE_MS: u32 = 100;
 
-/// ARP and neighbour discovery answers per second, and the most at once. They have an allowance of their
-/// own: whoever could use it up with pings would make the routers around us forget our addresses.
-const NEIGHBOUR_ANSWERS: (u32, u32) = (10_000, 1_000);
+/// ARP and neighbour discovery answers per second.
+const NEIGHBOUR_ANSWERS_PER_SECOND: u32 = 10_000;
 
 /// What a worker needs from outside: transmit queues, other workers, fresh buffers.
 pub trait Env {
@@ -80,7 +79,7 @@ pub struct Sizes {
     pub neighbours: NeighbourLimits,
     /// Fragmented packets followed at a time.
     pub fragments: FragmentLimits,
-    /// ICMP errors, echo replies and resets sent per second.
+    /// ICMP errors sent per second; as many echo replies, and as many resets.
     pub icmp_per_second: u32,
 }
 
@@ -138,11 +137,36 @@ struct State<B: PacketBuf> {
     table: Table,
     neighbours: Neighbours<B>,
     fragments: Fragments<B, Translation>,
-    icmp_rate: RateLimit,
-    neighbour_rate: RateLimit,
+    rates: Rates,
     upkeep: upkeep::Cursors,
     /// Datagrams scheduled without affinity so far: the walk over the Maglev table.
     datagrams: u64,
+}
+
+/// How often Millrace speaks by itself. Each kind has an allowance of its own, so that a flood that asks
+/// for one kind does not silence the others: pings must not stop path MTU discovery, nor make the routers
+/// around us forget our addresses.
+struct Rates {
+    /// ICMP errors.
+    errors: RateLimit,
+    /// Echo replies.
+    echoes: RateLimit,
+    /// TCP resets.
+    resets: RateLimit,
+    /// ARP and neighbour discovery answers.
+    neighbours: RateLimit,
+}
+
+impl Rates {
+    fn new(icmp_per_second: u32) -> Rates {
+        let limit = |per_second: u32| RateLimit::new(per_second, per_second.div_ceil(10));
+        Rates {
+            errors: limit(icmp_per_second),
+            echoes: limit(icmp_per_second),
+            resets: limit(icmp_per_second),
+            neighbours: limit(NEIGHBOUR_ANSWERS_PER_SECOND),
+        }
+    }
 }
 
 /// One burst's journey: the snapshot it is judged by, the state it changes, the outside world.
@@ -181,8 +205,7 @@ impl<B: PacketBuf> Worker<B> {
             table: Table::new(setup.id, sizes.connections, hasher, now),
             neighbours: Neighbours::new(&sizes.neighbours, hasher),
             fragments: Fragments::new(&sizes.fragments, hasher),
-            icmp_rate: RateLimit::new(sizes.icmp_per_second, sizes.icmp_per_second.div_ceil(10)),
-            neighbour_rate: RateLimit::new(NEIGHBOUR_ANSWERS.0, NEIGHBOUR_ANSWERS.1),
+            rates: Rates::new(sizes.icmp_per_second),
             upkeep: upkeep::Cursors::new(setup.id),
             datagrams: 0,
         };

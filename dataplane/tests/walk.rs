@@ -310,20 +310,21 @@ fn what_does_not_fit_the_next_link_is_answered_with_its_mtu() {
         ("198.51.100.7:5555", "192.0.2.80:80", "unreachable FragmentationNeeded { next_hop_mtu: 1400 }"),
         ("[2001:db8:1::7]:5555", "[2001:db8::80]:80", "too big 1400"),
     ] {
-        let mut frame = tcp(PORT_MACS[0], client, vip, "PA", &[b'x'; 1400]);
-        if frame[12..14] == [8, 0] {
-            set_dont_fragment(&mut frame);
-        }
+        let frame = tcp(PORT_MACS[0], client, vip, "PA", &[b'x'; 1400]);
         let (port, frame) = world.exchange(FRONT, &frame);
         let text = read(&frame);
         assert_eq!(port, FRONT);
         assert!(text.contains(expected) && text.contains(&format!("[{client} > {vip}]")), "{text}");
     }
-    assert!(world.report().contains(&"drop.too_big=2".to_owned()), "{:?}", world.report());
+    let mut fragmentable = tcp(PORT_MACS[0], "198.51.100.7:5555", "192.0.2.80:80", "PA", &[b'x'; 1400]);
+    clear_dont_fragment(&mut fragmentable);
+    let (_, answer) = world.exchange(FRONT, &fragmentable);
+    assert!(read(&answer).contains("next_hop_mtu: 1400"), "{}", read(&answer));
+    assert!(world.report().contains(&"drop.too_big=3".to_owned()), "{:?}", world.report());
 }
 
-fn set_dont_fragment(frame: &mut [u8]) {
-    frame[20] |= 0x40;
+fn clear_dont_fragment(frame: &mut [u8]) {
+    frame[20] &= !0x40;
     fix_ipv4_checksum(frame);
 }
 

@@ -257,7 +257,7 @@ pub struct Limits {
     pub neighbour_queue: u16,
     /// Fragmented datagrams of each worker whose first fragment is remembered.
     pub fragments: u32,
-    /// ICMP messages each worker originates, per second.
+    /// ICMP errors each worker originates, as many echo replies, and as many resets, per second.
     pub icmp_per_second: u32,
 }
 

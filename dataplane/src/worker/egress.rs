@@ -120,12 +120,9 @@ impl<E: Env> Walk<'_, E> {
         }
     }
 
-    /// A packet larger than the next link. Its sender is told if no router may fragment it; Millrace
-    /// itself never fragments.
+    /// A packet larger than the next link. Millrace never fragments, so its sender is told the MTU even
+    /// if it left fragmenting to routers (DF clear): the alternative is a black hole.
     fn too_big(&mut self, packet: E::Buf, parsed: &Parsed, mtu: u16) {
-        if !parsed.dont_fragment {
-            return self.drop(packet, DropReason::TooBig);
-        }
         let error = if parsed.key.src.is_v4() {
             IcmpError::FragmentationNeeded { mtu }
         } else {
@@ -137,7 +134,7 @@ impl<E: Env> Walk<'_, E> {
     /// Drops a packet and, in its buffer, sends its source an ICMP error about it.
     fn answer_error(&mut self, mut packet: E::Buf, parsed: &Parsed, error: IcmpError, reason: DropReason) {
         let written = match self.snapshot.source_for(packet.port(), parsed.key.src) {
-            Some(from) if self.state.icmp_rate.allow(self.now) => {
+            Some(from) if self.state.rates.errors.allow(self.now) => {
                 rewrite::into_icmp_error(&mut packet, parsed, error, from).is_ok()
             }
             _ => false,

@@ -203,7 +203,7 @@ impl<E: Env> Walk<'_, E> {
     /// is heard first, the client is told; a new connection is opened with another backend.
     pub(super) fn backend_gone(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
         let resets = parsed.key.protocol == Protocol::Tcp && first(parsed) != First::Opens;
-        if resets && !self.state.icmp_rate.allow(self.now) {
+        if resets && !self.state.rates.resets.allow(self.now) {
             // The entry stays for the next segment, which may get its reset.
             return self.drop(packet, DropReason::BackendRemoved);
         }
@@ -224,7 +224,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// Drops a segment and, within the rate, resets its sender's connection.
     fn answer_reset(&mut self, packet: E::Buf, parsed: &Parsed, reason: DropReason) {
-        if self.state.icmp_rate.allow(self.now) {
+        if self.state.rates.resets.allow(self.now) {
             self.reset_sender(packet, parsed, reason);
         } else {
             self.drop(packet, reason);

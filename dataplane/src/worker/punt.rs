@@ -85,7 +85,7 @@ impl<E: Env> Walk<'_, E> {
         mut packet: E::Buf,
         write: impl FnOnce(&mut E::Buf, &Port) -> Result<(), DropReason>,
     ) {
-        if !self.state.neighbour_rate.allow(self.now) {
+        if !self.state.rates.neighbours.allow(self.now) {
             return self.drop(packet, DropReason::RateLimited);
         }
         let port_id = packet.port();
@@ -135,7 +135,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// A ping for an address of ours.
     fn echo(&mut self, mut packet: E::Buf, parsed: &Parsed) {
-        if !self.state.icmp_rate.allow(self.now) {
+        if !self.state.rates.echoes.allow(self.now) {
             return self.drop(packet, DropReason::RateLimited);
         }
         match rewrite::into_echo_reply(&mut packet, parsed) {
