@@ -24,7 +24,7 @@ pub(crate) struct ServiceRow {
     pub(crate) ports: Vec<String>,
     pub(crate) mode: String,
     pub(crate) affinity: String,
-    pub(crate) tenant: u16,
+    pub(crate) tenant: String,
     pub(crate) backends: usize,
     /// Of these, how many take new connections.
     pub(crate) backends_active: usize,

@@ -112,7 +112,10 @@ impl<'a> Manager<'a> {
     fn handle(&mut self, request: Request) {
         let snapshot = &self.running.snapshot;
         match request {
-            Request::Services(reply) => drop(reply.send(rows::services(snapshot, &self.books))),
+            Request::Services(reply) => {
+                let tenants = &self.running.config.tenants;
+                drop(reply.send(rows::services(snapshot, tenants, &self.books)));
+            }
             Request::Backends(reply) => drop(reply.send(rows::backends(snapshot, &self.books))),
             Request::Connections(query, reply) => drop(reply.send(self.connections(&query))),
             Request::Ports(reply) => drop(reply.send(self.ports())),
@@ -319,7 +322,7 @@ impl<'a> Manager<'a> {
             size: pool.size.into(),
         };
         let figures = Figures {
-            services: rows::services(snapshot, &self.books),
+            services: rows::services(snapshot, &self.running.config.tenants, &self.books),
             backends: rows::backends(snapshot, &self.books),
             workers: self.workers(),
             tables: self.counters.iter().map(|counters| rows::table_events(counters)).collect(),

@@ -6,6 +6,7 @@ use crate::api::{TrafficRow, WorkerRow};
 use crate::metrics::TableEvents;
 use crate::totals::Ledger;
 use dataplane::addr::Ip;
+use dataplane::config::Tenant;
 use dataplane::conntrack;
 use dataplane::counters::{Counter, WorkerCounters};
 use dataplane::drops::DropReason;
@@ -132,12 +133,13 @@ fn traffic([packets_in, bytes_in, packets_out, bytes_out, _]: BackendTotals) -> 
 }
 
 /// `show services`: configured ones, and removed ones whose connections go on.
-pub(crate) fn services(snapshot: &Snapshot, books: &Books) -> Vec<ServiceRow> {
+pub(crate) fn services(snapshot: &Snapshot, tenants: &[Tenant], books: &Books) -> Vec<ServiceRow> {
     let mut rows: Vec<ServiceRow> = Vec::new();
     let mut row_of = vec![None; snapshot.services.len()];
     for service in snapshot.services.iter().flatten() {
         row_of[service.id.index()] = Some(rows.len());
-        rows.push(service_row(service, books));
+        let tenant = tenants.get(service.tenant.index()).map_or("", |tenant| tenant.name.as_str());
+        rows.push(ServiceRow { tenant: tenant.to_owned(), ..service_row(service, books) });
     }
     for backend in snapshot.backends.iter().flatten() {
         let row = row_of.get(backend.service.index()).copied().flatten();
@@ -175,7 +177,6 @@ fn service_row(service: &Service, books: &Books) -> ServiceRow {
         ports: service.ports.iter().map(|ports| range((ports.start(), ports.end()))).collect(),
         mode: mode.to_owned(),
         affinity: affinity.to_owned(),
-        tenant: service.tenant.0,
         opened,
         picked_up,
         dropped,
@@ -438,8 +439,9 @@ mod tests {
         carry(2, 1);
         let rows = [("10.0.0.4", "active", 2), ("10.0.0.3", "active", 7), ("10.0.0.2", "active", 6)];
         assert_eq!(shown(&fourth, &books), expect(&rows));
-        let service = &services(&fourth, &books)[0];
-        assert_eq!((service.backends, service.backends_active), (3, 3));
+        let tenants = [Tenant { name: "default".to_owned() }];
+        let service = &services(&fourth, &tenants, &books)[0];
+        assert_eq!((service.tenant.as_str(), service.backends, service.backends_active), ("default", 3, 3));
         assert_eq!((service.original.packets, service.original.bytes), (15, 1500));
     }
 
