@@ -120,10 +120,9 @@ impl TxQueue<'_> {
             Some(OnlyFrom(pool)) => packets.iter().take_while(|packet| packet.is_plainly_from(pool)).count(),
         };
         let offered = offered.min(usize::from(u16::MAX));
-        // SAFETY: the port is started and stays so while the claim borrows it, the queue exists and the
-        // claim makes us its only sender. The first `sent` buffers now belong to the driver: the vector
-        // forgets them (its length is zero until the rest has moved to the front), and nothing between
-        // can panic.
+        // SAFETY: the port is started and stays so while the claim borrows it; the claim makes us the
+        // queue's only sender. The first `sent` buffers now belong to the driver and the vector forgets
+        // them: its length is 0 until the rest has moved to the front, and nothing between can panic.
         unsafe {
             let first = packets.as_mut_ptr();
             packets.set_len(0);
