@@ -51,7 +51,7 @@ pub enum Affinity {
 pub enum OnRemove {
     /// They go on until they end.
     Drain,
-    /// They are ended: TCP clients get a RST at their next packet.
+    /// They are ended: TCP clients get a RST at the next packet of either end.
     Reset,
 }
 
