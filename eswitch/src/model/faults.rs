@@ -1,0 +1,1 @@
+//! Faults on request: refuse, fail, delay, reorder, lose, age early, fill up, stop.

@@ -1,0 +1,1 @@
+//! What rules refer to: counters, age contexts, meters.

@@ -1,0 +1,1 @@
+//! Patterns become masks and values over a [`Key`](super::key::Key).

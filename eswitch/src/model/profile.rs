@@ -1,0 +1,1 @@
+//! How big and how fast a device is: named profiles.

@@ -1,0 +1,1 @@
+//! Flow queues: enqueue, push, pull; the application's end and the device's end.

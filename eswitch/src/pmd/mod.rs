@@ -1,0 +1,3 @@
+//! The driver, `net_eswitch`: ports, wires and flow operations around the model.
+
+mod ffi;
