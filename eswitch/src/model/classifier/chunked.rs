@@ -1,0 +1,100 @@
+//! A vector that neither moves what it holds nor frees much at a time: it grows and shrinks at its end, by
+//! chunks of at most [`CHUNK_BYTES`].
+//!
+//! A `Vec` of a million rules would stall one insertion by copying them all, and its owner by unmapping them
+//! all; here an operation costs at most one allocation or one deallocation of a chunk.
+
+use std::ops::{Index, IndexMut};
+
+/// The most that one chunk holds. Below the size from which glibc's `malloc` maps and unmaps each block.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Chunked<T> {
+    /// All but the last are full; none is empty.
+    chunks: Vec<Vec<T>>,
+    len: u32,
+}
+
+impl<T> Chunked<T> {
+    const SHIFT: u32 = (CHUNK_BYTES / size_of::<T>()).ilog2();
+    const CHUNK: usize = 1 << Self::SHIFT;
+
+    pub(super) const fn new() -> Self {
+        Chunked { chunks: Vec::new(), len: 0 }
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Appends. Only the first chunk grows by copying, so that a small table is small.
+    #[inline]
+    pub(super) fn push(&mut self, value: T) {
+        match self.chunks.last_mut() {
+            Some(last) if last.len() < Self::CHUNK => last.push(value),
+            _ => self.push_chunk(value),
+        }
+        self.len += 1;
+    }
+
+    #[cold]
+    fn push_chunk(&mut self, value: T) {
+        let mut chunk = if self.chunks.is_empty() { Vec::new() } else { Vec::with_capacity(Self::CHUNK) };
+        chunk.push(value);
+        self.chunks.push(chunk);
+    }
+
+    /// Takes the last one away.
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let last = self.chunks.last_mut()?;
+        let value = last.pop()?;
+        if last.is_empty() {
+            self.chunks.pop();
+        }
+        self.len -= 1;
+        Some(value)
+    }
+}
+
+impl<T> Index<u32> for Chunked<T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, at: u32) -> &T {
+        &self.chunks[at as usize >> Self::SHIFT][at as usize & (Self::CHUNK - 1)]
+    }
+}
+
+impl<T> IndexMut<u32> for Chunked<T> {
+    #[inline(always)]
+    fn index_mut(&mut self, at: u32) -> &mut T {
+        &mut self.chunks[at as usize >> Self::SHIFT][at as usize & (Self::CHUNK - 1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_what_was_pushed_across_chunks() {
+        let mut chunked = Chunked::<u64>::new();
+        let many = 3 * Chunked::<u64>::CHUNK as u32 + 5;
+        for n in 0..many {
+            chunked.push(u64::from(n));
+        }
+        chunked[7] = 70;
+        assert_eq!(chunked.len(), many);
+        assert!((0..many).all(|n| chunked[n] == if n == 7 { 70 } else { u64::from(n) }));
+        for n in (0..many).rev() {
+            assert_eq!(chunked.pop(), Some(if n == 7 { 70 } else { u64::from(n) }));
+            assert_eq!(chunked.len(), n);
+        }
+        assert_eq!(chunked.pop(), None);
+        assert!(chunked.chunks.is_empty(), "an empty one holds on to no chunk");
+    }
+}
