@@ -1,0 +1,87 @@
+use proptest::prelude::*;
+
+use super::super::timing::Rng;
+use super::*;
+
+#[test]
+fn a_list_is_read() {
+    let faults = Faults::parse(
+        "refuse=0.01, fail=0.1,delay_us=500,reorder=0.2,lose_counters=1,age_early=0.000001,full_at=0,stop_port=3,seed=9",
+    );
+    let faults = faults.unwrap();
+    assert_eq!(faults.refuse, Chance::per_million(10_000));
+    assert_eq!(faults.fail, Chance::per_million(100_000));
+    assert_eq!((faults.delay_us, faults.delay_ns()), (500, 500_000));
+    assert_eq!(faults.reorder, Chance::per_million(200_000));
+    assert_eq!(faults.lose_counters, Chance::ALWAYS);
+    assert_eq!(faults.age_early, Chance::per_million(1));
+    assert_eq!((faults.full_at, faults.stop_port, faults.seed), (Some(0), Some(3), 9));
+    assert!(faults.is_full(0) && !faults.is_clear());
+}
+
+#[test]
+fn nothing_is_on_by_default() {
+    let mut faults = Faults::parse("").unwrap();
+    assert_eq!(faults, Faults::default());
+    assert_eq!(faults.to_string(), "");
+    assert!(faults.is_clear() && !faults.is_full(u64::MAX));
+    assert!(!faults.refuses() && !faults.fails() && !faults.reorders() && !faults.loses_completion());
+    assert!(!faults.loses_counter() && !faults.ages_early());
+    assert_eq!((faults.delay_ns(), faults.take_stop_port()), (0, None));
+    assert_eq!(faults, Faults::default());
+}
+
+#[test]
+fn what_is_not_understood_is_named() {
+    for (text, message) in [
+        ("refuse", "expected name=value"),
+        ("refuse=1.1", "fraction"),
+        ("refuse=-1", "fraction"),
+        ("refuse=.5", "fraction"),
+        ("refuse=0.0000001", "fraction"),
+        ("refuse=1.2.3", "fraction"),
+        ("fail=0.1,fail=0.1", "given twice"),
+        ("lose=1", "there are refuse"),
+        ("delay_us=60000001", "a minute"),
+        ("full_at=many", "whole number"),
+        ("stop_port=65536", "vport"),
+    ] {
+        let error = Faults::parse(text).unwrap_err();
+        assert!(error.to_string().contains(message), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_chance_comes_as_often_as_it_says() {
+    let mut faults = Faults::parse("fail=0.1,seed=3").unwrap();
+    let failed = (0..100_000).filter(|_| faults.fails()).count();
+    assert!((9_700..=10_300).contains(&failed), "{failed}");
+    assert_eq!(faults.stop_port, None);
+}
+
+#[test]
+fn a_port_stops_once_and_clear_ends_it_all() {
+    let mut faults = Faults::parse("stop_port=1,refuse=1").unwrap();
+    assert_eq!((faults.take_stop_port(), faults.take_stop_port()), (Some(1), None));
+    assert!(faults.refuses());
+    faults.clear();
+    assert!(!faults.refuses() && faults.is_clear());
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(
+        chances in prop::array::uniform6(0u32..=1_000_000),
+        delay_us in 0..=DELAY_MAX_US,
+        full_at: Option<u64>,
+        stop_port: Option<u16>,
+        seed: u64,
+    ) {
+        let [refuse, fail, reorder, lose_completions, lose_counters, age_early] = chances.map(Chance::per_million);
+        let rng = Rng::new(seed);
+        let faults = Faults {
+            refuse, fail, delay_us, reorder, lose_completions, lose_counters, age_early, full_at, stop_port, seed, rng,
+        };
+        prop_assert_eq!(Faults::parse(&faults.to_string()), Ok(faults));
+    }
+}
