@@ -6,7 +6,11 @@
 //! and `free`.
 //!
 //! * [`counters`]: hits and bytes, read through a cache that is refreshed now and then.
+//! * [`ages`]: how long something has not been hit; a slow scan finds what is idle for too long.
+//! * `meters`: token buckets, and the objects of `rte_mtr` around them.
 
+pub mod ages;
 pub mod counters;
 
+pub use ages::{AgeTiming, AgeValue, Ages, HitSource};
 pub use counters::{CountValue, CounterTiming, Counters};
