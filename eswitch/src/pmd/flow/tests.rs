@@ -1,0 +1,6 @@
+//! Lists as applications write them, and lists that nobody should write.
+
+mod actions;
+mod encap;
+mod errors;
+mod items;
