@@ -47,12 +47,16 @@ pub(in crate::model) const ETH_SRC: usize = 6;
 /// In a stack: all else.
 pub(in crate::model) const REST: usize = 7;
 
+/// In word 0: the source vport.
+pub(in crate::model) const SOURCE_MASK: u64 = 0xffff;
 /// In word 0: sent by the eSwitch manager.
 pub(in crate::model) const MANAGER: u64 = 1 << 16;
 /// Where in word 0 the colour is (2 bits).
 pub(in crate::model) const COLOUR_SHIFT: u32 = 17;
 /// Where in word 0 the tunnel is (2 bits; 0: none).
 pub(in crate::model) const TUNNEL_SHIFT: u32 = 19;
+/// In word 0: the tunnel.
+pub(in crate::model) const TUNNEL_MASK: u64 = 3 << TUNNEL_SHIFT;
 /// Where in word 0 the outer stack's shape is.
 pub(in crate::model) const OUTER_SHIFT: u32 = 24;
 /// Where in word 0 the inner stack's shape is.
@@ -70,8 +74,12 @@ pub(in crate::model) mod stack {
     pub(in crate::model) const SERVICE2: u64 = 1 << 3;
     /// Where the network layer is (2 bits).
     pub(in crate::model) const L3_SHIFT: u32 = 4;
+    /// The network layer.
+    pub(in crate::model) const L3_MASK: u64 = 3 << L3_SHIFT;
     /// Where the transport is (3 bits); 0 in fragments.
     pub(in crate::model) const L4_SHIFT: u32 = 6;
+    /// The transport.
+    pub(in crate::model) const L4_MASK: u64 = 7 << L4_SHIFT;
     /// It is a fragment.
     pub(in crate::model) const FRAGMENT: u64 = 1 << 9;
     /// There is an Ethernet header.
