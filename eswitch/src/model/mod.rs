@@ -22,6 +22,7 @@ pub mod program;
 pub mod queue;
 pub mod refusal;
 pub mod switch;
+pub mod template;
 pub mod timing;
 pub mod types;
 pub mod validate;

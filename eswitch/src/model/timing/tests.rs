@@ -1,17 +1,9 @@
 use super::*;
 
-fn profile(text: &str) -> Profile {
-    let mut base = String::new();
-    for line in Profile::text("ideal").unwrap().lines() {
-        let key = line.split('=').next().unwrap().trim();
-        let replaced =
-            !key.is_empty() && text.lines().any(|new| new.split('=').next().unwrap().trim() == key);
-        if !replaced {
-            base.push_str(line);
-            base.push('\n');
-        }
-    }
-    Profile::parse(&format!("{base}{text}")).unwrap()
+fn ceiling(change: impl FnOnce(&mut Profile)) -> Timing {
+    let mut profile = Profile::named("ideal").unwrap();
+    change(&mut profile);
+    Timing::new(&profile, 0)
 }
 
 /// The reference's first words for the state 1, 2, 3, 4.
@@ -76,7 +68,10 @@ fn what_does_not_vary_draws_nothing() {
 
 #[test]
 fn a_ceiling_admits_its_rate() {
-    let mut timing = Timing::new(&profile("packets_per_second = 1000000\nburst_ns = 10000\n"), 0);
+    let mut timing = ceiling(|profile| {
+        profile.packets_per_second = 1_000_000;
+        profile.burst_ns = 10_000;
+    });
     // A bucket full at the start: 10 µs' worth.
     assert_eq!(timing.admit(Tick(0), 32), 10);
     assert_eq!(timing.admit(Tick(0), 32), 0);
@@ -94,8 +89,12 @@ fn a_ceiling_admits_its_rate() {
 
 #[test]
 fn short_frames_cost_less() {
-    let text = "packets_per_second = 1000000\nshort_packets_per_second = 2000000\nshort_bytes_max = 64\n";
-    let mut timing = Timing::new(&profile(&format!("{text}burst_ns = 3000\n")), 0);
+    let mut timing = ceiling(|profile| {
+        profile.packets_per_second = 1_000_000;
+        profile.short_packets_per_second = 2_000_000;
+        profile.short_bytes_max = 64;
+        profile.burst_ns = 3_000;
+    });
     assert_eq!(timing.admit_frames(Tick(0), [60, 64, 65, 64, 64, 64]), 5);
     assert_eq!(timing.admit_frames(Tick(400), [64]), 0);
     assert_eq!(timing.admit_frames(Tick(500), [65]), 0);
