@@ -35,18 +35,17 @@ pub(super) type Tag = u32;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Bucket {
-    /// 0 where there is none; the pairs come first.
-    tags: [Tag; SLOTS],
+    /// 0 where there is none; the pairs come first. The last is never used: eight make two vectors.
+    tags: [Tag; SLOTS + 1],
+    entries: [u32; SLOTS],
     /// The next in the chain: its place in the overflow + 1, or 0.
     more: u32,
-    entries: [u32; SLOTS],
-    _pad: u32,
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    const EMPTY: Bucket = Bucket { tags: [0; SLOTS], more: 0, entries: [0; SLOTS], _pad: 0 };
+    const EMPTY: Bucket = Bucket { tags: [0; SLOTS + 1], entries: [0; SLOTS], more: 0 };
 
     /// Which slots hold the tag, as bits.
     #[inline(always)]
@@ -61,7 +60,7 @@ impl Bucket {
     /// The number of pairs.
     #[inline]
     fn len(&self) -> usize {
-        self.tags.iter().position(|&tag| tag == 0).unwrap_or(SLOTS)
+        self.holding(0).trailing_zeros() as usize
     }
 
     fn pairs(&self) -> impl Iterator<Item = (Tag, u32)> + use<> {
@@ -131,8 +130,10 @@ impl Buckets {
     /// The bucket a tag is in, unless that has overflown.
     #[inline(always)]
     fn home_of(&self, tag: Tag) -> u32 {
-        let at = tag & (2 * self.level - 1);
-        if at < self.level + self.split { at } else { at - self.level }
+        let fine = 2 * self.level - 1;
+        let missing = tag & fine >= self.level + self.split;
+        // Half of the tags would take a branch; a shift is none.
+        tag & (fine >> u32::from(missing))
     }
 
     /// Asks for the cache line that [`glance`](Self::glance) will read.

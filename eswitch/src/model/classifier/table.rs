@@ -237,9 +237,9 @@ impl<const W: usize> Rules for Table<W> {
                 prefetch(&entry.previous);
             }
         }
-        let mut probes = probes.iter();
-        pending.retain(|packet| {
-            let Some(probe) = probes.next() else { return false };
+        let mut missed = 0;
+        for (n, probe) in probes.iter().enumerate().take(pending.len()) {
+            let packet = pending[n];
             let hit = match probe.glance {
                 Glance::Nothing => None,
                 Glance::Entry(entry) if self.entries[entry].words == probe.words => {
@@ -247,9 +247,11 @@ impl<const W: usize> Rules for Table<W> {
                 }
                 _ => self.winner(probe.tag, &probe.words).map(|winner| self.entries[winner].rule),
             };
-            hits[usize::from(*packet)] = hit;
-            hit.is_none()
-        });
+            hits[usize::from(packet)] = hit;
+            pending[missed] = packet;
+            missed += usize::from(hit.is_none());
+        }
+        pending.truncate(missed);
     }
 
     #[inline]
