@@ -19,6 +19,7 @@
 
 use dataplane::prefetch::prefetch;
 
+use super::refuse_flow;
 use crate::model::refusal::{Cause, Errno, Refusal};
 use crate::model::types::{AgeId, Steering, Tick, Vport};
 
@@ -358,19 +359,19 @@ impl Ages {
     pub fn aged(&mut self, port: Vport, queue: Option<u16>, out: &mut [u64]) -> Result<usize, Refusal> {
         if self.steering == Steering::Software {
             if queue.is_some() {
-                return Err(refuse(Errno::Notsup, "there are no flow queues"));
+                return Err(refuse_flow(Errno::Notsup, "there are no flow queues"));
             }
             return Ok(self.aged_again(port, out));
         }
         if self.capacity == 0 {
-            return Err(refuse(Errno::Noent, "no age contexts were configured"));
+            return Err(refuse_flow(Errno::Noent, "no age contexts were configured"));
         }
         let state = self.port(port.0);
         let queue = match (&state.queues, queue) {
             (None, _) => u16::MAX,
-            (Some(_), None) => return Err(refuse(Errno::Inval, "with STRICT_QUEUE, name the queue")),
+            (Some(_), None) => return Err(refuse_flow(Errno::Inval, "with STRICT_QUEUE, name the queue")),
             (Some(queues), Some(queue)) if usize::from(queue) >= queues.len() => {
-                return Err(refuse(Errno::Inval, "no such queue"));
+                return Err(refuse_flow(Errno::Inval, "no such queue"));
             }
             (Some(_), Some(queue)) => queue,
         };
@@ -395,9 +396,9 @@ impl Ages {
                     sec_since_last_hit: Some(check.seconds.wrapping_sub(slot.since_s)),
                 }),
                 State::Aged | State::Reported => Ok(AgeValue { aged: true, sec_since_last_hit: None }),
-                State::Free | State::Retired => Err(refuse(Errno::Inval, "the age context is gone")),
+                State::Free | State::Retired => Err(refuse_flow(Errno::Inval, "the age context is gone")),
             },
-            _ => Err(refuse(Errno::Inval, "there is no age to read")),
+            _ => Err(refuse_flow(Errno::Inval, "there is no age to read")),
         }
     }
 
@@ -420,7 +421,7 @@ impl Ages {
         self.catch_up(check, id.0);
         let slot = match self.slot(id.0) {
             Some(slot) if !matches!(slot.state, State::Free | State::Retired) => slot,
-            _ => return Err(refuse(Errno::Inval, "the age context is gone")),
+            _ => return Err(refuse_flow(Errno::Inval, "the age context is gone")),
         };
         let old = slot.timeout_s;
         let new = timeout_s.unwrap_or(old);
@@ -633,10 +634,6 @@ impl Ages {
 /// The seconds' count at a check: mlx5 adds differences of a clock that shows whole seconds.
 const fn seconds(check: u64, tick_ns: u64) -> u32 {
     (check.saturating_mul(tick_ns) / Tick::SECOND) as u32
-}
-
-const fn refuse(errno: Errno, message: &'static str) -> Refusal {
-    Refusal::new(errno, Cause::Unspecified, message)
 }
 
 #[cfg(test)]

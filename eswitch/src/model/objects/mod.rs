@@ -7,10 +7,19 @@
 //!
 //! * [`counters`]: hits and bytes, read through a cache that is refreshed now and then.
 //! * [`ages`]: how long something has not been hit; a slow scan finds what is idle for too long.
-//! * `meters`: token buckets, and the objects of `rte_mtr` around them.
+//! * [`meters`]: token buckets, and the objects of `rte_mtr` around them.
 
 pub mod ages;
 pub mod counters;
+pub mod meters;
 
 pub use ages::{AgeTiming, AgeValue, Ages, HitSource};
 pub use counters::{CountValue, CounterTiming, Counters};
+pub use meters::Meters;
+
+use super::refusal::{Cause, Errno, Refusal};
+
+/// A refusal of the flow API without an action to blame.
+const fn refuse_flow(errno: Errno, message: &'static str) -> Refusal {
+    Refusal::new(errno, Cause::Unspecified, message)
+}

@@ -357,7 +357,7 @@ fn check(steps: &[Step], timing: AgeTiming, steering: Steering) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn agrees_with_a_sorted_map_in_software(steps in prop::collection::vec(step(), 1..300)) {

@@ -232,7 +232,7 @@ fn check(steps: &[Step], timing: CounterTiming, steering: Steering, spare: u32) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn agrees_with_the_whole_history_in_software(steps in prop::collection::vec(step(), 1..300)) {
