@@ -46,7 +46,7 @@ pub struct FieldRef {
     pub field: Field,
     /// 0 and 1: outermost header; 2: innermost. For [`Field::Tag`], the register's index.
     pub level: u32,
-    /// Bits to skip, from the least significant.
+    /// Bits to skip: of a header's field from its most significant, of a register from its least significant.
     pub offset: u32,
 }
 
