@@ -1,0 +1,451 @@
+//! One device: what its ports share, how it comes and how it goes.
+
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::clock::Clock;
+use super::devargs::Devargs;
+use super::drive::{Drive, End, RingStats, Rings};
+use super::lock::Fair;
+use super::log;
+use super::service::Service;
+use super::standin::{Eswitch, Event};
+use super::wire::{self, State, Wire};
+use super::{border, copy_name, ffi, port};
+use crate::model::types::{Role, Steering, Topology, Vport, VportInfo};
+
+/// Linux's errnos that probing answers with.
+pub(super) const EINVAL: i32 = 22;
+pub(super) const ENOMEM: i32 = 12;
+
+/// Bytes of a wire's buffers behind the headroom: a frame of 2 KiB, and what an encapsulation may need
+/// beyond the headroom (see `Packet::grow_front`).
+const DATA_ROOM: u16 = 128 + 2048 + 128;
+
+/// The longest frame that is sure to fit a wire's buffer after the longest encapsulation.
+pub(super) const FRAME_MAX: u16 = 2048;
+
+/// Buffers in a core's cache of the pool.
+const CACHE: u32 = 256;
+
+/// Not a port number.
+const NO_PORT: u16 = u16::MAX;
+
+/// All devices of this process.
+static DEVICES: Mutex<Vec<Arc<Switch>>> = Mutex::new(Vec::new());
+
+/// What is known of a port without a lock.
+pub(super) struct PortShared {
+    pub(super) port_id: u16,
+    pub(super) started: AtomicBool,
+    /// The wire's ethdev while it runs; [`NO_PORT`] otherwise.
+    wire: AtomicU16,
+    /// A rule has aged, and the application was not told yet.
+    aged: AtomicBool,
+    /// The ethdev; null once it is closed.
+    device: AtomicPtr<ffi::rte_eth_dev>,
+}
+
+/// A device.
+pub(super) struct Switch {
+    /// The vdev's name.
+    pub(super) name: String,
+    pub(super) args: Devargs,
+    pub(super) steering: Steering,
+    pub(super) topology: Topology,
+    pub(super) clock: Clock,
+    /// The model. Control threads `lock` it, for short.
+    pub(super) eswitch: Fair<Eswitch>,
+    /// What moves packets.
+    pub(super) plumbing: Fair<Drive>,
+    /// By vport.
+    pub(super) ports: Vec<PortShared>,
+    /// Runs of the service so far; 0: there is none.
+    pub(super) beats: AtomicU64,
+    pub(super) domain_id: u16,
+    pool: AtomicPtr<ffi::rte_mempool>,
+    owner: ffi::rte_eth_dev_owner,
+    service: Service,
+}
+
+/// A port's private data (`dev_private`).
+pub(super) struct PortPrivate {
+    pub(super) switch: Arc<Switch>,
+    pub(super) vport: Vport,
+    pub(super) port_id: u16,
+    /// Isolated mode: no default receive rules. Changes only while stopped.
+    pub(super) isolated: AtomicBool,
+    pub(super) promiscuous: AtomicBool,
+    pub(super) all_multicast: AtomicBool,
+    /// Values to subtract from the statistics: those at the last reset.
+    pub(super) baseline: Mutex<Vec<u64>>,
+    pub(super) rss: Mutex<port::Rss>,
+}
+
+/// What an ethdev of this driver stands for.
+///
+/// # Safety
+/// A live ethdev of this driver: one that ethdev passed to an operation of it.
+pub(super) unsafe fn port_of<'a>(device: *mut ffi::rte_eth_dev) -> &'a PortPrivate {
+    // SAFETY: the caller's promise; the private data is set before the port is announced, and goes with it.
+    unsafe { &*(*(*device).data).dev_private.cast::<PortPrivate>() }
+}
+
+impl PortPrivate {
+    /// What is known of this port without a lock.
+    pub(super) fn shared(&self) -> &PortShared {
+        &self.switch.ports[usize::from(self.vport.0)]
+    }
+
+    /// Whether it is started.
+    pub(super) fn is_started(&self) -> bool {
+        self.shared().started.load(Ordering::Acquire)
+    }
+}
+
+impl PortShared {
+    /// The ethdev of its wire, while that runs.
+    pub(super) fn wire(&self) -> Option<u16> {
+        Some(self.wire.load(Ordering::Acquire)).filter(|port| *port != NO_PORT)
+    }
+}
+
+impl Switch {
+    /// Whether this is the port through which transfer rules are made.
+    pub(super) fn is_proxy(vport: Vport) -> bool {
+        vport.0 == 0
+    }
+
+    /// The pool that wires receive into.
+    pub(super) fn pool(&self) -> *mut ffi::rte_mempool {
+        self.pool.load(Ordering::Relaxed)
+    }
+
+    /// Moves packets, unless another thread does so already. True if something moved.
+    #[inline]
+    pub(super) fn drive(&self) -> bool {
+        let Some(mut plumbing) = self.plumbing.try_lock() else { return false };
+        let (moved, events) = plumbing.round(self);
+        drop(plumbing);
+        if !events.is_empty() {
+            self.announce(&events);
+        }
+        moved
+    }
+
+    /// Has the EAL's interrupt thread tell the application, as a hardware driver would.
+    #[cold]
+    fn announce(&self, events: &[Event]) {
+        for Event::FlowAged(vport) in events {
+            if let Some(port) = self.ports.get(usize::from(vport.0)) {
+                port.aged.store(true, Ordering::Release);
+            }
+        }
+        // SAFETY: the switch outlives its alarms: `retire` cancels them.
+        unsafe { ffi::rte_eal_alarm_set(1, Some(on_alarm), std::ptr::from_ref(self).cast_mut().cast()) };
+    }
+
+    fn report_aged(&self) {
+        for port in &self.ports {
+            let device = port.device.load(Ordering::Acquire);
+            if port.aged.swap(false, Ordering::AcqRel) && !device.is_null() {
+                // SAFETY: an ethdev of this driver that is not closed.
+                unsafe {
+                    ffi::rte_eth_dev_callback_process(
+                        device,
+                        ffi::RTE_ETH_EVENT_FLOW_AGED,
+                        std::ptr::null_mut(),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Takes the wires that have appeared into service.
+    pub(super) fn attend(&self) {
+        let mut plumbing = self.plumbing.lock();
+        for (end, port) in plumbing.ends.iter_mut().zip(&self.ports) {
+            let State::Owned(wire) = end.wire.state else { continue };
+            end.wire.state = match wire::start(wire, self.pool()) {
+                Ok(state) => {
+                    log::info(&format!("{}: wire {} runs", self.name, end.wire.name));
+                    port.wire.store(wire, Ordering::Release);
+                    state
+                }
+                Err((call, errno)) => {
+                    let name = &end.wire.name;
+                    log::error(&format!("{}: wire {name} does not start: {call}: errno {errno}", self.name));
+                    State::Failed(wire)
+                }
+            };
+        }
+    }
+
+    /// Makes an ethdev ours if it is one of our wires.
+    fn adopt(&self, wire: u16) {
+        let Some(name) = wire::name_of(wire) else { return };
+        let mut plumbing = self.plumbing.lock();
+        let Some(at) = plumbing.ends.iter().position(|end| end.wire.name == name) else { return };
+        let end = &mut plumbing.ends[at];
+        if end.wire.state != State::Missing {
+            return;
+        }
+        // SAFETY: checks the number; the owner is ours and is copied.
+        let status = unsafe { ffi::rte_eth_dev_owner_set(wire, &raw const self.owner) };
+        if status != 0 {
+            log::error(&format!("{}: wire {name} belongs to someone else (errno {})", self.name, -status));
+            end.wire.state = State::Failed(wire);
+            return;
+        }
+        end.wire.state = State::Owned(wire);
+        // The uplink's representor has the address of the physical port, as on the hardware.
+        if self.topology.is_uplink(Vport(at as u16)) {
+            port::copy_address(wire, self.ports[at].device.load(Ordering::Acquire));
+        }
+    }
+
+    /// Forgets a wire that goes away.
+    fn lose(&self, wire: u16) {
+        let mut plumbing = self.plumbing.lock();
+        for (end, port) in plumbing.ends.iter_mut().zip(&self.ports) {
+            if end.wire.state.port() == Some(wire) {
+                log::warning(&format!("{}: wire {} is gone", self.name, end.wire.name));
+                end.wire.clear();
+                end.wire.state = State::Missing;
+                port.wire.store(NO_PORT, Ordering::Release);
+            }
+        }
+    }
+
+    /// A port's ethdev is closed.
+    pub(super) fn closed(&self, vport: Vport) {
+        self.ports[usize::from(vport.0)].device.store(std::ptr::null_mut(), Ordering::Release);
+    }
+
+    /// Ends everything that reaches the switch from outside its ports, and gives the wires back.
+    fn retire(&self) {
+        self.service.stop(self);
+        let argument: *mut c_void = std::ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: our own callbacks; -EAGAIN says that one is running, so it is asked again.
+        unsafe {
+            ffi::rte_eal_alarm_cancel(Some(on_alarm), argument);
+            for (event, callback) in EVENTS {
+                let all = ffi::RTE_ETH_ALL as u16;
+                while ffi::rte_eth_dev_callback_unregister(all, event, Some(callback), argument) == -11 {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        let mut plumbing = self.plumbing.lock();
+        for end in &mut plumbing.ends {
+            end.wire.clear();
+            if let Some(wire) = end.wire.state.port() {
+                // SAFETY: the wire is ours; nobody polls it once the drive lock is held.
+                unsafe {
+                    ffi::rte_eth_dev_stop(wire);
+                    ffi::rte_eth_dev_owner_unset(wire, self.owner.id);
+                }
+            }
+            end.wire.state = State::Missing;
+        }
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        let pool = self.pool();
+        // SAFETY: the switch was the pool's only user but for packets still out; with any of these the pool
+        // stays, and a device that comes later takes it over.
+        unsafe {
+            ffi::rte_eth_switch_domain_free(self.domain_id);
+            if ffi::eswitch_pool_is_full(pool) != 0 {
+                ffi::rte_mempool_free(pool);
+            } else {
+                log::info(&format!("{}: packets are still out, their pool stays", self.name));
+            }
+        }
+    }
+}
+
+/// What a switch listens for on all ethdevs.
+const EVENTS: [(ffi::rte_eth_event_type, unsafe extern "C" fn(u16, u32, *mut c_void, *mut c_void) -> i32);
+    2] = [(ffi::RTE_ETH_EVENT_NEW, on_new), (ffi::RTE_ETH_EVENT_DESTROY, on_destroy)];
+
+unsafe extern "C" fn on_new(port: u16, _event: u32, argument: *mut c_void, _result: *mut c_void) -> i32 {
+    border::guard("new port", 0, || {
+        // SAFETY: the switch outlives its callbacks, see `retire`.
+        unsafe { &*argument.cast::<Switch>() }.adopt(port);
+        0
+    })
+}
+
+unsafe extern "C" fn on_destroy(port: u16, _event: u32, argument: *mut c_void, _result: *mut c_void) -> i32 {
+    border::guard("port gone", 0, || {
+        // SAFETY: the switch outlives its callbacks, see `retire`.
+        unsafe { &*argument.cast::<Switch>() }.lose(port);
+        0
+    })
+}
+
+unsafe extern "C" fn on_alarm(argument: *mut c_void) {
+    border::guard("alarm", (), || {
+        // SAFETY: the switch outlives its alarms, see `retire`.
+        unsafe { &*argument.cast::<Switch>() }.report_aged();
+    });
+}
+
+/// Makes a device and its ports.
+///
+/// # Errors
+/// A positive errno; why is in the log.
+pub(super) fn probe(vdev: *mut ffi::rte_vdev_device, name: &str, text: &str) -> Result<(), i32> {
+    let args = Devargs::parse(text).map_err(|error| {
+        log::error(&format!("{name}: {error}"));
+        EINVAL
+    })?;
+    let roles = roles(&args);
+    let devices = port::allocate(name, &roles)?;
+    let switch = match assemble(name, args, &roles, &devices) {
+        Ok(switch) => switch,
+        Err(errno) => {
+            port::release(&devices);
+            return Err(errno);
+        }
+    };
+    if let Err(errno) = port::fill(vdev, &switch, &devices) {
+        port::release(&devices);
+        return Err(errno);
+    }
+    introduce(&switch);
+    port::announce(&devices);
+    log::notice(&format!(
+        "{name}: a software model of a BlueField eSwitch, {} steering, ports {}",
+        if switch.steering == Steering::Software { "software" } else { "hardware" },
+        switch.ports.iter().map(|port| port.port_id.to_string()).collect::<Vec<_>>().join(", "),
+    ));
+    DEVICES.lock().unwrap_or_else(PoisonError::into_inner).push(switch);
+    Ok(())
+}
+
+/// Uplinks first, then the host's functions.
+fn roles(args: &Devargs) -> Vec<Role> {
+    let uplinks = (0..args.uplinks.len()).map(|number| Role::Uplink(number as u16));
+    uplinks.chain((0..args.hosts.len()).map(|number| Role::Host(number as u16))).collect()
+}
+
+fn assemble(
+    name: &str,
+    args: Devargs,
+    roles: &[Role],
+    devices: &[*mut ffi::rte_eth_dev],
+) -> Result<Arc<Switch>, i32> {
+    // SAFETY: the devices were allocated just now, so they have data.
+    let port_ids: Vec<u16> = devices.iter().map(|device| unsafe { (*(**device).data).port_id }).collect();
+    let vports =
+        roles.iter().zip(&port_ids).map(|(role, port_id)| VportInfo { role: *role, port_id: *port_id });
+    let topology = Topology::new(vports.collect());
+    let (mut domain_id, mut owner) = (0, ffi::rte_eth_dev_owner::default());
+    // SAFETY: both fill in the places given.
+    if unsafe {
+        ffi::rte_eth_switch_domain_alloc(&raw mut domain_id) != 0
+            || ffi::rte_eth_dev_owner_new(&raw mut owner.id) != 0
+    } {
+        log::error(&format!("{name}: no switch domain or port owner left"));
+        return Err(ENOMEM);
+    }
+    copy_name(&mut owner.name, name);
+    let Some(pool) = make_pool(name, domain_id, args.mbufs) else {
+        // SAFETY: allocated above.
+        unsafe { ffi::rte_eth_switch_domain_free(domain_id) };
+        return Err(ENOMEM);
+    };
+    let wires = args.uplinks.iter().chain(&args.hosts);
+    let ends = wires.zip(&port_ids).map(|(wire, port_id)| End {
+        wire: Wire::new(wire),
+        rings: Rings::default(),
+        stats: RingStats::default(),
+        port_id: *port_id,
+    });
+    let plumbing = Fair::new(Drive::new(ends.collect(), pool));
+    let ports = devices.iter().zip(&port_ids).map(|(device, port_id)| PortShared {
+        port_id: *port_id,
+        started: AtomicBool::new(false),
+        wire: AtomicU16::new(NO_PORT),
+        aged: AtomicBool::new(false),
+        device: AtomicPtr::new(*device),
+    });
+    Ok(Arc::new(Switch {
+        name: name.to_owned(),
+        steering: args.steering.unwrap_or(Steering::Software),
+        topology,
+        clock: Clock::start(),
+        eswitch: Fair::new(Eswitch::new(roles.len())),
+        plumbing,
+        ports: ports.collect(),
+        beats: AtomicU64::new(0),
+        domain_id,
+        pool: AtomicPtr::new(pool),
+        owner,
+        service: Service::default(),
+        args,
+    }))
+}
+
+/// Finds the wires that are there, waits for the others, and offers itself to service cores.
+fn introduce(switch: &Arc<Switch>) {
+    let argument: *mut c_void = Arc::as_ptr(switch).cast_mut().cast();
+    for (event, callback) in EVENTS {
+        // SAFETY: the switch outlives its callbacks, see `retire`.
+        unsafe {
+            ffi::rte_eth_dev_callback_register(ffi::RTE_ETH_ALL as u16, event, Some(callback), argument);
+        }
+    }
+    for name in switch.args.uplinks.iter().chain(&switch.args.hosts) {
+        if let Some(port) = wire::find(name) {
+            switch.adopt(port);
+        }
+    }
+    switch.attend();
+    switch.service.start(switch);
+}
+
+/// The wires' buffers. A pool that an earlier device had to leave behind is taken over.
+fn make_pool(name: &str, domain_id: u16, mbufs: u32) -> Option<*mut ffi::rte_mempool> {
+    let pool_name = std::ffi::CString::new(format!("eswitch{domain_id}_{mbufs}")).ok()?;
+    // SAFETY: a terminated name; the functions check everything else.
+    let pool = unsafe {
+        let old = ffi::rte_mempool_lookup(pool_name.as_ptr());
+        if old.is_null() {
+            let socket = ffi::rte_socket_id() as i32;
+            ffi::rte_pktmbuf_pool_create(pool_name.as_ptr(), mbufs, CACHE, 0, DATA_ROOM, socket)
+        } else {
+            old
+        }
+    };
+    if pool.is_null() {
+        // SAFETY: reads the thread's errno.
+        let errno = unsafe { ffi::eswitch_errno() };
+        let mib = u64::from(mbufs) * (u64::from(DATA_ROOM) + 192) >> 20;
+        log::error(&format!(
+            "{name}: no memory for {mbufs} buffers, {mib} MiB (errno {errno}): give the EAL more memory, or \
+             mbufs=N fewer"
+        ));
+        return None;
+    }
+    Some(pool)
+}
+
+/// Takes a device away.
+pub(super) fn remove(name: &str) -> Result<(), i32> {
+    let switch = {
+        let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = devices.iter().position(|switch| switch.name == name).ok_or(19)?;
+        devices.remove(at)
+    };
+    switch.retire();
+    let devices = switch.ports.iter().map(|port| port.device.load(Ordering::Acquire));
+    let open: Vec<_> = devices.filter(|device| !device.is_null()).collect();
+    port::close_all(&open);
+    Ok(())
+}
