@@ -153,6 +153,10 @@ pub(super) fn check(
     if checked.is_default() {
         return Ok(checked);
     }
+    // mlx5 takes no notice of the rest of red's list in a policy that does nothing else.
+    if red.len() > 1 {
+        return Err(unsupported("drop excludes all other actions"));
+    }
     let mut domains = [all; 2];
     let mut seen = [Seen::default(); 2];
     for (colour, list) in [green, yellow].into_iter().enumerate() {

@@ -156,7 +156,8 @@ fn policies_are_checked() {
     let jump: &[Action<'_>] = &[Action::Jump(Some(1))];
     let mark: &[Action<'_>] = &[Action::Mark(Some(1))];
     let no_fate: &[Action<'_>] = &[Action::SetTag { index: 0, data: 1, mask: 1 }];
-    let unsupported: [PolicyActions<'_>; 8] = [
+    let unsupported: [PolicyActions<'_>; 9] = [
+        [jump, jump, &[Action::Drop, Action::Jump(Some(1))]],
         [&[], &[], &[]],
         [&[], &[], jump],
         [&[Action::RepresentedPort(Some(9))], &[], DROP],
