@@ -104,11 +104,12 @@ const FREE: Slot = Slot {
     source: HitSource::Bit,
 };
 
-/// Hit times apart from the rest, since packets touch nothing else.
+/// The contexts of a chunk that have been in use, with room for the others. Hit times are apart from the
+/// rest, since packets touch nothing else.
 #[derive(Debug)]
 struct Chunk {
-    hits: [u64; CHUNK],
-    slots: [Slot; CHUNK],
+    hits: Vec<u64>,
+    slots: Vec<Slot>,
     live: u32,
 }
 
@@ -163,7 +164,7 @@ pub struct Ages {
     steering: Steering,
     timing: AgeTiming,
     capacity: u32,
-    chunks: Vec<Box<Chunk>>,
+    chunks: Vec<Chunk>,
     /// Identifiers below this have been used before.
     fresh: u32,
     free_head: u32,
@@ -288,22 +289,24 @@ impl Ages {
     /// A packet hit it. One store.
     #[inline]
     pub fn hit(&mut self, now: Tick, id: AgeId) {
-        if let Some((chunk, at)) = self.place(id.0) {
-            chunk.hits[at] = now.0;
+        let chunk = self.chunks.get_mut(id.0 as usize / CHUNK);
+        if let Some(hit) = chunk.and_then(|chunk| chunk.hits.get_mut(id.0 as usize % CHUNK)) {
+            *hit = now.0;
         }
     }
 
     /// Asks for the cache line that [`Ages::hit`] will touch.
     #[inline]
     pub fn prefetch(&self, id: AgeId) {
-        if let Some(chunk) = self.chunks.get(id.0 as usize / CHUNK) {
-            prefetch(&chunk.hits[id.0 as usize % CHUNK]);
+        let chunk = self.chunks.get(id.0 as usize / CHUNK);
+        if let Some(hit) = chunk.and_then(|chunk| chunk.hits.get(id.0 as usize % CHUNK)) {
+            prefetch(hit);
         }
     }
 
-    /// Goes on looking for contexts that have aged: `budget` steps at most, each one context or one kilobyte
-    /// of empty space. True if there is more to do for the latest check. To find all in time, `budget` times
-    /// the calls in a tick must reach the number of contexts.
+    /// Goes on looking for contexts that have aged: `budget` steps at most, each one context, or 1,024
+    /// places for one that are all empty. True if there is more to do for the latest check. To find all in
+    /// time, `budget` times the calls in a tick must exceed the number of contexts.
     pub fn advance(&mut self, now: Tick, budget: usize) -> bool {
         self.advance_with(now, budget, |_| false)
     }
@@ -470,8 +473,8 @@ impl Ages {
 
     #[inline]
     fn place(&mut self, id: u32) -> Option<(&mut Chunk, usize)> {
-        let chunk = self.chunks.get_mut(id as usize / CHUNK)?;
-        Some((chunk, id as usize % CHUNK))
+        let (chunk, at) = (self.chunks.get_mut(id as usize / CHUNK)?, id as usize % CHUNK);
+        (at < chunk.slots.len()).then_some((chunk, at))
     }
 
     fn slot(&mut self, id: u32) -> Option<&mut Slot> {
@@ -494,7 +497,12 @@ impl Ages {
         let id = self.fresh;
         self.fresh += 1;
         if id as usize / CHUNK == self.chunks.len() {
-            self.chunks.push(Box::new(Chunk { hits: [NO_HIT; CHUNK], slots: [FREE; CHUNK], live: 0 }));
+            let (hits, slots) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+            self.chunks.push(Chunk { hits, slots, live: 0 });
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.hits.push(NO_HIT);
+            chunk.slots.push(FREE);
         }
         id
     }

@@ -87,14 +87,21 @@ impl Slot {
     }
 }
 
-/// A pool: the slots, and beside them what packets do not touch.
+/// What packets do not touch.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    /// The next in the list of freed counters.
+    next: u32,
+    /// 0: free.
+    references: u32,
+}
+
+/// The counters of a pool that have been in use, with room for the others: so that memory which was never
+/// needed is never touched, and no call has to touch a whole pool's.
 #[derive(Debug)]
 struct Pool {
-    slots: [Slot; POOL],
-    /// The next in the list of freed counters.
-    next: [u32; POOL],
-    /// References; 0: free.
-    references: [u32; POOL],
+    slots: Vec<Slot>,
+    links: Vec<Link>,
 }
 
 /// Freed counters of one class, oldest first: their refreshes come due in this order.
@@ -111,7 +118,7 @@ pub struct Counters {
     timing: CounterTiming,
     capacity: u32,
     /// The pools in use so far; identifiers are handed out in order.
-    pools: Vec<Box<Pool>>,
+    pools: Vec<Pool>,
     /// Identifiers below this have been used before.
     fresh: u32,
     live: u32,
@@ -174,7 +181,7 @@ impl Counters {
         let epoch = self.epochs[self.class(id)];
         let Some((pool, at)) = self.place(id) else { return Err(self.exhausted()) };
         pool.slots[at] = Slot { epoch, ..Slot::default() };
-        pool.references[at] = 1;
+        pool.links[at].references = 1;
         self.live += 1;
         Ok(CounterId(id))
     }
@@ -182,8 +189,8 @@ impl Counters {
     /// One more reference, from a rule that uses an indirect counter.
     pub fn retain(&mut self, id: CounterId) {
         if let Some((pool, at)) = self.place(id.0) {
-            if pool.references[at] > 0 {
-                pool.references[at] = pool.references[at].saturating_add(1);
+            if pool.links[at].references > 0 {
+                pool.links[at].references = pool.links[at].references.saturating_add(1);
             }
         }
     }
@@ -195,21 +202,21 @@ impl Counters {
         let class = self.class(id.0);
         let epoch = self.epochs[class];
         let Some((pool, at)) = self.place(id.0) else { return };
-        match pool.references[at] {
+        match pool.links[at].references {
             0 => return,
-            1 => pool.references[at] = 0,
+            1 => pool.links[at].references = 0,
             more => {
-                pool.references[at] = more - 1;
+                pool.links[at].references = more - 1;
                 return;
             }
         }
-        pool.next[at] = NONE;
+        pool.links[at].next = NONE;
         pool.slots[at].epoch = epoch;
         self.live -= 1;
         self.waiting += 1;
         let tail = std::mem::replace(&mut self.freed[class].tail, id.0);
         match self.place(tail) {
-            Some((pool, at)) if tail != NONE => pool.next[at] = id.0,
+            Some((pool, at)) if tail != NONE => pool.links[at].next = id.0,
             _ => self.freed[class].head = id.0,
         }
         self.note_ready(class);
@@ -220,7 +227,7 @@ impl Counters {
     /// # Errors
     /// EBUSY (SWS) if a rule uses it. HWS does not look; there the counter goes with its last rule.
     pub fn destroy(&mut self, now: Tick, id: CounterId) -> Result<(), Refusal> {
-        let busy = self.place(id.0).is_some_and(|(pool, at)| pool.references[at] > 1);
+        let busy = self.place(id.0).is_some_and(|(pool, at)| pool.links[at].references > 1);
         if busy && self.steering == Steering::Software {
             return Err(Refusal::new(Errno::Busy, Cause::Actions, "the indirect counter is used by rules"));
         }
@@ -249,8 +256,9 @@ impl Counters {
     /// Asks for the cache line that [`Counters::hit`] will touch.
     #[inline]
     pub fn prefetch(&self, id: CounterId) {
-        if let Some(pool) = self.pools.get(id.0 as usize / POOL) {
-            prefetch(&pool.slots[id.0 as usize % POOL]);
+        let pool = self.pools.get(id.0 as usize / POOL);
+        if let Some(slot) = pool.and_then(|pool| pool.slots.get(id.0 as usize % POOL)) {
+            prefetch(slot);
         }
     }
 
@@ -264,7 +272,7 @@ impl Counters {
         let epoch = self.epochs[self.class(id.0)];
         let exact = self.timing.refresh_ns == 0;
         let slot = match self.place(id.0) {
-            Some((pool, at)) if pool.references[at] > 0 => &mut pool.slots[at],
+            Some((pool, at)) if pool.links[at].references > 0 => &mut pool.slots[at],
             _ => return Err(Refusal::new(Errno::Inval, Cause::Unspecified, "the counter is not available")),
         };
         if slot.epoch != epoch || exact {
@@ -324,8 +332,8 @@ impl Counters {
 
     #[inline]
     fn place(&mut self, id: u32) -> Option<(&mut Pool, usize)> {
-        let pool = self.pools.get_mut(id as usize / POOL)?;
-        Some((pool, id as usize % POOL))
+        let (pool, at) = (self.pools.get_mut(id as usize / POOL)?, id as usize % POOL);
+        (at < pool.slots.len()).then_some((pool, at))
     }
 
     /// Brings the classes' refreshes up to date.
@@ -372,7 +380,7 @@ impl Counters {
         }
         let class = self.ready.trailing_zeros() as usize;
         let id = self.freed[class].head;
-        let next = self.place(id).map(|(pool, at)| pool.next[at])?;
+        let next = self.place(id).map(|(pool, at)| pool.links[at].next)?;
         self.freed[class].head = next;
         if next == NONE {
             self.freed[class].tail = NONE;
@@ -386,11 +394,11 @@ impl Counters {
         let id = self.fresh;
         self.fresh += 1;
         if id as usize / POOL == self.pools.len() {
-            self.pools.push(Box::new(Pool {
-                slots: [Slot::default(); POOL],
-                next: [NONE; POOL],
-                references: [0; POOL],
-            }));
+            self.pools.push(Pool { slots: Vec::with_capacity(POOL), links: Vec::with_capacity(POOL) });
+        }
+        if let Some(pool) = self.pools.last_mut() {
+            pool.slots.push(Slot::default());
+            pool.links.push(Link { next: NONE, references: 0 });
         }
         id
     }
