@@ -26,6 +26,9 @@ pub const POOL: usize = 512;
 /// Most classes of pools with a refresh time of their own.
 pub const PHASES_MAX: usize = 64;
 
+/// Refreshes of one class that a fault is asked about in one call.
+const DRAWS_MAX: usize = 16;
+
 const NONE: u32 = u32::MAX;
 
 /// When values become visible, and when freed counters become usable.
@@ -294,6 +297,14 @@ impl Counters {
         self.losing = self.losing.saturating_add(refreshes);
     }
 
+    /// Does the refreshes that are due, with a fault: one for which `lose` says so is lost. It is only asked
+    /// about those that no other call has done before, so call this first when time has passed.
+    pub fn refresh_with(&mut self, now: Tick, lose: impl FnMut() -> bool) {
+        if now.0 >= self.next_due {
+            self.refresh_due(now.0, lose);
+        }
+    }
+
     /// Counters in use.
     #[must_use]
     pub fn live(&self) -> u32 {
@@ -340,20 +351,23 @@ impl Counters {
     #[inline]
     fn refresh(&mut self, now: Tick) {
         if now.0 >= self.next_due {
-            self.refresh_due(now.0);
+            self.refresh_due(now.0, || false);
         }
     }
 
     #[cold]
-    fn refresh_due(&mut self, now: u64) {
+    fn refresh_due(&mut self, now: u64, mut lose: impl FnMut() -> bool) {
         let period = self.timing.refresh_ns;
         self.next_due = u64::MAX;
         for class in 0..self.timing.phases as usize {
             if self.due[class] <= now {
                 let passed = (now - self.due[class]) / period + 1;
                 self.due[class] = self.due[class].saturating_add(passed.saturating_mul(period));
-                let lost = passed.min(u64::from(self.losing));
-                self.losing -= lost as u32;
+                let ordered = passed.min(u64::from(self.losing));
+                self.losing -= ordered as u32;
+                // After a long pause a few draws tell whether any refresh has come through.
+                let drawn = (ordered..passed).take(DRAWS_MAX).filter(|_| lose()).count();
+                let lost = ordered + drawn as u64;
                 if passed > lost {
                     self.epochs[class] = self.epochs[class].wrapping_add(((passed - lost) as u32).max(1));
                     self.note_ready(class);

@@ -119,6 +119,26 @@ fn a_lost_refresh_shows_a_period_later() {
     assert_eq!(counters.query(Tick(1000 * MS), id, false), Ok(value(2, 14)));
 }
 
+#[test]
+fn refreshes_are_lost_at_random() {
+    let mut counters = hardware(1);
+    let id = counters.alloc(Tick(0)).unwrap();
+    counters.hit(Tick(0), id, 7);
+    for period in 1..=3 {
+        let now = Tick(500 * MS * period);
+        let mut asked = 0;
+        counters.refresh_with(now, || {
+            asked += 1;
+            period < 3
+        });
+        counters.refresh_with(now, || unreachable!("done already"));
+        assert_eq!((asked, counters.query(now, id, false).unwrap().hits), (1, period / 3));
+    }
+    counters.hit(Tick(1600 * MS), id, 7);
+    counters.refresh_with(Tick(u64::MAX / 2), || true);
+    assert_eq!(counters.query(Tick(u64::MAX / 2), id, false).unwrap().hits, 2);
+}
+
 /// What a counter should say, from the whole history.
 #[derive(Default)]
 struct Naive {
