@@ -199,6 +199,12 @@ impl Classifier {
         true
     }
 
+    /// The bits that a matcher compares; `None` if it is gone.
+    #[must_use]
+    pub fn mask(&self, id: MatcherId) -> Option<&Key> {
+        self.get(id).map(|matcher| &matcher.mask)
+    }
+
     /// The rule that a packet takes.
     #[must_use]
     pub fn lookup(&self, key: &Key) -> Option<RuleId> {

@@ -22,6 +22,21 @@ impl Program {
     }
 }
 
+impl Edits {
+    /// The edits as testpmd's actions; nothing if there are none.
+    pub fn describe(&self) -> impl Display + '_ {
+        DescribedEdits(self)
+    }
+}
+
+struct DescribedEdits<'a>(&'a Edits);
+
+impl Display for DescribedEdits<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        edits(self.0, &mut List { f, begun: false })
+    }
+}
+
 struct Described<'a> {
     program: &'a Program,
     topology: &'a Topology,

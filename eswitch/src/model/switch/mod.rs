@@ -18,6 +18,269 @@
 //! Nothing waits for software here: a miss is delivered, and later packets of the same connection may pass
 //! it through a rule that was installed meanwhile.
 
+mod dump;
+mod hardware;
+mod install;
+mod nic;
+mod prepare;
+mod query;
+mod rules;
+mod slab;
 mod statistics;
+mod walk;
 
+use std::sync::Arc;
+
+use super::faults::Faults;
+use super::objects::{AgeTiming, Ages, CounterTiming, Counters, Meters};
+use super::profile::Profile;
+use super::queue::QueueEngine;
+use super::refusal::{Cause, Errno, Refusal};
+use super::timing::Timing;
+use super::types::{Domain, Steering, Tick, Vport};
+use super::validate::Context;
+use nic::Rx;
+use rules::{GroupIndex, Groups, RssSets, Rules};
+
+pub use dump::DumpOptions;
+pub use hardware::{ConfigureAttr, FlowQueue, Table};
+pub use install::Prepared;
+pub use nic::RxConfig;
 pub use statistics::{DropReason, Statistics, VportStatistics};
+pub use walk::{Fabric, HOPS_MAX, RxMeta};
+
+/// An eSwitch.
+#[derive(Debug)]
+pub struct Eswitch {
+    core: Core,
+    timing: Timing,
+    faults: Faults,
+    /// The device's ends of the flow queues, by number.
+    queues: Vec<QueueEngine<Prepared>>,
+    /// Where the next [`Eswitch::advance`] begins.
+    next_queue: usize,
+    events: Vec<Event>,
+    counter_refresh_ns: u64,
+    /// Refreshes of the counters that have been looked at, for the fault that loses them.
+    refreshes: u64,
+}
+
+/// What the flow queues, the synchronous API and the walk all work on.
+#[derive(Debug)]
+struct Core {
+    context: Arc<Context>,
+    groups: Groups,
+    /// FDB group 0, once it has been named.
+    fdb_root: Option<GroupIndex>,
+    /// Group 0 of each representor's receive domain.
+    nic_roots: Vec<Option<GroupIndex>>,
+    rules: Rules,
+    rules_max: u64,
+    rss: RssSets,
+    counters: Counters,
+    ages: Ages,
+    meters: Meters,
+    rx: Vec<Rx>,
+    statistics: Statistics,
+    /// Goes up with every rule, so that a stale handle is recognised.
+    generation: u32,
+}
+
+/// Something that the application is to hear of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Flows of this port have aged: `RTE_ETH_EVENT_FLOW_AGED`.
+    FlowAged(Vport),
+    /// A fault stops this port: `RTE_ETH_EVENT_INTR_LSC`, down.
+    LinkDown(Vport),
+}
+
+/// Rules that one call removes at most, when many go.
+const REMOVALS: usize = 256;
+
+/// Age contexts that one call examines at most.
+const AGES: usize = 256;
+
+/// Operations of flow queues that one call carries out at most.
+const OPERATIONS: usize = 64;
+
+impl Eswitch {
+    /// A device with nothing configured and no port started. The seed decides everything random.
+    #[must_use]
+    pub fn new(context: Arc<Context>, profile: &Profile, seed: u64) -> Eswitch {
+        let vports = context.topology.iter().len();
+        let steering = context.steering;
+        let core = Core {
+            groups: Groups::new(steering, context.options.allow_duplicate_pattern, seed),
+            fdb_root: None,
+            nic_roots: vec![None; vports],
+            rules: Rules::new(),
+            rules_max: profile.rules_max,
+            rss: RssSets::new(),
+            counters: counters(profile, steering),
+            ages: ages(profile, steering),
+            meters: Meters::new(profile.meters_max, steering),
+            rx: vec![Rx::default(); vports],
+            statistics: Statistics::new(vports),
+            generation: 0,
+            context,
+        };
+        let timing = Timing::new(profile, seed);
+        Eswitch {
+            core,
+            timing,
+            faults: Faults::default(),
+            queues: Vec::new(),
+            next_queue: 0,
+            events: Vec::new(),
+            counter_refresh_ns: profile.counter_refresh_ns.max(1),
+            refreshes: 0,
+        }
+    }
+
+    /// What requests are judged by.
+    #[must_use]
+    pub fn context(&self) -> &Arc<Context> {
+        &self.core.context
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        &self.core.statistics
+    }
+
+    /// The meters, and the profiles and policies they are made of.
+    pub fn meters(&mut self) -> &mut Meters {
+        &mut self.core.meters
+    }
+
+    /// Whether a representor is started.
+    #[must_use]
+    pub fn is_started(&self, port: Vport) -> bool {
+        self.core.rx.get(usize::from(port.0)).is_some_and(|rx| rx.started)
+    }
+
+    /// Starts a representor.
+    ///
+    /// # Errors
+    /// EAGAIN under HWS if the proxy is not started yet (`mlx5_dev_start`, mlx5_trigger.c); EINVAL if there
+    /// is no such port.
+    pub fn start(&mut self, port: Vport, config: RxConfig) -> Result<(), Refusal> {
+        let proxy_first = self.core.context.steering == Steering::Hardware && port != PROXY;
+        if proxy_first && !self.is_started(PROXY) {
+            let why = "start the transfer proxy first: under HWS representors depend on it";
+            return Err(Refusal::new(Errno::Again, Cause::Unspecified, why));
+        }
+        let rx = self.core.rx.get_mut(usize::from(port.0)).ok_or(NO_SUCH_PORT)?;
+        *rx = Rx { started: true, config };
+        Ok(())
+    }
+
+    /// Changes how a representor receives; it stays started or stopped.
+    ///
+    /// # Errors
+    /// EINVAL if there is no such port.
+    pub fn configure_rx(&mut self, port: Vport, config: RxConfig) -> Result<(), Refusal> {
+        self.core.rx.get_mut(usize::from(port.0)).ok_or(NO_SUCH_PORT)?.config = config;
+        Ok(())
+    }
+
+    /// Stops a representor. Its rules must go too: call [`Eswitch::flush`] until it is done.
+    ///
+    /// # Errors
+    /// EBUSY under HWS if it is the proxy and another one is started; EINVAL if there is no such port.
+    pub fn stop(&mut self, now: Tick, port: Vport) -> Result<(), Refusal> {
+        let others = (0..self.core.rx.len()).any(|at| at != usize::from(port.0) && self.core.rx[at].started);
+        if self.core.context.steering == Steering::Hardware && port == PROXY && others {
+            let why = "stop the transfer proxy last: under HWS representors depend on it";
+            return Err(Refusal::new(Errno::Busy, Cause::Unspecified, why));
+        }
+        self.core.rx.get_mut(usize::from(port.0)).ok_or(NO_SUCH_PORT)?.started = false;
+        self.invalidate_queues(now, port);
+        Ok(())
+    }
+
+    /// How many packets of `want` the device has time for: its packet-rate ceiling. The others stay where
+    /// they are, in the wire's own queue.
+    pub fn admit(&mut self, now: Tick, want: usize) -> usize {
+        self.timing.admit(now, want)
+    }
+
+    /// Nanoseconds that the caller of a synchronous creation is kept.
+    pub fn create_cost(&mut self) -> u64 {
+        self.timing.create_cost() + self.faults.delay_ns()
+    }
+
+    /// Nanoseconds that the caller of a synchronous destruction is kept.
+    pub fn destroy_cost(&mut self) -> u64 {
+        self.timing.destroy_cost() + self.faults.delay_ns()
+    }
+
+    /// The faults in force.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Changes the faults in force.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+        let down = self.faults.take_stop_port().filter(|vport| usize::from(*vport) < self.core.rx.len());
+        self.events.extend(down.map(|vport| Event::LinkDown(Vport(vport))));
+    }
+
+    /// Does a bounded slice of what is due: operations of flow queues, ageing. True: there is more.
+    pub fn advance(&mut self, now: Tick) -> bool {
+        let mut more = false;
+        for _ in 0..self.queues.len() {
+            self.next_queue = (self.next_queue + 1) % self.queues.len();
+            more |= self.queues[self.next_queue].step(now, OPERATIONS, &mut self.core, &mut self.faults);
+        }
+        let faults = &mut self.faults;
+        more |= self.core.ages.advance_with(now, AGES, |_| faults.ages_early());
+        let refreshes = now.0 / self.counter_refresh_ns;
+        if refreshes != std::mem::replace(&mut self.refreshes, refreshes) && self.faults.loses_counter() {
+            self.core.counters.lose_updates(now, 1);
+        }
+        let ports = self.core.ages.take_events();
+        self.events.extend(ports.into_iter().map(Event::FlowAged));
+        more
+    }
+
+    /// What has happened since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+/// The transfer proxy.
+pub const PROXY: Vport = Vport(0);
+
+const NO_SUCH_PORT: Refusal = Refusal::new(Errno::Inval, Cause::Unspecified, "no such port in this eSwitch");
+
+fn counters(profile: &Profile, steering: Steering) -> Counters {
+    let timing = match steering {
+        Steering::Software => CounterTiming::software(profile.counter_refresh_ns),
+        Steering::Hardware => CounterTiming::hardware(profile.counter_refresh_ns),
+    };
+    Counters::new(profile.counters_max, timing, steering)
+}
+
+fn ages(profile: &Profile, steering: Steering) -> Ages {
+    // mlx5 makes its rings of aged flows a hundredth of the counters long (mlx5_hws_cnt.c).
+    let list_max = if steering == Steering::Hardware { profile.ages_max / 100 } else { 0 };
+    let timing = AgeTiming { tick_ns: profile.age_tick_ns, list_max, overlong_return: false };
+    Ages::new(profile.ages_max, timing, steering)
+}
+
+impl Core {
+    /// The groups that packets enter, once rules named them.
+    fn note_root(&mut self, domain: Domain, number: u32, index: GroupIndex) {
+        match domain {
+            Domain::Fdb if number == 0 => self.fdb_root = Some(index),
+            Domain::NicRx(vport) if number == 0 => self.nic_roots[usize::from(vport.0)] = Some(index),
+            Domain::Fdb | Domain::NicRx(_) => {}
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! What the device has done, in numbers. Every packet that enters leaves under exactly one of them.
 
+use super::super::types::Vport;
+
 /// Why the device dropped a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
@@ -116,6 +118,15 @@ impl Statistics {
     #[must_use]
     pub fn new(vports: usize) -> Statistics {
         Statistics { vports: vec![VportStatistics::default(); vports], ..Statistics::default() }
+    }
+
+    /// Counts a packet onto a wire.
+    #[inline]
+    pub(super) fn sent(&mut self, to: Vport, bytes: usize) {
+        if let Some(vport) = self.vports.get_mut(usize::from(to.0)) {
+            vport.out_packets += 1;
+            vport.out_bytes += bytes as u64;
+        }
     }
 
     /// Counts a dropped packet.
