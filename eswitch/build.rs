@@ -17,7 +17,7 @@ mod driver {
 
     /// The headers that DPDK installs for applications only lack these; the set-up script fetches them.
     const DRIVER_HEADERS: &[&str] =
-        &["ethdev_driver.h", "ethdev_vdev.h", "bus_vdev_driver.h", "dev_driver.h"];
+        &["ethdev_driver.h", "ethdev_vdev.h", "bus_vdev_driver.h", "dev_driver.h", "rte_mtr_driver.h"];
 
     const FUNCTIONS: &[&str] = &[
         "eswitch_.*",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings a Debian machine to where Millrace builds, runs and is tested: packages, a Rust toolchain,
-# cargo-fuzz on request. Idempotent, and quick when all is there. Run it, or source it to also have
+# DPDK's driver-side headers, cargo-fuzz on request. Idempotent, and quick when all is there. Run it, or source it to also have
 # cargo on PATH:
 #
 #   scripts/setup.sh            what building and the lab need
@@ -17,12 +17,19 @@ CARGO_FUZZ=0.13.1
 # Every Debian package that anything in this tree needs, by what needs it.
 PACKAGES=(
     # The build: DPDK's headers and drivers, bindgen's libclang, a C compiler for the shims and libFuzzer.
-    build-essential ca-certificates clang dpdk libclang-dev libdpdk-dev pkg-config
+    # Unpacking DPDK's source takes xz.
+    build-essential ca-certificates clang dpdk libclang-dev libdpdk-dev pkg-config xz-utils
     # The lab: namespaces, servers, clients, monitoring. dnsmasq-base is the server without its service.
     bind9-dnsutils curl dnsmasq-base dnsperf ethtool iproute2 iputils-ping nginx-light procps
     prometheus python3 tcpdump util-linux wrk
     # The system tests.
     python3-pytest python3-scapy
+)
+
+# What a driver needs of DPDK's source; eswitch/build.rs checks for the same.
+DRIVER_HEADERS=(
+    lib/eal/include/dev_driver.h lib/ethdev/ethdev_driver.h lib/ethdev/ethdev_vdev.h
+    lib/ethdev/rte_mtr_driver.h drivers/bus/vdev/bus_vdev_driver.h
 )
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -116,6 +123,53 @@ ensure_rust() {
     rust_is_there || die "installed $packages, but rustc is $(rustc_version || echo none): which one is on PATH?"
 }
 
+# Where eswitch/build.rs looks for the headers of DPDK that are for drivers, which no package has.
+driver_headers_directory() {
+    printf '%s/millrace/dpdk-driver-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$(pkg-config --modversion libdpdk)"
+}
+
+# Fetches these headers from the source of exactly the DPDK that is installed. apt verifies it, with lists
+# and sources of its own in a temporary directory: this machine's configuration stays, and no root is needed.
+ensure_driver_headers() {
+    [[ -z ${DPDK_DRIVER_INCLUDE:-} ]] || return 0
+    local directory header absent=
+    directory=$(driver_headers_directory)
+    for header in "${DRIVER_HEADERS[@]}"; do
+        [[ -f $directory/${header##*/} ]] || absent+=" ${header##*/}"
+    done
+    [[ -n $absent ]] || return 0
+    say "fetching DPDK's driver-side headers:$absent"
+    local scratch status=0
+    scratch=$(mktemp -d)
+    fetch_driver_headers "$scratch" "$directory" || status=$?
+    rm -rf "$scratch"
+    ((status == 0)) || die "no source of the DPDK installed here could be fetched. Put ${DRIVER_HEADERS[*]##*/}
+       of DPDK $(pkg-config --modversion libdpdk) into a directory and name it in DPDK_DRIVER_INCLUDE."
+}
+
+# Downloads into $1, extracts into $2.
+fetch_driver_headers() {
+    local scratch=$1 directory=$2 version file
+    version=$(dpkg-query -W -f='${source:Version}' libdpdk-dev) || return 1
+    mkdir -p "$scratch"/{sources,lists/partial,cache/archives/partial,headers} || return 1
+    # The machine's own archives, with its keys, but their sources instead of their packages.
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources}; do
+        [[ -r $file ]] || continue
+        sed -E -e '/^deb-src[[:space:]]/d' -e 's/^deb([[:space:]])/deb-src\1/' -e 's/^Types:.*/Types: deb-src/' \
+            "$file" >"$scratch/sources/${file##*/}"
+    done
+    local apt=(-o Dir::Etc::SourceList=/dev/null -o "Dir::Etc::SourceParts=$scratch/sources"
+        -o "Dir::State::Lists=$scratch/lists" -o "Dir::Cache=$scratch/cache"
+        -o "APT::Sandbox::User=$(id -un)" -o Acquire::Languages=none)
+    # An archive whose sources are configured as well is now there twice, and apt says so each time.
+    (cd "$scratch" && apt_get "${apt[@]}" update &&
+        apt_get "${apt[@]}" source --download-only --only-source "dpdk=$version") \
+        2> >(grep -v 'is configured multiple times' >&2) || return 1
+    tar --extract --file "$(echo "$scratch"/dpdk_*.orig.tar.*z)" --directory "$scratch/headers" --no-anchored \
+        --transform='s|.*/||' "${DRIVER_HEADERS[@]}" || return 1
+    mkdir -p "$directory" && cp "$scratch"/headers/*.h "$directory"
+}
+
 ensure_fuzz() {
     cargo fuzz --version >/dev/null 2>&1 && return
     say "installing cargo-fuzz"
@@ -129,6 +183,7 @@ set_up() {
     absent=$(missing "${PACKAGES[@]}")
     [[ -z $absent ]] || install_packages $absent
     ensure_rust
+    ensure_driver_headers
     [[ ${1:-} != --fuzz ]] || ensure_fuzz
 }
 

@@ -43,12 +43,16 @@ finish() {
 }
 trap finish EXIT
 
-# `dataplane` has no FFI, no I/O and no runtime: neither it nor what it uses may name these.
+# `dataplane`, and the software eSwitch without its driver, have no FFI, no I/O and no runtime: neither they
+# nor what they use may name these.
 check_purity() {
-    local tree
-    tree=$(cargo tree --locked --package dataplane --edges normal --prefix none)
-    ! grep -E '^(dpdk|dpdk-sys|tokio|mio|socket2|libc|nix) ' <<<"$tree"
-    printf 'dataplane depends on: %s\n' "$(cut -d' ' -f1 <<<"$tree" | sort -u | grep -v '^dataplane$' | xargs)"
+    local package tree
+    for package in dataplane eswitch; do
+        tree=$(cargo tree --locked --package "$package" --edges normal --prefix none)
+        ! grep -E '^(dpdk|dpdk-sys|tokio|mio|socket2|libc|nix) ' <<<"$tree" || return 1
+        printf '%s depends on: %s\n' "$package" \
+            "$(cut -d' ' -f1 <<<"$tree" | sort -u | grep -v "^$package\$" | xargs)"
+    done
 }
 
 # libFuzzer's coverage needs flags that only nightly takes by itself; RUSTC_BOOTSTRAP lets stable take them.
@@ -80,6 +84,7 @@ cargo fmt --all --check
 
 step lints
 cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+cargo clippy --quiet --package eswitch --features pmd --all-targets --locked -- -D warnings
 
 step purity
 check_purity
@@ -89,6 +94,10 @@ step style
 
 step 'unit and property tests'
 cargo test --quiet --workspace --locked
+cargo test --quiet --package eswitch --features pmd --lib --locked
+
+step 'the software eSwitch as a driver'
+cargo build --quiet --profile driver --package eswitch --features pmd --locked
 
 if [[ $mode != quick ]]; then
     step 'fuzz targets'
