@@ -60,9 +60,6 @@ pub struct Eswitch {
     /// Where the next [`Eswitch::advance`] begins.
     next_queue: usize,
     events: Vec<Event>,
-    counter_refresh_ns: u64,
-    /// Refreshes of the counters that have been looked at, for the fault that loses them.
-    refreshes: u64,
 }
 
 /// What the flow queues, the synchronous API and the walk all work on.
@@ -133,8 +130,6 @@ impl Eswitch {
             queues: Vec::new(),
             next_queue: 0,
             events: Vec::new(),
-            counter_refresh_ns: profile.counter_refresh_ns.max(1),
-            refreshes: 0,
         }
     }
 
@@ -239,10 +234,7 @@ impl Eswitch {
         }
         let faults = &mut self.faults;
         more |= self.core.ages.advance_with(now, AGES, |_| faults.ages_early());
-        let refreshes = now.0 / self.counter_refresh_ns;
-        if refreshes != std::mem::replace(&mut self.refreshes, refreshes) && self.faults.loses_counter() {
-            self.core.counters.lose_updates(now, 1);
-        }
+        self.core.counters.refresh_with(now, || faults.loses_counter());
         let ports = self.core.ages.take_events();
         self.events.extend(ports.into_iter().map(Event::FlowAged));
         more

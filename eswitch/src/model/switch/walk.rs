@@ -68,6 +68,8 @@ impl Eswitch {
         fabric: &mut F,
     ) {
         let core = &mut self.core;
+        let faults = &mut self.faults;
+        core.counters.refresh_with(now, || faults.loses_counter());
         let mut keys = [const { Key { words: [0; _] } }; BURST];
         let mut flights = Flights::new();
         for packet in packets.drain(..) {
