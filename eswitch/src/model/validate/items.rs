@@ -348,15 +348,16 @@ fn acceptable(header: &Header<'_>, at: usize, able: &[u8]) -> Result<(), Refusal
 /// The mask asks for no more than the device can match, and comes with values. An absent mask is the
 /// layer's default one, which always can be.
 fn unranged(header: &Header<'_>, at: usize, able: &[u8]) -> Result<(), Refusal> {
+    let parts = [header.spec, header.last, header.mask];
+    if parts.into_iter().flatten().any(|part| part.len() != able.len()) {
+        return Err(invalid(Cause::Item(at), "the item's length is not its layer's"));
+    }
     let Some(mask) = header.mask else {
         return match (header.spec, header.last) {
             (None, Some(_)) => Err(no_spec(at)),
             _ => Ok(()),
         };
     };
-    if mask.len() != able.len() || header.spec.is_some_and(|spec| spec.len() != able.len()) {
-        return Err(invalid(Cause::Item(at), "the item's length is not its layer's"));
-    }
     if mask.iter().zip(able).fold(0, |over, (mask, able)| over | (mask & !able)) != 0 {
         return Err(unsupported(Cause::Item(at), "the mask covers fields that this device cannot match"));
     }

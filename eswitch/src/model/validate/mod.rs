@@ -114,7 +114,7 @@ impl Default for Limits {
             match_dwords: 11,
             match_dwords_near: 0,
             ipv6_5tuple: true,
-            ipv4_ihl: false,
+            ipv4_ihl: true,
             geneve_options: 63,
             max_patterns: 2,
             max_action_templates: 32,
@@ -124,10 +124,16 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// As the default, with BlueField-2's narrower HWS match.
+    /// As the default, with BlueField-2's narrower match. That it lacks `ipv4_ihl` is assumed.
     #[must_use]
     pub fn bluefield2() -> Limits {
-        Limits { match_dwords: 8, match_dwords_near: 3, ipv6_5tuple: false, ..Limits::default() }
+        Limits {
+            match_dwords: 8,
+            match_dwords_near: 3,
+            ipv6_5tuple: false,
+            ipv4_ihl: false,
+            ..Limits::default()
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::super::{Pools, TableAttr, TemplateAttr, dry_run, rule};
 use super::super::{actions_template, pattern_template, table};
 use super::*;
+use crate::model::pattern::lower;
 
 const LAYERS: [Layer; 12] = [
     Layer::Eth,
@@ -106,6 +107,11 @@ proptest! {
             let asked = dry_run(&context, &Port::new(port, true), &attr, &items, &actions);
             // What can be made, validates.
             prop_assert!(made.is_err() || asked == made, "{:?} {:?}", made, asked);
+            // What can be made has a meaning.
+            if made.is_ok() {
+                let lowered = lower(&items, &context.topology, transfer.then_some(port));
+                prop_assert!(lowered.is_ok(), "{:?} {:?}", lowered, items);
+            }
         }
         context.steering = Steering::Hardware;
         let template = TemplateAttr { transfer, ingress: !transfer, ..TemplateAttr::default() };
