@@ -1,5 +1,5 @@
-//! Nanoseconds to look at one SWS rule before it is made: a NAT of an IPv4 5-tuple, as every `rte_flow_create`
-//! of a load balancer has it.
+//! Nanoseconds to look at one SWS rule before it is made: a NAT of an IPv4 5-tuple, as a load balancer makes
+//! one per connection.
 
 #![allow(missing_docs)] // Of the function that criterion_group! makes.
 
