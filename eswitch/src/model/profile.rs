@@ -47,6 +47,8 @@ pub struct Profile {
 
     /// 32-bit words of a packet that one HWS pattern may match; 0: no bound.
     pub match_dwords_max: u32,
+    /// Further ones, for the commonest headers only.
+    pub match_dwords_near_max: u32,
     /// Whether one HWS rule may match both IPv6 addresses.
     pub ipv6_five_tuple: bool,
     /// Actions of a rule; all header edits count as one.
