@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::timing::Spread;
 use super::types::Steering;
+use super::validate::Limits;
 
 /// The built-in profiles' names and texts.
 const BUILT_IN: [(&str, &str); 5] = [
@@ -165,6 +166,21 @@ impl Profile {
             remedy: remedy.to_owned(),
         })?;
         Ok(profile)
+    }
+
+    /// What validation asks of it.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_actions: self.actions_max,
+            max_modify: self.modify_max,
+            max_encap: self.encap_bytes_max,
+            match_dwords: self.match_dwords_max,
+            match_dwords_near: self.match_dwords_near_max,
+            ipv6_5tuple: self.ipv6_five_tuple,
+            max_table_rules: self.table_rules_max,
+            ..Limits::default()
+        }
     }
 
     /// Ranges. What is wrong: key, message, remedy.

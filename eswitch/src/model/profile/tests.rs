@@ -54,6 +54,16 @@ fn the_ideal_device_takes_no_time() {
     assert_eq!(ideal.collide_full_percent, 0);
 }
 
+#[test]
+fn limits_are_the_chips() {
+    let limits = |name: &str| Profile::named(name).unwrap().limits();
+    assert_eq!(limits("bf2-sws"), Limits::bluefield2());
+    assert_eq!(limits("cx6dx"), Limits::bluefield2());
+    assert_eq!(limits("bf3-hws"), Limits::default());
+    assert_eq!(limits("bf3-xenoflow"), Limits { max_table_rules: 8192, ..Limits::default() });
+    assert_eq!(limits("ideal"), Limits { match_dwords: 0, ..Limits::default() });
+}
+
 fn fault(change: impl Fn(&str) -> String) -> String {
     Profile::parse(&change(Profile::text("ideal").unwrap())).unwrap_err().to_string()
 }

@@ -7,7 +7,7 @@ use super::super::profile::Profile;
 use super::super::program::Program;
 use super::super::refusal::Refusal;
 use super::super::types::{Attr, Domain, Topology};
-use super::super::validate::{self, Context, Limits, Port};
+use super::super::validate::{self, Context, Port};
 use super::install::Prepared;
 
 impl Context {
@@ -44,18 +44,7 @@ impl Profile {
     /// What requests to a device of this profile are judged by, with the driver's default options.
     #[must_use]
     pub fn context(&self, topology: Topology) -> Context {
-        let narrow = if self.ipv6_five_tuple { Limits::default() } else { Limits::bluefield2() };
-        let table_rules = if self.table_rules_max == 0 { u32::MAX } else { self.table_rules_max };
-        let limits = Limits {
-            max_actions: self.actions_max,
-            max_modify: self.modify_max,
-            max_encap: self.encap_bytes_max,
-            match_dwords: self.match_dwords_max,
-            ipv6_5tuple: self.ipv6_five_tuple,
-            max_table_rules: table_rules,
-            ..narrow
-        };
-        Context { limits, ..Context::new(self.steering, topology) }
+        Context { limits: self.limits(), ..Context::new(self.steering, topology) }
     }
 }
 
