@@ -52,6 +52,8 @@ pub struct Profile {
     pub match_dwords_near_max: u32,
     /// Whether one HWS rule may match both IPv6 addresses.
     pub ipv6_five_tuple: bool,
+    /// Whether the IPv4 header's length can be matched.
+    pub ipv4_ihl: bool,
     /// Actions of a rule; all header edits count as one.
     pub actions_max: u32,
     /// Header modification commands of a rule.
@@ -178,6 +180,7 @@ impl Profile {
             match_dwords: self.match_dwords_max,
             match_dwords_near: self.match_dwords_near_max,
             ipv6_5tuple: self.ipv6_five_tuple,
+            ipv4_ihl: self.ipv4_ihl,
             max_table_rules: self.table_rules_max,
             ..Limits::default()
         }
