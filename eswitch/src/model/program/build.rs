@@ -54,9 +54,14 @@ enum Taken {
 /// A program under construction: actions are taken one at a time, in order.
 pub(super) struct Builder<'t> {
     topology: &'t Topology,
-    program: Program,
+    counter: CounterUse,
+    age: AgeUse,
+    meter: MeterUse,
+    mirror: Option<Box<Mirror>>,
+    fate: Fate,
     block: Block<16>,
-    general: General,
+    /// Made when it is needed: a million NAT rules are built without.
+    general: Option<Box<General>>,
     commands: Vec<Command>,
     /// No more into the block, which is done first: a command reads or writes what the next action may touch.
     sealed: bool,
@@ -73,7 +78,11 @@ impl<'t> Builder<'t> {
     pub(super) fn new(topology: &'t Topology) -> Builder<'t> {
         Builder {
             topology,
-            program: Program::default(),
+            counter: CounterUse::None,
+            age: AgeUse::None,
+            meter: MeterUse::None,
+            mirror: None,
+            fate: Fate::None,
             block: Block {
                 what: 0,
                 macs: [0; 12],
@@ -83,7 +92,7 @@ impl<'t> Builder<'t> {
                 ttl_keep: 0xff,
                 ttl_add: 0,
             },
-            general: General::default(),
+            general: None,
             commands: Vec::new(),
             sealed: false,
             raw_decap: None,
@@ -94,7 +103,9 @@ impl<'t> Builder<'t> {
     #[inline]
     pub(super) fn take(&mut self, index: usize, action: &Action<'_>) -> Result<(), Refusal> {
         match *action {
-            Action::ModifyField { op, dst, src, width } => self.modify(index, op, dst, src, width),
+            Action::ModifyField { op, dst, ref src, width } => {
+                self.modify(index, op, dst, src.as_ref(), width)
+            }
             Action::Count => self.counter(index, CounterUse::Own),
             Action::Age { timeout_s, context } => self.age(index, AgeUse::Own { timeout_s, context }),
             Action::RepresentedPort(port) => self.port(index, port.map(u32::from)),
@@ -136,45 +147,45 @@ impl<'t> Builder<'t> {
 
     /// A mirror, compiled.
     fn mirror(&mut self, index: usize, ratio: u32, program: Program) -> Result<(), Refusal> {
-        if ratio == 0 || self.program.mirror.is_some() {
+        if ratio == 0 || self.mirror.is_some() {
             return inval(Cause::Action(index), "one sample, of at least one packet in as many");
         }
-        self.program.mirror = Some(Box::new(Mirror { ratio, program }));
+        self.mirror = Some(Box::new(Mirror { ratio, program }));
         Ok(())
     }
 
     #[inline]
     fn counter(&mut self, index: usize, counter: CounterUse) -> Result<(), Refusal> {
-        if self.program.counter != CounterUse::None {
+        if self.counter != CounterUse::None {
             return inval(Cause::Action(index), "a second counter");
         }
-        self.program.counter = counter;
+        self.counter = counter;
         Ok(())
     }
 
     #[inline]
     fn age(&mut self, index: usize, age: AgeUse) -> Result<(), Refusal> {
-        if self.program.age != AgeUse::None {
+        if self.age != AgeUse::None {
             return inval(Cause::Action(index), "a second age");
         }
-        self.program.age = age;
+        self.age = age;
         Ok(())
     }
 
     fn meter(&mut self, index: usize, meter: MeterUse) -> Result<(), Refusal> {
-        if self.program.meter != MeterUse::None {
+        if self.meter != MeterUse::None {
             return inval(Cause::Action(index), "a second meter");
         }
-        self.program.meter = meter;
+        self.meter = meter;
         Ok(())
     }
 
     #[inline]
     fn fate(&mut self, index: usize, fate: Fate) -> Result<(), Refusal> {
-        if self.program.fate != Fate::None {
+        if self.fate != Fate::None {
             return inval(Cause::Action(index), "a second fate");
         }
-        self.program.fate = fate;
+        self.fate = fate;
         Ok(())
     }
 
@@ -191,7 +202,9 @@ impl<'t> Builder<'t> {
     /// Takes an action if it is an edit.
     fn edit(&mut self, index: usize, action: &Action<'_>) -> Result<Taken, Refusal> {
         match *action {
-            Action::ModifyField { op, dst, src, width } => self.modify(index, op, dst, src, width)?,
+            Action::ModifyField { op, dst, ref src, width } => {
+                self.modify(index, op, dst, src.as_ref(), width)?;
+            }
             Action::SetTag { index: tag, .. } if usize::from(tag) >= TAGS => {
                 return inval(Cause::ActionConf(index), "no such tag register");
             }
@@ -199,10 +212,10 @@ impl<'t> Builder<'t> {
             Action::SetMeta { data, mask } => self.register(Home::Meta, data, mask),
             Action::Mark(id) => self.register(Home::Mark, configured(id, index)?, u32::MAX),
             Action::Flag => self.register(Home::Mark, FLAG_MARK, u32::MAX),
-            Action::PopVlan if self.general.pops == 2 => {
+            Action::PopVlan if self.general().pops == 2 => {
                 return inval(Cause::Action(index), "more tags to pop than a frame has");
             }
-            Action::PopVlan => self.general.pops += 1,
+            Action::PopVlan => self.general().pops += 1,
             Action::PushVlan(ethertype) => self.push(index, ethertype)?,
             Action::SetVlanVid(vid) => self.vlan(vid & 0x0fff, 0x0fff),
             Action::SetVlanPcp(pcp) => self.vlan(u16::from(pcp & 7) << 13, 0xe000),
@@ -291,7 +304,8 @@ impl<'t> Builder<'t> {
 
     /// Part of the TCI of the tag pushed last, or of the packet's own.
     fn vlan(&mut self, bits: u16, mask: u16) {
-        if let Some(tag) = self.general.pushes.last_mut() {
+        let pushed = self.general.as_mut().and_then(|general| general.pushes.last_mut());
+        if let Some(tag) = pushed {
             tag.tci = tag.tci & !mask | bits;
             return;
         }
@@ -302,27 +316,31 @@ impl<'t> Builder<'t> {
     }
 
     fn push(&mut self, index: usize, ethertype: u16) -> Result<(), Refusal> {
-        if self.general.pushes.is_empty() {
-            self.general.early = self.commands.len();
+        let early = self.commands.len();
+        let general = self.general();
+        if general.pushes.is_empty() {
+            general.early = early;
         }
-        let pushed = self.general.pushes.try_push(Tag { ethertype, tci: 0 });
+        let pushed = general.pushes.try_push(Tag { ethertype, tci: 0 });
         pushed.or_else(|_| inval(Cause::Action(index), "more tags to push than a frame may have"))
     }
 
     fn decap(&mut self, index: usize, raw: Option<usize>) -> Result<(), Refusal> {
-        if self.general.decap.is_some() || self.general.encap.is_some() {
+        let general = self.general();
+        if general.decap.is_some() || general.encap.is_some() {
             return inval(Cause::Action(index), "a decapsulation comes first, and once");
         }
-        self.general.decap = Some(Decap::Tunnel);
+        general.decap = Some(Decap::Tunnel);
         self.raw_decap = raw;
         Ok(())
     }
 
     fn encap(&mut self, index: usize, bytes: &[u8], replaces_l2: bool) -> Result<(), Refusal> {
-        if self.general.encap.is_some() {
+        let general = self.general();
+        if general.encap.is_some() {
             return inval(Cause::Action(index), "a second encapsulation");
         }
-        self.general.encap = Some(Encap::new(bytes, replaces_l2, index)?);
+        general.encap = Some(Encap::new(bytes, replaces_l2, index)?);
         Ok(())
     }
 
@@ -332,11 +350,11 @@ impl<'t> Builder<'t> {
         let small = bytes.len() <= L2_MAX;
         match self.raw_decap.take() {
             Some(decap) if decap > L2_MAX && small && bytes.len() >= 14 => {
-                self.general.decap = Some(Decap::TunnelToL2(bytes.into()));
+                self.general().decap = Some(Decap::TunnelToL2(bytes.into()));
                 Ok(())
             }
             Some(decap) if decap <= L2_MAX && !small => {
-                self.general.decap = None;
+                self.general().decap = None;
                 self.encap(index, bytes, true)
             }
             _ if small => {
@@ -353,17 +371,17 @@ impl<'t> Builder<'t> {
         index: usize,
         op: ModifyOp,
         dst: FieldRef,
-        src: Option<FieldSource>,
+        src: Option<&FieldSource>,
         width: u32,
     ) -> Result<(), Refusal> {
         let src = configured(src, index)?;
-        if let FieldSource::Value(value) = &src {
+        if let FieldSource::Value(value) = src {
             let whole = dst.offset == 0 && dst.level <= 1 && width == whole_width(dst.field);
             if whole && self.fold(dst.field, op, value) {
                 return Ok(());
             }
         }
-        self.modify_some(index, op, dst, src, width)
+        self.modify_some(index, op, dst, *src, width)
     }
 
     fn modify_some(
@@ -446,28 +464,32 @@ impl<'t> Builder<'t> {
         true
     }
 
-    /// The program.
-    #[inline]
-    pub(super) fn finish(mut self) -> Program {
-        let plain = self.commands.is_empty()
-            && self.general.decap.is_none()
-            && self.general.encap.is_none()
-            && self.general.pops == 0
-            && self.general.pushes.is_empty();
-        let rewrite = rewrite(&self.block);
-        self.program.edits = Edits(if plain { rewrite } else { self.general(rewrite) });
-        self.program
+    /// What is rare, made now at the latest.
+    fn general(&mut self) -> &mut General {
+        self.general.get_or_insert_default()
     }
 
-    fn general(&mut self, rewrite: Kind) -> Kind {
-        let mut general = std::mem::take(&mut self.general);
-        general.rewrite = rewrite;
-        if general.pushes.is_empty() {
-            general.early = self.commands.len();
-        }
-        general.commands = std::mem::take(&mut self.commands).into();
-        Kind::General(Box::new(general))
+    /// The program.
+    #[inline]
+    pub(super) fn finish(self) -> Program {
+        let Builder { counter, age, meter, mirror, fate, general, commands, .. } = self;
+        let rewrite = rewrite(&self.block);
+        let edits = if general.is_none() && commands.is_empty() {
+            rewrite
+        } else {
+            finish_general(rewrite, general.unwrap_or_default(), commands)
+        };
+        Program { edits: Edits(edits), counter, age, meter, mirror, fate }
     }
+}
+
+fn finish_general(rewrite: Kind, mut general: Box<General>, commands: Vec<Command>) -> Kind {
+    general.rewrite = rewrite;
+    if general.pushes.is_empty() {
+        general.early = commands.len();
+    }
+    general.commands = commands.into();
+    Kind::General(general)
 }
 
 #[inline]

@@ -92,15 +92,14 @@ impl ActionsTemplate {
         for (index, (step, action)) in self.steps.iter().zip(actions).enumerate() {
             match step {
                 Step::Modify { op, dst, width, src } => {
-                    let src = match *action {
-                        Action::ModifyField { src: Some(FieldSource::Value(value)), .. } => {
-                            Some(FieldSource::Value(value))
-                        }
-                        Action::ModifyField { .. } => *src,
+                    let src = match action {
+                        Action::ModifyField { src: Some(own @ FieldSource::Value(_)), .. } => Some(own),
+                        Action::ModifyField { .. } => src.as_ref(),
                         _ => return Err(mismatch(index)),
                     };
                     builder.modify(index, *op, *dst, src, *width)?;
                 }
+                Step::Constant(Owned::Plain(action)) => builder.take(index, action)?,
                 Step::Constant(owned) => builder.take(index, &owned.action())?,
                 Step::Rule(kind) if same_kind(kind, action) => builder.take(index, action)?,
                 Step::Rule(_) => return Err(mismatch(index)),
