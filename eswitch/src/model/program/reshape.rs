@@ -101,7 +101,7 @@ enum Network {
 /// The device fills in IPv4's total length and header checksum, IPv6's payload length and UDP's length. A
 /// UDP checksum is 0, whatever the application wrote (`flow_dv_zero_encap_udp_csum` in
 /// `drivers/net/mlx5/mlx5_flow_dv.c`; "Resulting packet will have outer UDP checksum equal to 0",
-/// `doc/guides/nics/mlx5.rst`, DPDK 22.11 and 26.07). UDP's source port is the [entropy](super::entropy) of
+/// `doc/guides/nics/mlx5.rst`, DPDK 22.11 and 26.07). UDP's source port is the [entropy] of
 /// the frame if the device knows the tunnel.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Encap {
