@@ -315,8 +315,8 @@ impl<'t> Builder<'t> {
         self.command(Command { to, op });
     }
 
-    /// A tag with TCI 0, for what follows in the list to fill in. mlx5's synchronous engine begins with the TCI
-    /// of a VLAN item whose mask is full, if the pattern has one; patterns are not known here.
+    /// A tag with TCI 0, for what follows in the list to fill in. mlx5's synchronous engine begins with
+    /// the TCI of a VLAN item whose mask is full, if the pattern has one; patterns are not known here.
     fn push(&mut self, index: usize, ethertype: u16) -> Result<(), Refusal> {
         let early = self.commands.len();
         let general = self.general();
