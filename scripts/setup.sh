@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings a Debian machine to where Millrace builds, runs and is tested: packages, a Rust toolchain,
-# DPDK's driver-side headers, cargo-fuzz on request. Idempotent, and quick when all is there. Run it, or source it to also have
-# cargo on PATH:
+# DPDK's driver-side headers, cargo-fuzz on request. Idempotent, and quick when all is there. Run it, or
+# source it to also have cargo on PATH:
 #
 #   scripts/setup.sh            what building and the lab need
 #   scripts/setup.sh --fuzz     also cargo-fuzz

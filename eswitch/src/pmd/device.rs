@@ -10,10 +10,13 @@ use super::drive::{Drive, End, RingStats, Rings};
 use super::lock::Fair;
 use super::log;
 use super::service::Service;
-use super::standin::{Eswitch, Event};
 use super::wire::{self, State, Wire};
 use super::{border, copy_name, ffi, port};
+use crate::model::faults::Faults;
+use crate::model::profile::Profile;
+use crate::model::switch::{Eswitch, Event};
 use crate::model::types::{Role, Steering, Topology, Vport, VportInfo};
+use crate::model::validate::Context;
 
 /// Linux's errnos that probing answers with.
 pub(super) const EINVAL: i32 = 22;
@@ -43,6 +46,10 @@ pub(super) struct PortShared {
     wire: AtomicU16,
     /// A rule has aged, and the application was not told yet.
     aged: AtomicBool,
+    /// A fault holds its link down, until it is started again.
+    pub(super) cut: AtomicBool,
+    /// The application was told so.
+    pub(super) cut_told: AtomicBool,
     /// The ethdev; null once it is closed.
     device: AtomicPtr<ffi::rte_eth_dev>,
 }
@@ -54,6 +61,11 @@ pub(super) struct Switch {
     pub(super) args: Devargs,
     pub(super) steering: Steering,
     pub(super) topology: Topology,
+    /// What requests are judged by, without the model's lock.
+    #[allow(dead_code, reason = "for the flow operations")]
+    pub(super) context: Arc<Context>,
+    #[allow(dead_code, reason = "for the flow operations")]
+    pub(super) profile: Profile,
     pub(super) clock: Clock,
     /// The model. Control threads `lock` it, for short.
     pub(super) eswitch: Fair<Eswitch>,
@@ -137,27 +149,34 @@ impl Switch {
     /// Has the EAL's interrupt thread tell the application, as a hardware driver would.
     #[cold]
     fn announce(&self, events: &[Event]) {
-        for Event::FlowAged(vport) in events {
-            if let Some(port) = self.ports.get(usize::from(vport.0)) {
-                port.aged.store(true, Ordering::Release);
+        for event in events {
+            let (Event::FlowAged(vport) | Event::LinkDown(vport)) = event;
+            let Some(port) = self.ports.get(usize::from(vport.0)) else { continue };
+            match event {
+                Event::FlowAged(_) => port.aged.store(true, Ordering::Release),
+                Event::LinkDown(_) => port.cut.store(true, Ordering::Release),
             }
         }
         // SAFETY: the switch outlives its alarms: `retire` cancels them.
         unsafe { ffi::rte_eal_alarm_set(1, Some(on_alarm), std::ptr::from_ref(self).cast_mut().cast()) };
     }
 
-    fn report_aged(&self) {
+    fn report(&self) {
         for port in &self.ports {
             let device = port.device.load(Ordering::Acquire);
-            if port.aged.swap(false, Ordering::AcqRel) && !device.is_null() {
+            if device.is_null() {
+                continue;
+            }
+            let tell = |event| {
                 // SAFETY: an ethdev of this driver that is not closed.
-                unsafe {
-                    ffi::rte_eth_dev_callback_process(
-                        device,
-                        ffi::RTE_ETH_EVENT_FLOW_AGED,
-                        std::ptr::null_mut(),
-                    );
-                }
+                unsafe { ffi::rte_eth_dev_callback_process(device, event, std::ptr::null_mut()) };
+            };
+            if port.aged.swap(false, Ordering::AcqRel) {
+                tell(ffi::RTE_ETH_EVENT_FLOW_AGED);
+            }
+            if port.cut.load(Ordering::Acquire) && !port.cut_told.swap(true, Ordering::AcqRel) {
+                port::cut_link(device);
+                tell(ffi::RTE_ETH_EVENT_INTR_LSC);
             }
         }
     }
@@ -291,7 +310,7 @@ unsafe extern "C" fn on_destroy(port: u16, _event: u32, argument: *mut c_void, _
 unsafe extern "C" fn on_alarm(argument: *mut c_void) {
     border::guard("alarm", (), || {
         // SAFETY: the switch outlives its alarms, see `retire`.
-        unsafe { &*argument.cast::<Switch>() }.report_aged();
+        unsafe { &*argument.cast::<Switch>() }.report();
     });
 }
 
@@ -305,8 +324,9 @@ pub(super) fn probe(vdev: *mut ffi::rte_vdev_device, name: &str, text: &str) -> 
         EINVAL
     })?;
     let roles = roles(&args);
+    let (profile, faults) = resolve(name, &args)?;
     let devices = port::allocate(name, &roles)?;
-    let switch = match assemble(name, args, &roles, &devices) {
+    let switch = match assemble(name, args, profile, &roles, &devices) {
         Ok(switch) => switch,
         Err(errno) => {
             port::release(&devices);
@@ -317,6 +337,7 @@ pub(super) fn probe(vdev: *mut ffi::rte_vdev_device, name: &str, text: &str) -> 
         port::release(&devices);
         return Err(errno);
     }
+    switch.eswitch.lock().set_faults(faults);
     introduce(&switch);
     port::announce(&devices);
     log::notice(&format!(
@@ -328,6 +349,33 @@ pub(super) fn probe(vdev: *mut ffi::rte_vdev_device, name: &str, text: &str) -> 
     Ok(())
 }
 
+/// The profile that was asked for, or the one that suits the steering, and the faults.
+fn resolve(name: &str, args: &Devargs) -> Result<(Profile, Faults), i32> {
+    let default = if args.steering == Some(Steering::Hardware) { "bf3-hws" } else { "bf2-sws" };
+    let wanted = args.profile.as_deref().unwrap_or(default);
+    let profile = Profile::named(wanted).ok_or_else(|| {
+        let names = Profile::names().collect::<Vec<_>>().join(", ");
+        log::error(&format!("{name}: bad argument profile={wanted}: no such profile; there are {names}"));
+        EINVAL
+    })?;
+    let faults = Faults::parse(args.faults.as_deref().unwrap_or_default()).map_err(|error| {
+        log::error(&format!("{name}: bad argument faults: {error}"));
+        EINVAL
+    })?;
+    Ok((profile, faults))
+}
+
+/// By what requests are judged: the profile, and what the user said.
+fn judge(args: &Devargs, profile: &Profile, topology: Topology) -> Context {
+    let mut context = profile.context(topology);
+    context.steering = args.steering.unwrap_or(profile.steering);
+    context.options.fdb_def_rule = args.fdb_def_rule;
+    context.options.allow_duplicate_pattern = args.allow_duplicate_pattern;
+    context.options.xmeta = args.xmeta;
+    context.options.wire_to_wire = args.wire_to_wire.unwrap_or(context.options.wire_to_wire);
+    context
+}
+
 /// Uplinks first, then the host's functions.
 fn roles(args: &Devargs) -> Vec<Role> {
     let uplinks = (0..args.uplinks.len()).map(|number| Role::Uplink(number as u16));
@@ -337,6 +385,7 @@ fn roles(args: &Devargs) -> Vec<Role> {
 fn assemble(
     name: &str,
     args: Devargs,
+    profile: Profile,
     roles: &[Role],
     devices: &[*mut ffi::rte_eth_dev],
 ) -> Result<Arc<Switch>, i32> {
@@ -373,14 +422,20 @@ fn assemble(
         started: AtomicBool::new(false),
         wire: AtomicU16::new(NO_PORT),
         aged: AtomicBool::new(false),
+        cut: AtomicBool::new(false),
+        cut_told: AtomicBool::new(false),
         device: AtomicPtr::new(*device),
     });
+    let context = Arc::new(judge(&args, &profile, topology.clone()));
+    let eswitch = Eswitch::new(Arc::clone(&context), &profile, args.seed);
     Ok(Arc::new(Switch {
         name: name.to_owned(),
-        steering: args.steering.unwrap_or(Steering::Software),
+        steering: context.steering,
         topology,
+        context,
+        profile,
         clock: Clock::start(),
-        eswitch: Fair::new(Eswitch::new(roles.len())),
+        eswitch: Fair::new(eswitch),
         plumbing,
         ports: ports.collect(),
         beats: AtomicU64::new(0),
@@ -426,7 +481,7 @@ fn make_pool(name: &str, domain_id: u16, mbufs: u32) -> Option<*mut ffi::rte_mem
     if pool.is_null() {
         // SAFETY: reads the thread's errno.
         let errno = unsafe { ffi::eswitch_errno() };
-        let mib = u64::from(mbufs) * (u64::from(DATA_ROOM) + 192) >> 20;
+        let mib = (u64::from(mbufs) * (u64::from(DATA_ROOM) + 192)) >> 20;
         log::error(&format!(
             "{name}: no memory for {mbufs} buffers, {mib} MiB (errno {errno}): give the EAL more memory, or \
              mbufs=N fewer"

@@ -3,15 +3,16 @@
 //! Whoever polls drives. The state is behind one lock that packet threads only try; the model has its own,
 //! taken for one burst at a time, so that a rule waits for 32 packets at most.
 
+use std::sync::atomic::Ordering;
+
 use dataplane::packet::{BURST, Burst};
 
 use super::device::Switch;
 use super::ffi;
 use super::lock::Guard;
 use super::mbuf::Packet;
-use super::standin::{Eswitch, Event, Fabric, RxMeta};
 use super::wire::Wire;
-use crate::model::switch::DropReason;
+use crate::model::switch::{DropReason, Eswitch, Event, Fabric, RxMeta};
 use crate::model::types::Vport;
 
 /// Bursts for which the model's lock may be found taken before the packet thread queues up for it.
@@ -98,6 +99,7 @@ impl Drive {
     fn drain_wire(&mut self, switch: &Switch, at: usize) -> bool {
         let pool = self.pool;
         let wire = &mut self.ends[at].wire;
+        wire.cut = switch.ports[at].cut.load(Ordering::Relaxed);
         wire.receive(pool);
         if wire.held.is_empty() {
             return false;

@@ -14,21 +14,17 @@ mod border;
 mod clock;
 mod devargs;
 mod device;
-#[allow(dead_code, reason = "mirrors are the model's")]
 mod drive;
 mod ffi;
 #[allow(dead_code, reason = "the operations that use it follow")]
 mod flow;
 mod lock;
 mod log;
-#[allow(dead_code, reason = "mirrors are the model's")]
 mod mbuf;
 mod port;
 mod queues;
 mod rxtx;
 mod service;
-#[allow(dead_code, reason = "the model has more to say")]
-mod standin;
 mod stats;
 mod wire;
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::device::{EINVAL, ENOMEM, FRAME_MAX, PortPrivate, Switch, port_of};
 use super::drive::Rings;
 use super::rxtx;
-use super::standin::RxConfig;
 use super::{border, copy_name, ffi, log, queues, stats, wire};
+use crate::model::switch::RxConfig;
 use crate::model::types::{Role, Steering, Vport};
 
 const EAGAIN: i32 = 11;
@@ -183,6 +183,13 @@ pub(super) fn copy_address(wire: u16, device: *mut ffi::rte_eth_dev) {
     }
 }
 
+/// Shows an open port's link as down.
+pub(super) fn cut_link(device: *mut ffi::rte_eth_dev) {
+    let link = ffi::rte_eth_link::default();
+    // SAFETY: an open port of this driver.
+    unsafe { ffi::eswitch_set_link(device, &raw const link) };
+}
+
 impl PortPrivate {
     /// How it receives, as configured now.
     pub(super) fn rx_config(&self, device: &ffi::rte_eth_dev) -> RxConfig {
@@ -195,7 +202,8 @@ impl PortPrivate {
             mac,
             promiscuous: self.promiscuous.load(Ordering::Relaxed),
             all_multicast: self.all_multicast.load(Ordering::Relaxed),
-            isolated: self.isolated.load(Ordering::Relaxed),
+            // Without representor matching mlx5 cannot make default rules (mlx5_os.c).
+            isolated: self.isolated.load(Ordering::Relaxed) || !self.switch.args.repr_matching,
             queues: queues.iter().filter(|queue| queue.hairpin.is_none()).count() as u16,
             hairpin: queues
                 .iter()
@@ -208,7 +216,9 @@ impl PortPrivate {
     /// Tells the model of a change, if the port runs.
     fn reconfigure(&self, device: &ffi::rte_eth_dev) {
         if self.is_started() {
-            self.switch.eswitch.lock().configure_rx(self.vport, self.rx_config(device));
+            let config = self.rx_config(device);
+            // The port is one of this switch's.
+            let _ = self.switch.eswitch.lock().configure_rx(self.vport, config);
         }
     }
 
@@ -247,17 +257,14 @@ impl PortPrivate {
         };
         {
             let mut plumbing = self.switch.plumbing.lock();
-            let now = self.switch.clock.now();
             let config = self.rx_config(device);
-            self.switch
-                .eswitch
-                .lock()
-                .start(now, self.vport, config)
-                .map_err(|refusal| refusal.errno as i32)?;
+            self.switch.eswitch.lock().start(self.vport, config).map_err(|refusal| refusal.errno as i32)?;
             plumbing.ends[usize::from(self.vport.0)].rings = rings;
         }
         queues::set_state(data, ffi::RTE_ETH_QUEUE_STATE_STARTED);
         self.shared().started.store(true, Ordering::Release);
+        self.shared().cut.store(false, Ordering::Release);
+        self.shared().cut_told.store(false, Ordering::Release);
         self.update_link(device);
         Ok(())
     }
@@ -270,10 +277,16 @@ impl PortPrivate {
         self.shared().started.store(false, Ordering::Release);
         // SAFETY: an open port has data, and ethdev stops it on one thread.
         queues::set_state(unsafe { &mut *device.data }, ffi::RTE_ETH_QUEUE_STATE_STOPPED);
-        let mut plumbing = self.switch.plumbing.lock();
-        plumbing.detach(self.vport);
-        let now = self.switch.clock.now();
-        self.switch.eswitch.lock().stop(now, self.vport).map_err(|refusal| refusal.errno as i32)
+        {
+            let mut plumbing = self.switch.plumbing.lock();
+            plumbing.detach(self.vport);
+            let now = self.switch.clock.now();
+            let stopped = self.switch.eswitch.lock().stop(now, self.vport);
+            stopped.map_err(|refusal| refusal.errno as i32)?;
+        }
+        let mut from = 0;
+        while self.switch.eswitch.lock().flush(self.switch.clock.now(), self.vport, &mut from) {}
+        Ok(())
     }
 
     /// The link is the wire's.
@@ -281,7 +294,8 @@ impl PortPrivate {
         let mut link = ffi::rte_eth_link::default();
         link.set_link_duplex(1);
         link.set_link_autoneg(1);
-        if let Some(wire) = self.shared().wire() {
+        let wire = self.shared().wire().filter(|_| !self.shared().cut.load(Ordering::Acquire));
+        if let Some(wire) = wire {
             // SAFETY: fills in the structure.
             unsafe { ffi::rte_eth_link_get_nowait(wire, &raw mut link) };
         }
@@ -414,7 +428,8 @@ operation!(mac_addr_set, |port, device, address: *mut ffi::rte_ether_addr| {
     let mac = unsafe { (*address).addr_bytes };
     if port.is_started() {
         let config = RxConfig { mac, ..port.rx_config(device) };
-        port.switch.eswitch.lock().configure_rx(port.vport, config);
+        // The port is one of this switch's.
+        let _ = port.switch.eswitch.lock().configure_rx(port.vport, config);
     }
     Ok(())
 });

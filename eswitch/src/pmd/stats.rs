@@ -1,8 +1,9 @@
 //! What was counted: the standard counters are the application's queues; the extended ones are the device.
 //!
-//! Of a device at rest, every packet is under exactly one of these (all ports together):
-//! `wire_rx + app_tx + mirrored + hairpin` entered the model's walk or were made by it, and
-//! `wire_tx + wire_tx_full + wire_tx_down + rx_delivered + rx_full + dropped_*` left.
+//! Nothing is lost silently. Of a device at rest, all ports together, what entered the model,
+//! `wire_rx_packets + tx_taken + mirrored_packets`, equals what left it,
+//! `wire_tx_packets + wire_tx_full + wire_tx_down + rx_delivered + rx_full + dropped_*`; `wire_waiting` is
+//! still before its door. (A hairpin's packet leaves once, however often it comes round.)
 
 use std::ffi::{c_int, c_uint};
 use std::sync::PoisonError;
@@ -91,9 +92,11 @@ fn vport_rows(model: &Statistics, at: usize, rows: &mut Vec<Row>) {
         row("vport_in_bytes", vport.in_bytes),
         row("vport_manager_packets", vport.manager_packets),
         row("vport_manager_bytes", vport.manager_bytes),
-        row("vport_offloaded_packets", vport.out_packets),
-        row("vport_offloaded_bytes", vport.out_bytes),
+        row("vport_out_packets", vport.out_packets),
+        row("vport_out_bytes", vport.out_bytes),
         row("vport_manager_default_packets", vport.manager_default_packets),
+        // By rules, without software.
+        row("vport_offloaded_packets", vport.out_packets.saturating_sub(vport.manager_default_packets)),
         row("vport_miss_packets", vport.miss_packets),
         row("vport_received_packets", vport.received_packets),
         row("vport_hairpin_packets", vport.hairpin_packets),

@@ -54,6 +54,8 @@ pub(super) struct WireStats {
 pub(super) struct Wire {
     pub(super) name: String,
     pub(super) state: State,
+    /// A fault keeps it down.
+    pub(super) cut: bool,
     /// Received, but not yet let into the device.
     pub(super) held: Burst<Packet>,
     out: ArrayVec<Packet, OUT>,
@@ -75,6 +77,7 @@ impl Wire {
         Wire {
             name: name.to_owned(),
             state: State::Missing,
+            cut: false,
             held: Burst::new(),
             out: ArrayVec::new(),
             stats: WireStats::default(),
@@ -85,7 +88,7 @@ impl Wire {
     #[inline]
     pub(super) fn receive(&mut self, pool: *mut ffi::rte_mempool) {
         let State::Running { port, rx: true, .. } = self.state else { return };
-        if !self.held.is_empty() {
+        if self.cut || !self.held.is_empty() {
             return;
         }
         let mut mbufs = [std::ptr::null_mut(); BURST];
@@ -120,10 +123,12 @@ impl Wire {
         if self.out.is_empty() {
             return;
         }
-        let State::Running { port, tx: true, .. } = self.state else {
-            self.stats.tx_down += self.out.len() as u64;
-            self.out.clear();
-            return;
+        let port = match self.state {
+            State::Running { port, tx: true, .. } if !self.cut => port,
+            _ => {
+                self.stats.tx_down += self.out.len() as u64;
+                return self.out.clear();
+            }
         };
         let mut mbufs = [std::ptr::null_mut(); OUT];
         let mut sizes = [0_u32; OUT];
