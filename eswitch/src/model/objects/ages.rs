@@ -405,6 +405,12 @@ impl Ages {
         }
     }
 
+    /// Its timeout, in seconds; 0 if it is not in use or does not age.
+    #[must_use]
+    pub fn timeout(&mut self, id: AgeId) -> u32 {
+        self.slot(id.0).map_or(0, |slot| slot.timeout_s)
+    }
+
     /// Changes an indirect context: `rte_flow_update_age`. A longer timeout, 0 (which turns ageing off) or
     /// `touch` brings an aged one back; `touch`, or a first timeout, also sets the idle time to 0.
     ///

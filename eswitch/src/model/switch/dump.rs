@@ -3,9 +3,13 @@
 use std::fmt::{self, Write};
 
 use super::super::key::Match;
-use super::super::types::{Domain, RuleId, Tick, Vport};
+use super::super::refusal::{Cause, Errno, Refusal};
+use super::super::types::{Domain, RuleHandle, RuleId, Steering, Tick, Vport};
 use super::rules::{Group, Metering, Rule, Target, expand};
 use super::{Core, Eswitch};
+
+/// Slots that one call looks at, at most.
+const SLOTS: u32 = 1024;
 
 /// What to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,11 +39,45 @@ impl Eswitch {
             let state = if core.rx[usize::from(vport.0)].started { "started" } else { "stopped" };
             writeln!(out, "  vport {}: {:?}, ethdev {}, {state}", vport.0, info.role, info.port_id)?;
         }
+        let examples = core.examples();
         let names: Vec<_> = core.groups.iter().map(|group| (group.domain, group.number)).collect();
         for (domain, number) in names {
-            core.dump_group(now, domain, number, options, out)?;
+            core.dump_group(now, domain, number, (options, &examples), out)?;
         }
         Ok(())
+    }
+
+    /// Prints some rules, from slot `from` on, which is moved behind them. True: there may be more.
+    pub fn dump_rules(&mut self, now: Tick, from: &mut u32, count: usize, out: &mut impl Write) -> bool {
+        let end = self.core.rules.end();
+        let (mut printed, mut looked_at) = (0, 0);
+        while *from < end && printed < count && looked_at < SLOTS {
+            if self.core.rules.get(*from).is_some() {
+                if self.core.dump_rule(now, RuleId(*from), out).is_err() {
+                    return false;
+                }
+                printed += 1;
+            }
+            looked_at += 1;
+            *from += 1;
+        }
+        *from < end
+    }
+
+    /// Prints the rule that the application calls so.
+    ///
+    /// # Errors
+    /// ENOENT for a stale handle; EIO if `out` fails.
+    pub fn dump_handle(
+        &mut self,
+        now: Tick,
+        port: Vport,
+        handle: RuleHandle,
+        out: &mut impl Write,
+    ) -> Result<(), Refusal> {
+        let id = self.find(port, handle)?;
+        let failed = Refusal::new(Errno::Io, Cause::Unspecified, "cannot write");
+        self.core.dump_rule(now, id, out).map_err(|_| failed)
     }
 
     /// Prints one rule.
@@ -57,7 +95,7 @@ impl Core {
         now: Tick,
         domain: Domain,
         number: u32,
-        options: DumpOptions,
+        (options, examples): (DumpOptions, &[u32]),
         out: &mut impl Write,
     ) -> fmt::Result {
         let Some(index) = self.groups.find(domain, number) else { return Ok(()) };
@@ -69,8 +107,22 @@ impl Core {
         let total = classifier.len();
         writeln!(out, "{name} group {number}: {total} rules")?;
         for matcher in classifier.matchers() {
-            let mask = Match { mask: *matcher.mask, value: *matcher.mask };
-            writeln!(out, "  priority {}: {} rules, mask {mask}", matcher.priority, matcher.rules)?;
+            let (priority, layer) = self.priority(matcher.priority);
+            write!(out, "  priority {priority}{layer}: {} rules", matcher.rules)?;
+            let like = examples.iter().filter_map(|slot| self.rules.get(*slot));
+            let like = like.into_iter().find(|rule| rule.group == index && rule.matcher == Some(matcher.id));
+            let topology = &self.context.topology;
+            match like {
+                Some(rule) => {
+                    let value = expand(matcher.mask, &rule.value);
+                    let like = Match { mask: *matcher.mask, value };
+                    writeln!(out, " like {}", like.with_ports(topology))?;
+                }
+                None => writeln!(out)?,
+            }
+        }
+        if options.rules_max == 0 {
+            return Ok(());
         }
         let wanted: Vec<u32> = (0..self.rules.end())
             .filter(|slot| self.rules.get(*slot).is_some_and(|rule| rule.group == index))
@@ -90,20 +142,26 @@ impl Core {
 
     fn dump_rule(&mut self, now: Tick, id: RuleId, out: &mut impl Write) -> fmt::Result {
         let Some(rule) = self.rules.get(id.0) else { return writeln!(out, "#{}: gone", id.0) };
-        let group = self.groups.get(rule.group);
-        let matching = rule
-            .matcher
-            .and_then(|matcher| group.classifier.mask(matcher))
-            .map(|mask| Match { mask: *mask, value: expand(mask, &rule.value) });
-        write!(out, "#{} port {}: ", id.0, self.port_id(rule.port))?;
-        match matching {
-            Some(matching) => {
-                let pattern = matching.with_ports(&self.context.topology);
-                write!(out, "pattern {pattern} / end actions ")?;
-            }
-            None => write!(out, "pattern unlinked / end actions ")?,
+        let Group { classifier, domain, number, .. } = self.groups.get(rule.group);
+        let matcher = classifier.matchers().find(|matcher| rule.matcher == Some(matcher.id));
+        write!(out, "#{}: flow create {} ", id.0, self.port_id(rule.port))?;
+        match domain {
+            Domain::Fdb => write!(out, "transfer ")?,
+            Domain::NicRx(_) => write!(out, "ingress ")?,
         }
-        self.write_actions(rule, out)?;
+        write!(out, "group {number} ")?;
+        match matcher {
+            Some(matcher) => {
+                let value = expand(matcher.mask, &rule.value);
+                let matching = Match { mask: *matcher.mask, value };
+                let pattern = matching.with_ports(&self.context.topology);
+                let (priority, _) = self.priority(matcher.priority);
+                write!(out, "priority {priority} pattern {pattern} actions ")?;
+            }
+            None => write!(out, "pattern gone actions ")?,
+        }
+        let timeout_s = rule.age.map(|age| self.ages.timeout(age));
+        self.write_actions(rule, timeout_s, out)?;
         let (counter, age) = (rule.counter, rule.age);
         if let Some(counter) = counter {
             if let Ok(value) = self.counters.query(now, counter, false) {
@@ -120,12 +178,12 @@ impl Core {
         writeln!(out)
     }
 
-    fn write_actions(&self, rule: &Rule, out: &mut impl Write) -> fmt::Result {
+    fn write_actions(&self, rule: &Rule, timeout_s: Option<u32>, out: &mut impl Write) -> fmt::Result {
         if rule.counter.is_some() {
             write!(out, "count / ")?;
         }
-        if rule.age.is_some() {
-            write!(out, "age / ")?;
+        if let Some(timeout_s) = timeout_s {
+            write!(out, "age timeout {timeout_s} / ")?;
         }
         match rule.metering {
             Metering::None => {}
@@ -143,10 +201,37 @@ impl Core {
             Target::Group(group) => write!(out, "jump group {} / ", self.groups.get(group).number)?,
             Target::Drop => write!(out, "drop / ")?,
             Target::Queue(queue) => write!(out, "queue index {queue} / ")?,
-            Target::Queues(set) => write!(out, "rss queues {:?} / ", self.rss.queues(set))?,
+            Target::Queues(set) => {
+                write!(out, "rss queues")?;
+                self.rss.queues(set).iter().try_for_each(|queue| write!(out, " {queue}"))?;
+                write!(out, " end / ")?;
+            }
             Target::Default => {}
         }
         write!(out, "end")
+    }
+
+    /// A matcher's priority as the application gave it, and what software steering adds by layer.
+    fn priority(&self, priority: u32) -> (u32, &'static str) {
+        match self.context.steering {
+            Steering::Hardware => (priority, ""),
+            Steering::Software => (priority / 3, [" (L4)", " (L3)", " (L2)"][priority as usize % 3]),
+        }
+    }
+
+    /// Slots of some rules, among which there is hopefully one of each matcher.
+    fn examples(&self) -> Vec<u32> {
+        let mut seen = Vec::new();
+        let mut slots = Vec::new();
+        for slot in 0..self.rules.end().min(SLOTS) {
+            let Some(rule) = self.rules.get(slot) else { continue };
+            let matcher = (rule.group, rule.matcher);
+            if !seen.contains(&matcher) {
+                seen.push(matcher);
+                slots.push(slot);
+            }
+        }
+        slots
     }
 
     fn port_id(&self, vport: Vport) -> u16 {

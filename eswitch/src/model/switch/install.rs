@@ -64,6 +64,10 @@ impl Eswitch {
     /// Removes rules of a port, a slice of them. True: there are more; call again. `from` is where the last
     /// call stopped, 0 at first.
     pub fn flush(&mut self, now: Tick, port: Vport, from: &mut u32) -> bool {
+        if *from == 0 {
+            // What the queues were doing goes, too; their handles are stale from now on.
+            self.invalidate_queues(now, port);
+        }
         let end = self.core.rules.end();
         let mut removed = 0;
         while *from < end && removed < REMOVALS {

@@ -4,7 +4,7 @@ use super::super::action::{Action, Shared};
 use super::super::objects::meters::MarkParams;
 use super::super::objects::{AgeValue, CountValue, HitSource};
 use super::super::refusal::{Cause, Errno, Refusal};
-use super::super::types::{RuleHandle, RuleId, Tick, Vport};
+use super::super::types::{AgeId, CounterId, RuleHandle, RuleId, Tick, Vport};
 use super::{Core, Eswitch};
 
 const NO_COUNT: Refusal = Refusal::new(Errno::Inval, Cause::Action(0), "the rule has no count action");
@@ -12,7 +12,7 @@ const NO_AGE: Refusal = Refusal::new(Errno::Inval, Cause::Action(0), "the rule h
 
 impl Eswitch {
     /// The slot of a rule, whichever API made it.
-    fn find(&self, port: Vport, handle: RuleHandle) -> Result<RuleId, Refusal> {
+    pub(super) fn find(&self, port: Vport, handle: RuleHandle) -> Result<RuleId, Refusal> {
         if handle.0.get() >> 56 == 0 {
             return self.core.resolve_handle(port, handle);
         }
@@ -74,6 +74,31 @@ impl Eswitch {
     /// EBUSY while rules use it (an age context goes with its last rule instead), EINVAL if there is none.
     pub fn indirect_destroy(&mut self, now: Tick, shared: Shared) -> Result<(), Refusal> {
         self.core.indirect_destroy(now, shared)
+    }
+
+    /// What an indirect counter has counted, as of the last refresh. `reset`: later queries count from here.
+    ///
+    /// # Errors
+    /// EINVAL if there is no such counter.
+    pub fn indirect_count(&mut self, now: Tick, id: CounterId, reset: bool) -> Result<CountValue, Refusal> {
+        self.core.counters.query(now, id, reset)
+    }
+
+    /// Whether an indirect age context has aged.
+    ///
+    /// # Errors
+    /// EINVAL if there is no such context.
+    pub fn indirect_age(&mut self, now: Tick, id: AgeId) -> Result<AgeValue, Refusal> {
+        self.core.ages.query(now, id)
+    }
+
+    /// Gives an indirect `rss` other queues; rules that use it follow.
+    ///
+    /// # Errors
+    /// EINVAL if there is no such action.
+    pub fn indirect_rss(&mut self, set: u32, queues: &[u16]) -> Result<(), Refusal> {
+        let gone = Refusal::new(Errno::Inval, Cause::Handle, "no such indirect action");
+        self.core.rss.change(set, queues).then_some(()).ok_or(gone)
     }
 }
 

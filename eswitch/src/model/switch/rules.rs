@@ -205,6 +205,11 @@ impl RssSets {
         self.sets.get(set).map_or(&[], |set| &set.queues)
     }
 
+    /// Other queues for the rules that use a set; whether there is such a set.
+    pub(super) fn change(&mut self, set: u32, queues: &[u16]) -> bool {
+        self.sets.get_mut(set).map(|set| set.queues = queues.into()).is_some()
+    }
+
     /// One user more; whether there is such a set.
     pub(super) fn hold(&mut self, set: u32) -> bool {
         self.sets.get_mut(set).map(|set| set.users += 1).is_some()
