@@ -26,6 +26,22 @@ impl Clock {
         let cycles = unsafe { ffi::eswitch_tsc() }.wrapping_sub(self.base);
         Tick(nanoseconds(cycles, self.scale))
     }
+
+    /// Keeps the caller until then. Long waits leave the core to others: the packet threads may need it.
+    pub(super) fn wait(&self, until: Tick) {
+        const SPIN_NS: u64 = 5_000;
+        loop {
+            let left = until.since(self.now());
+            if left == 0 {
+                return;
+            }
+            if left > SPIN_NS {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
 }
 
 fn scale(hz: u64) -> u64 {

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::clock::Clock;
 use super::devargs::Devargs;
 use super::drive::{Drive, End, RingStats, Rings};
+use super::flow::{DeviceFlows, PortFlows};
 use super::lock::Fair;
 use super::log;
 use super::service::Service;
 use super::wire::{self, State, Wire};
-use super::{border, copy_name, ffi, port};
+use super::{border, copy_name, ffi, port, telemetry};
 use crate::model::faults::Faults;
 use crate::model::profile::Profile;
 use crate::model::switch::{Eswitch, Event};
@@ -62,11 +63,11 @@ pub(super) struct Switch {
     pub(super) steering: Steering,
     pub(super) topology: Topology,
     /// What requests are judged by, without the model's lock.
-    #[allow(dead_code, reason = "for the flow operations")]
     pub(super) context: Arc<Context>,
-    #[allow(dead_code, reason = "for the flow operations")]
     pub(super) profile: Profile,
     pub(super) clock: Clock,
+    /// What flow operations keep beside the model.
+    pub(super) flow: DeviceFlows,
     /// The model. Control threads `lock` it, for short.
     pub(super) eswitch: Fair<Eswitch>,
     /// What moves packets.
@@ -93,6 +94,8 @@ pub(super) struct PortPrivate {
     /// Values to subtract from the statistics: those at the last reset.
     pub(super) baseline: Mutex<Vec<u64>>,
     pub(super) rss: Mutex<port::Rss>,
+    /// Templates and flow queues.
+    pub(super) flow: PortFlows,
 }
 
 /// What an ethdev of this driver stands for.
@@ -108,6 +111,13 @@ impl PortPrivate {
     /// What is known of this port without a lock.
     pub(super) fn shared(&self) -> &PortShared {
         &self.switch.ports[usize::from(self.vport.0)]
+    }
+
+    /// Receive queues that are configured, hairpin ones included; `None` for a port that is closed.
+    pub(super) fn receive_queues(&self) -> Option<u16> {
+        let device = self.shared().device.load(Ordering::Acquire);
+        // SAFETY: an ethdev of this driver that is not closed has data.
+        (!device.is_null()).then(|| unsafe { (*(*device).data).nb_rx_queues })
     }
 
     /// Whether it is started.
@@ -127,6 +137,11 @@ impl Switch {
     /// Whether this is the port through which transfer rules are made.
     pub(super) fn is_proxy(vport: Vport) -> bool {
         vport.0 == 0
+    }
+
+    /// The seed of everything random.
+    pub(super) fn seed(&self) -> u64 {
+        self.args.seed
     }
 
     /// The pool that wires receive into.
@@ -340,6 +355,7 @@ pub(super) fn probe(vdev: *mut ffi::rte_vdev_device, name: &str, text: &str) -> 
     switch.eswitch.lock().set_faults(faults);
     introduce(&switch);
     port::announce(&devices);
+    telemetry::register();
     log::notice(&format!(
         "{name}: a software model of a BlueField eSwitch, {} steering, ports {}",
         if switch.steering == Steering::Software { "software" } else { "hardware" },
@@ -435,6 +451,7 @@ fn assemble(
         context,
         profile,
         clock: Clock::start(),
+        flow: DeviceFlows::new(),
         eswitch: Fair::new(eswitch),
         plumbing,
         ports: ports.collect(),
@@ -489,6 +506,11 @@ fn make_pool(name: &str, domain_id: u16, mbufs: u32) -> Option<*mut ffi::rte_mem
         return None;
     }
     Some(pool)
+}
+
+/// All devices.
+pub(super) fn all() -> Vec<Arc<Switch>> {
+    DEVICES.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Takes a device away.

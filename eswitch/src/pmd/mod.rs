@@ -8,7 +8,8 @@
 //! 3. [`wire`]: the other drivers' ethdevs behind the vports. [`drive`]: what moves packets between wires,
 //!    model and queues; [`service`]: the core that may do it.
 //! 4. [`stats`]: what was counted. [`mbuf`], [`clock`], [`lock`], [`log`]: what all this stands on.
-//! 5. [`border`]: every function that C calls goes through it, so that nothing unwinds into C.
+//! 5. [`flow`]: flow operations; [`mtr`]: meters. [`show`], [`telemetry`]: what a person can ask.
+//! 6. [`border`]: every function that C calls goes through it, so that nothing unwinds into C.
 
 mod border;
 mod clock;
@@ -16,16 +17,18 @@ mod devargs;
 mod device;
 mod drive;
 mod ffi;
-#[allow(dead_code, reason = "the operations that use it follow")]
 mod flow;
 mod lock;
 mod log;
 mod mbuf;
+mod mtr;
 mod port;
 mod queues;
 mod rxtx;
 mod service;
+mod show;
 mod stats;
+mod telemetry;
 mod wire;
 
 use std::cell::UnsafeCell;

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::device::{EINVAL, ENOMEM, FRAME_MAX, PortPrivate, Switch, port_of};
 use super::drive::Rings;
+use super::flow;
 use super::rxtx;
-use super::{border, copy_name, ffi, log, queues, stats, wire};
+use super::{border, copy_name, ffi, log, mtr, queues, stats, wire};
 use crate::model::switch::RxConfig;
 use crate::model::types::{Role, Steering, Vport};
 
@@ -122,6 +123,7 @@ pub(super) fn fill(
             all_multicast: AtomicBool::new(false),
             baseline: Mutex::default(),
             rss: Mutex::default(),
+            flow: flow::PortFlows::default(),
         }))
         .cast();
         if switch.steering == Steering::Software {
@@ -213,6 +215,11 @@ impl PortPrivate {
         }
     }
 
+    /// Isolated mode, from the next start on.
+    pub(super) fn set_isolated(&self, isolated: bool) {
+        self.isolated.store(isolated, Ordering::Relaxed);
+    }
+
     /// Tells the model of a change, if the port runs.
     fn reconfigure(&self, device: &ffi::rte_eth_dev) {
         if self.is_started() {
@@ -284,8 +291,7 @@ impl PortPrivate {
             let stopped = self.switch.eswitch.lock().stop(now, self.vport);
             stopped.map_err(|refusal| refusal.errno as i32)?;
         }
-        let mut from = 0;
-        while self.switch.eswitch.lock().flush(self.switch.clock.now(), self.vport, &mut from) {}
+        flow::remove_all(self);
         Ok(())
     }
 
@@ -472,7 +478,16 @@ operation!(rx_metadata_negotiate, |_port, _device, features: *mut u64| {
     unsafe { *features &= ffi::ESWITCH_RX_METADATA };
     Ok(())
 });
-operation!(flow_ops_get, |_port, _device, _ops: *mut *const ffi::rte_flow_ops| Err(ENOTSUP));
+operation!(flow_ops_get, |_port, _device, ops: *mut *const ffi::rte_flow_ops| {
+    // SAFETY: ethdev passes a place for the answer.
+    unsafe { *ops = flow::flow_ops() };
+    Ok(())
+});
+operation!(mtr_ops_get, |port, _device, ops: *mut std::ffi::c_void| {
+    // SAFETY: ethdev passes a place for the answer, whose type the operation leaves open.
+    unsafe { *ops.cast::<*const ffi::rte_mtr_ops>() = mtr::mtr_ops(port.switch.steering) };
+    Ok(())
+});
 
 unsafe extern "C" fn close(device: *mut ffi::rte_eth_dev) -> c_int {
     border::status("close", || {
@@ -577,6 +592,7 @@ static OPS: ffi::eth_dev_ops = ffi::eth_dev_ops {
     rss_hash_update: Some(rss_hash_update),
     rss_hash_conf_get: Some(rss_hash_conf_get),
     flow_ops_get: Some(flow_ops_get),
+    mtr_ops_get: Some(mtr_ops_get),
     hairpin_cap_get: Some(queues::hairpin_capability),
     rx_hairpin_queue_setup: Some(queues::rx_hairpin_setup),
     tx_hairpin_queue_setup: Some(queues::tx_hairpin_setup),

@@ -53,12 +53,12 @@ pub(super) fn of_rule(handle: RuleHandle) -> *mut ffi::rte_flow {
     ptr::without_provenance_mut(handle.0.get() as usize)
 }
 
-/// A meter profile: its number. What is no profile becomes a number that none has.
+/// A meter profile: its number; 0 for null, and a number that none has for what is no profile.
 pub(super) fn meter_profile(profile: *const ffi::rte_flow_meter_profile) -> u32 {
-    u32::try_from(profile.addr()).ok().and_then(|number| number.checked_sub(1)).unwrap_or(u32::MAX)
+    u32::try_from(profile.addr()).unwrap_or(u32::MAX)
 }
 
-/// A meter profile, as the application holds it; never null.
+/// A meter profile, as the application holds it.
 pub(in crate::pmd) fn of_meter_profile(number: u32) -> *mut ffi::rte_flow_meter_profile {
-    ptr::without_provenance_mut(number as usize + 1)
+    ptr::without_provenance_mut(number as usize)
 }
