@@ -4,7 +4,7 @@
 //!  application's thread                                               the device
 //!  ┌ FlowQueue ───────────────┐      commands (ring)      ┌ QueueEngine ───────────────────────────┐
 //!  │ create, destroy, actions │                           │ one after the other, each for its cost │
-//!  │   postponed: kept here   │ ── push ───────────────►  │   then its latency ─► install, remove  │
+//!  │   push: ring a doorbell  │ ── doorbells (ring) ────► │   then its latency ─► install, remove  │
 //!  │ pull ◄───────────────────┼────── completions (ring)  │   then its completion's delay ─► report│
 //!  │   slots come free        │ ── how many were pulled ► │ counters, ages, meters come free       │
 //!  └──────────────────────────┘                           └────────────────────────────────────────┘
@@ -21,7 +21,7 @@
 //! * When its port stops, the device forgets a queue's rules and operations; the application's end notices
 //!   at its next call, and old handles are refused from then on (ENOENT).
 //!
-//! Both ends may live on one thread (a simulation, in virtual time) or on two. There are no locks: two
+//! Both ends may live on one thread (a simulation, in virtual time) or on two. There are no locks: three
 //! bounded rings, and a word that says which life of the port this is and how many destructions were pulled.
 
 mod credits;
@@ -152,6 +152,7 @@ pub fn pair<R>(
     }
     let joint = Arc::new(Joint {
         commands: ArrayQueue::new(attr.size as usize),
+        doorbells: ArrayQueue::new(attr.size as usize),
         completions: ArrayQueue::new(attr.size as usize),
         word: CachePadded::new(AtomicU64::new(Word { epoch: 0, pulled: 0 }.bits())),
         refuse: CachePadded::new(AtomicU32::new(0)),
@@ -163,7 +164,10 @@ pub fn pair<R>(
 /// What the two ends share.
 #[derive(Debug)]
 struct Joint<R> {
+    /// The device takes of these as many as doorbells allow.
     commands: ArrayQueue<Command<R>>,
+    /// Each allows at least one command, so there are never more than commands.
+    doorbells: ArrayQueue<Doorbell>,
     completions: ArrayQueue<Done>,
     /// A [`Word`]. The device counts its epoch up, the application its pulled destructions; each by one
     /// atomic exchange, so that neither misses the other's.
@@ -206,9 +210,16 @@ impl<R> Joint<R> {
 #[derive(Debug)]
 struct Command<R> {
     epoch: u32,
-    pushed: Tick,
     user_data: u64,
     operation: Operation<R>,
+}
+
+/// The device may take so many commands more.
+#[derive(Clone, Copy, Debug)]
+struct Doorbell {
+    epoch: u32,
+    commands: u32,
+    at: Tick,
 }
 
 #[derive(Debug)]

@@ -51,6 +51,9 @@ pub struct QueueEngine<R> {
     collide_from_percent: u32,
     collide_full_percent: u32,
     epoch: u32,
+    /// Commands that may be taken, and since when.
+    allowed: u32,
+    allowed_at: Tick,
     /// When the operation before will have been executed, and the next can begin.
     free_at: Tick,
     /// Executed, but packets have not noticed. In order.
@@ -90,6 +93,8 @@ impl<R> QueueEngine<R> {
             rng: Rng::new(seed.rotate_left(32)),
             collide_from_percent: profile.collide_from_percent,
             collide_full_percent: profile.collide_full_percent,
+            allowed: 0,
+            allowed_at: Tick(0),
             free_at: Tick(0),
             in_flight: VecDeque::new(),
             late: VecDeque::new(),
@@ -127,14 +132,15 @@ impl<R> QueueEngine<R> {
     pub fn next_due(&self) -> Option<Tick> {
         let released = Word { epoch: self.epoch, pulled: self.released };
         let at_once = self.joint.word() != released;
-        let waiting = (!self.joint.commands.is_empty()).then_some(self.free_at);
+        let waiting = (self.allowed > 0 || !self.joint.doorbells.is_empty()).then_some(self.free_at);
         let in_flight = self.in_flight.front().map(|(active_at, ..)| *active_at);
         let late = self.late.front().map(|late| late.visible_at);
         [at_once.then_some(Tick(0)), waiting, in_flight, late].into_iter().flatten().min()
     }
 
-    /// Carries out what is due, in at most `budget` pieces of work; an operation is up to four: taken, put
-    /// into force, reported, and (after it was pulled) released. True: there may be more that is due.
+    /// Carries out what is due, in at most `budget` pieces of work; an operation is up to five: allowed,
+    /// taken, put into force, reported, and (after it was pulled) released. True: there may be more that is
+    /// due.
     pub fn step(
         &mut self,
         now: Tick,
@@ -174,6 +180,7 @@ impl<R> QueueEngine<R> {
         }
         self.epoch = epoch;
         self.released = 0;
+        self.allowed = 0;
         self.free_at = now;
     }
 
@@ -196,16 +203,21 @@ impl<R> QueueEngine<R> {
         if self.free_at > now {
             return false;
         }
-        let Some(command) = self.joint.commands.pop() else { return false };
-        if command.epoch != self.epoch {
+        if self.allowed == 0 {
+            let Some(doorbell) = self.joint.doorbells.pop() else { return false };
+            if doorbell.epoch == self.epoch {
+                (self.allowed, self.allowed_at) = (doorbell.commands, doorbell.at);
+            }
             return true;
         }
+        let Some(command) = self.joint.commands.pop() else { return false };
+        self.allowed -= 1;
         let [cost, latency, completion] = match command.operation {
             Operation::Create { .. } => self.timing.creation(),
             Operation::Destroy { .. } => self.timing.destruction(),
             Operation::Action(_) | Operation::Completed => self.timing.action(),
         };
-        self.free_at = self.free_at.max(command.pushed).after(cost);
+        self.free_at = self.free_at.max(self.allowed_at).after(cost);
         let latest = self.in_flight.back().map_or(Tick(0), |(active_at, ..)| *active_at);
         let active_at = self.free_at.after(latency).after(faults.delay_ns()).max(latest);
         if active_at <= now && self.in_flight.is_empty() {

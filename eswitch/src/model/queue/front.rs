@@ -1,6 +1,5 @@
 //! The application's end of a flow queue.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +8,8 @@ use super::super::timing::Rng;
 use super::super::types::{RuleHandle, Tick};
 use super::slots::{Slots, State};
 use super::{
-    ActionOp, Command, Completion, Credits, Done, DoneKind, Joint, Needs, Operation, QueueAttr, Word,
+    ActionOp, Command, Completion, Credits, Done, DoneKind, Doorbell, Joint, Needs, Operation, QueueAttr,
+    Word,
 };
 use super::{Cause, Errno, Refusal};
 
@@ -20,11 +20,8 @@ pub struct FlowQueue<R> {
     joint: Arc<Joint<R>>,
     credits: Arc<Credits>,
     slots: Slots,
-    /// Postponed: the device does not know of them.
-    postponed: VecDeque<Command<R>>,
-    /// How many of those, from the front, have been pushed meanwhile but found no place in the ring. Only
-    /// the remains of the port's former life can fill it.
-    pushed: usize,
+    /// Commands in the ring that no doorbell has allowed yet: postponed.
+    postponed: u32,
     outstanding: u32,
     /// The shared word as it was last seen or written here.
     word: Word,
@@ -48,8 +45,7 @@ impl<R> FlowQueue<R> {
             joint,
             credits,
             slots: Slots::default(),
-            postponed: VecDeque::new(),
-            pushed: 0,
+            postponed: 0,
             outstanding: 0,
             // Another sequence than the engine's, which has the same seed.
             rng: Rng::new(!seed),
@@ -185,17 +181,12 @@ impl<R> FlowQueue<R> {
     /// Hands everything postponed to the device.
     pub fn push(&mut self, now: Tick) {
         self.notice_restart();
-        for command in self.postponed.iter_mut().skip(self.pushed) {
-            command.pushed = now;
-        }
-        self.pushed = self.postponed.len();
-        self.flush();
+        self.ring(now);
     }
 
     /// Takes completions; how many. What destroyed rules occupied comes free.
     pub fn pull(&mut self, out: &mut [Completion]) -> usize {
         self.notice_restart();
-        self.flush();
         let mut pulled = 0;
         while pulled < out.len() {
             let Some(done) = self.joint.completions.pop() else { break };
@@ -221,9 +212,11 @@ impl<R> FlowQueue<R> {
             return;
         }
         self.word = word;
-        self.postponed.clear();
-        self.pushed = 0;
+        self.postponed = 0;
         self.outstanding = 0;
+        // The device leaves alone what this end has not allowed in the new life.
+        while self.joint.commands.pop().is_some() {}
+        while self.joint.doorbells.pop().is_some() {}
         for at in 0..self.slots.end() {
             self.credits.give(self.slots.free(at));
         }
@@ -242,33 +235,24 @@ impl<R> FlowQueue<R> {
     }
 
     fn send(&mut self, now: Tick, operation: Operation<R>, user_data: u64, postpone: bool) {
+        let command = Command { epoch: self.word.epoch, user_data, operation };
+        // There is room: no more commands are in the ring than operations are outstanding.
+        let sent = self.joint.commands.push(command);
+        debug_assert!(sent.is_ok(), "outstanding operations are bounded by the ring's length");
         self.outstanding += 1;
-        let command = Command { epoch: self.word.epoch, pushed: now, user_data, operation };
-        if postpone {
-            self.postponed.push_back(command);
-            return;
-        }
-        // One that is not postponed takes all before it along, as one ring of the doorbell does.
-        if !self.postponed.is_empty() {
-            self.push(now);
-        }
-        if !self.postponed.is_empty() {
-            self.postponed.push_back(command);
-            self.pushed += 1;
-        } else if let Err(command) = self.joint.commands.push(command) {
-            self.postponed.push_back(command);
-            self.pushed = 1;
+        self.postponed += 1;
+        // One that is not postponed takes all before it along, as a doorbell of mlx5 does.
+        if !postpone {
+            self.ring(now);
         }
     }
 
-    fn flush(&mut self) {
-        while self.pushed > 0 {
-            let Some(command) = self.postponed.pop_front() else { break };
-            if let Err(command) = self.joint.commands.push(command) {
-                self.postponed.push_front(command);
-                break;
-            }
-            self.pushed -= 1;
+    fn ring(&mut self, now: Tick) {
+        if self.postponed > 0 {
+            let doorbell = Doorbell { epoch: self.word.epoch, commands: self.postponed, at: now };
+            let rung = self.joint.doorbells.push(doorbell);
+            debug_assert!(rung.is_ok(), "each doorbell is for a command at least");
+            self.postponed = 0;
         }
     }
 
