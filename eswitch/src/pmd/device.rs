@@ -1,7 +1,7 @@
 //! One device: what its ports share, how it comes and how it goes.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::clock::Clock;
@@ -32,6 +32,9 @@ pub(super) const FRAME_MAX: u16 = 2048;
 
 /// Buffers in a core's cache of the pool.
 const CACHE: u32 = 256;
+
+/// Vain attempts to drive after which a packet thread yields its core once.
+const REFUSALS: u32 = 256;
 
 /// Not a port number.
 const NO_PORT: u16 = u16::MAX;
@@ -77,6 +80,8 @@ pub(super) struct Switch {
     /// Runs of the service so far; 0: there is none.
     pub(super) beats: AtomicU64,
     pub(super) domain_id: u16,
+    /// Times that a packet thread found another one driving.
+    refused: AtomicU32,
     pool: AtomicPtr<ffi::rte_mempool>,
     owner: ffi::rte_eth_dev_owner,
     service: Service,
@@ -152,7 +157,13 @@ impl Switch {
     /// Moves packets, unless another thread does so already. True if something moved.
     #[inline]
     pub(super) fn drive(&self) -> bool {
-        let Some(mut plumbing) = self.plumbing.try_lock() else { return false };
+        let Some(mut plumbing) = self.plumbing.try_lock() else {
+            // Whoever drives may be waiting for this very core.
+            if self.refused.fetch_add(1, Ordering::Relaxed) % REFUSALS == REFUSALS - 1 {
+                std::thread::yield_now();
+            }
+            return false;
+        };
         let (moved, events) = plumbing.round(self);
         drop(plumbing);
         if !events.is_empty() {
@@ -457,6 +468,7 @@ fn assemble(
         ports: ports.collect(),
         beats: AtomicU64::new(0),
         domain_id,
+        refused: AtomicU32::new(0),
         pool: AtomicPtr::new(pool),
         owner,
         service: Service::default(),
