@@ -281,18 +281,22 @@ impl PortPrivate {
             return Ok(());
         }
         self.check_order(false)?;
+        self.halt(device)
+    }
+
+    /// Stops, whatever the order: on the way to being closed, whose queues go next.
+    fn halt(&self, device: &mut ffi::rte_eth_dev) -> Result<(), i32> {
         self.shared().started.store(false, Ordering::Release);
         // SAFETY: an open port has data, and ethdev stops it on one thread.
         queues::set_state(unsafe { &mut *device.data }, ffi::RTE_ETH_QUEUE_STATE_STOPPED);
-        {
+        let stopped = {
             let mut plumbing = self.switch.plumbing.lock();
             plumbing.detach(self.vport);
             let now = self.switch.clock.now();
-            let stopped = self.switch.eswitch.lock().stop(now, self.vport);
-            stopped.map_err(|refusal| refusal.errno as i32)?;
-        }
+            self.switch.eswitch.lock().stop(now, self.vport)
+        };
         flow::remove_all(self);
-        Ok(())
+        stopped.map_err(|refusal| refusal.errno as i32)
     }
 
     /// The link is the wire's.
@@ -494,7 +498,7 @@ unsafe extern "C" fn close(device: *mut ffi::rte_eth_dev) -> c_int {
         // SAFETY: ethdev passes an open port of this driver, which nobody uses after this.
         unsafe {
             let port = port_of(device);
-            let stopped = port.stop(&mut *device);
+            let stopped = if port.is_started() { port.halt(&mut *device) } else { Ok(()) };
             let (switch, vport) = (Arc::clone(&port.switch), port.vport);
             queues::release_all(device);
             switch.closed(vport);
