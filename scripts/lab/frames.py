@@ -14,6 +14,9 @@ from .net import Netns
 
 ETH_P_ALL = 0x0003
 PACKET_OUTGOING = 4
+# From linux/if_packet.h: the kernel takes the outer VLAN tag off and tells of it beside the frame.
+SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 1 << 4
+AUXDATA = struct.Struct("IIIHHHH")
 
 
 class Wire:
@@ -21,6 +24,7 @@ class Wire:
 
     def __init__(self, netns: Netns, interface: str):
         self.socket = netns.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self.socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         self.socket.bind((interface, ETH_P_ALL))
         self.mac: bytes = self.socket.getsockname()[4]
 
@@ -32,8 +36,8 @@ class Wire:
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             if select.select([self.socket], [], [], left)[0]:
-                frame, address = self.socket.recvfrom(65536)
-                if address[2] != PACKET_OUTGOING and wanted(frame):
+                frame, beside, _, address = self.socket.recvmsg(65536, socket.CMSG_SPACE(AUXDATA.size))
+                if address[2] != PACKET_OUTGOING and wanted(frame := _with_tag(frame, beside)):
                     return frame
         return None
 
@@ -42,6 +46,15 @@ class Wire:
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
+
+
+def _with_tag(frame: bytes, beside: list[tuple[int, int, bytes]]) -> bytes:
+    for level, kind, data in beside:
+        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+            status, _, _, _, _, tci, tpid = AUXDATA.unpack_from(data)
+            if status & TP_STATUS_VLAN_VALID:
+                return frame[:12] + struct.pack(">HH", tpid, tci) + frame[12:]
+    return frame
 
 
 def write_pcap(path: Path, frames: Iterable[bytes]) -> int:

@@ -157,5 +157,10 @@ def plug(switch: Netns, bridge: str, netns: Netns, interface: str, mac: str, mtu
     )
     netns.ip(f"link set {interface} mtu {mtu} up")
     for where, name in ((switch, port), (netns, interface)):
-        # Features that cannot be changed are reported and harmless, hence no check.
-        where.run(["ethtool", "-K", name, *(word for o in _OFFLOADS for word in (o, "off"))], check=False)
+        unload(where, name)
+
+
+def unload(netns: Netns, interface: str) -> None:
+    """Switches an interface's offloads off."""
+    # Features that cannot be changed are reported and harmless, hence no check.
+    netns.run(["ethtool", "-K", interface, *(word for o in _OFFLOADS for word in (o, "off"))], check=False)
