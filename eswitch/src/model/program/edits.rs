@@ -47,6 +47,16 @@ pub(super) struct General {
 }
 
 impl Edits {
+    /// Asks for what [`Edits::apply`] will read, if it is not here.
+    #[inline]
+    pub fn prefetch(&self) {
+        match &self.0 {
+            Kind::None | Kind::Short(_) => {}
+            Kind::Long(block) => dataplane::prefetch::prefetch(&**block),
+            Kind::General(general) => dataplane::prefetch::prefetch(&**general),
+        }
+    }
+
     /// Whether nothing happens.
     #[must_use]
     pub fn is_empty(&self) -> bool {

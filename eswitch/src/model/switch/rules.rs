@@ -120,16 +120,17 @@ pub(super) struct Mirroring {
     pub(super) to: Vport,
 }
 
-/// A rule as it is installed.
+/// A rule as it is installed. What every packet that hits it needs comes first, in one cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Rule {
+    pub(super) edits: Edits,
     pub(super) target: Target,
     pub(super) counter: Option<CounterId>,
     pub(super) age: Option<AgeId>,
     pub(super) metering: Metering,
     /// What a meter's policy does with green and with yellow packets, if it decides their fate.
     pub(super) policy: Option<Box<[Outcome]>>,
-    pub(super) edits: Edits,
     pub(super) mirror: Option<Box<Mirroring>>,
     pub(super) port: Vport,
     pub(super) group: GroupIndex,
@@ -139,6 +140,9 @@ pub(super) struct Rule {
     /// The value's words that the matcher's mask uses.
     pub(super) value: Box<[u64]>,
 }
+
+const _: () = assert!(size_of::<Rule>() <= 128, "two cache lines");
+const _: () = assert!(std::mem::offset_of!(Rule, metering) + size_of::<Metering>() <= 72);
 
 /// All rules, by [`RuleId`].
 pub(super) type Rules = Slab<Rule>;

@@ -175,8 +175,12 @@ impl Core {
         }
         for rule in hits.iter().flatten() {
             let Some(rule) = self.rules.get(rule.0) else { continue };
+            rule.edits.prefetch();
             if let Some(counter) = rule.counter {
                 self.counters.prefetch(counter);
+            }
+            if let Some(age) = rule.age {
+                self.ages.prefetch(age);
             }
         }
     }
