@@ -142,7 +142,8 @@ impl Cells {
 impl Cell {
     #[inline]
     fn enter(&self) -> Option<Entered<'_>> {
-        (!self.busy.swap(true, Ordering::Acquire)).then_some(Entered { cell: self })
+        // Not made unless entered: dropping it leaves.
+        (!self.busy.swap(true, Ordering::Acquire)).then(|| Entered { cell: self })
     }
 }
 

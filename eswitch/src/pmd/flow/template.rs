@@ -74,7 +74,7 @@ impl Registry {
 }
 
 /// Objects by number. A handle is number + 1, and a generation above it, so that a stale one is recognised.
-struct Shelf<T> {
+pub(super) struct Shelf<T> {
     places: Vec<(u32, Option<T>)>,
 }
 
@@ -85,7 +85,7 @@ impl<T> Default for Shelf<T> {
 }
 
 impl<T> Shelf<T> {
-    fn insert(&mut self, object: T) -> usize {
+    pub(super) fn insert(&mut self, object: T) -> usize {
         let at = self.places.iter().position(|(_, place)| place.is_none()).unwrap_or_else(|| {
             self.places.push((0, None));
             self.places.len() - 1
@@ -101,7 +101,7 @@ impl<T> Shelf<T> {
         (self.places.get(at)?.0 as usize == handle >> 32).then_some(at)
     }
 
-    fn get(&self, handle: usize) -> Option<&T> {
+    pub(super) fn get(&self, handle: usize) -> Option<&T> {
         self.places[self.place(handle)?].1.as_ref()
     }
 
@@ -110,7 +110,7 @@ impl<T> Shelf<T> {
         self.places[at].1.as_mut()
     }
 
-    fn remove(&mut self, handle: usize) -> Option<T> {
+    pub(super) fn remove(&mut self, handle: usize) -> Option<T> {
         let at = self.place(handle)?;
         self.places[at].1.take()
     }
