@@ -90,9 +90,21 @@ pub(super) fn counts(vport: &VportStatistics) -> [(&'static str, u64); 10] {
     ]
 }
 
-/// A profile, key by key.
+/// A profile, key by key, one a line.
 pub(super) fn profile(profile: &Profile) -> String {
-    format!("{profile:#?}")
+    let debug = format!("{profile:#?}");
+    let mut text = String::new();
+    // Nested structures go on one line.
+    for line in debug.lines().skip(1).filter(|line| *line != "}") {
+        let nested = line.starts_with("        ") || line.starts_with("    }");
+        if nested && text.ends_with('\n') {
+            text.pop();
+            text.push(' ');
+        }
+        text.push_str(line.trim());
+        text.push('\n');
+    }
+    text
 }
 
 /// Cuts a line into pieces of at most `bytes` bytes, between words if it can; all but the first are indented.

@@ -426,6 +426,12 @@ impl Meters {
         self.ids.get(&(port.0, id)).copied()
     }
 
+    /// What its port calls a meter; for people: it looks through all of them.
+    #[must_use]
+    pub fn name(&self, id: MeterId) -> Option<u32> {
+        self.ids.iter().find_map(|((_, name), known)| (*known == id).then_some(*name))
+    }
+
     /// What a rule that uses it must know. `None`: no such meter, or made by `METER_MARK`.
     #[must_use]
     pub fn info(&self, id: MeterId) -> Option<MeterInfo> {

@@ -187,7 +187,9 @@ impl Core {
         }
         match rule.metering {
             Metering::None => {}
-            Metering::Policy(id) => write!(out, "meter mtr_id {} / ", id.0)?,
+            Metering::Policy(id) => {
+                write!(out, "meter mtr_id {} / ", self.meters.name(id).unwrap_or(u32::MAX))?;
+            }
             Metering::Mark(id) => write!(out, "meter_mark {} / ", id.0)?,
         }
         if let Some(mirror) = &rule.mirror {
