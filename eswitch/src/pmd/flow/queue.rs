@@ -23,6 +23,9 @@ use crate::pmd::ffi;
 /// `RTE_FLOW_PORT_FLAG_STRICT_QUEUE`, a macro.
 const STRICT_QUEUE: u32 = 1;
 
+/// Meter profiles of a port: in 22.11 `flow_hw_configure` asks for one.
+const METER_PROFILES: u32 = 1;
+
 /// Completions taken from the model in one go.
 const CHUNK: usize = 64;
 
@@ -99,9 +102,14 @@ fn set_up(port: &PortPrivate, attr: &ffi::rte_flow_port_attr, sizes: &[u32]) -> 
         size: sizes.first().copied().unwrap_or(0),
         full_errno: None,
     };
-    port.flow
-        .queues
-        .replace(|| switch.eswitch.lock().configure(port.vport, &wanted, &switch.profile, switch.seed()))?;
+    port.flow.queues.replace(|| {
+        let mut eswitch = switch.eswitch.lock();
+        let queues = eswitch.configure(port.vport, &wanted, &switch.profile, switch.seed())?;
+        if pools.meters {
+            eswitch.meters().configure(port.vport, METER_PROFILES);
+        }
+        Ok(queues)
+    })?;
     port.flow.set_pools(pools);
     Ok(())
 }
