@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cells::Cells;
 use super::template::Registry;
+use crate::model::types::Tick;
 use crate::model::validate::Pools;
 use crate::pmd::lock::Fair;
 
@@ -14,15 +15,16 @@ const METERS: u8 = 4;
 
 /// Of a device.
 pub(in crate::pmd) struct DeviceFlows {
-    /// Held while a synchronous call takes as long as the hardware's would: one at a time.
-    pub(super) alone: Fair<()>,
+    /// Held while a synchronous call takes as long as the hardware's would: one at a time. When the last one
+    /// ended.
+    pub(super) alone: Fair<Tick>,
     /// Times that two threads were found on one flow queue.
     pub(super) misuse: AtomicU64,
 }
 
 impl DeviceFlows {
     pub(in crate::pmd) const fn new() -> DeviceFlows {
-        DeviceFlows { alone: Fair::new(()), misuse: AtomicU64::new(0) }
+        DeviceFlows { alone: Fair::new(Tick(0)), misuse: AtomicU64::new(0) }
     }
 
     /// Times that two threads were found on one flow queue.

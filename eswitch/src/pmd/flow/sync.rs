@@ -13,7 +13,7 @@ use super::{Form, handle};
 use crate::model::objects::{AgeValue, CountValue};
 use crate::model::refusal::{Cause, Errno, Refusal};
 use crate::model::switch::Prepared;
-use crate::model::types::{Attr, RuleHandle};
+use crate::model::types::{Attr, RuleHandle, Tick};
 use crate::model::validate;
 use crate::pmd::device::PortPrivate;
 use crate::pmd::ffi;
@@ -45,9 +45,10 @@ pub(super) unsafe extern "C" fn create(
 ) -> *mut ffi::rte_flow {
     // SAFETY: as `rte_flow_create` is called.
     unsafe {
-        Call::new("flow create", device, error)
-            .about(pattern, actions)
-            .object(|port| install(port, prepare(port, attr, pattern, actions)?).map(handle::of_rule))
+        Call::new("flow create", device, error).about(pattern, actions).object(|port| {
+            let begin = port.switch.clock.now();
+            install(port, begin, prepare(port, attr, pattern, actions)?).map(handle::of_rule)
+        })
     }
 }
 
@@ -61,11 +62,13 @@ pub(super) unsafe extern "C" fn destroy(
         Call::new("flow destroy", device, error).status(|port| {
             let rule = handle::rule(flow).ok_or(NO_RULE)?;
             let switch = &port.switch;
-            let _alone = switch.flow.alone.lock();
             let begin = switch.clock.now();
+            let mut last = switch.flow.alone.lock();
             let cost = switch.eswitch.lock().destroy_cost();
-            switch.clock.wait(begin.after(cost));
-            switch.eswitch.lock().destroy(switch.clock.now(), port.vport, rule)
+            switch.clock.wait(begin.max(*last).after(cost));
+            let done = switch.eswitch.lock().destroy(switch.clock.now(), port.vport, rule);
+            *last = switch.clock.now();
+            done
         })
     }
 }
@@ -279,17 +282,20 @@ unsafe fn prepare(
     }
 }
 
-/// Keeps the caller as long as the hardware would, then puts the rule in its place.
-fn install(port: &PortPrivate, rule: Prepared) -> Result<RuleHandle, Refusal> {
+/// Keeps the caller as long as the hardware would since the call's beginning, or since it was done with
+/// another caller; then puts the rule in its place.
+fn install(port: &PortPrivate, begin: Tick, rule: Prepared) -> Result<RuleHandle, Refusal> {
     let switch = &port.switch;
-    let _alone = switch.flow.alone.lock();
-    let begin = switch.clock.now();
+    let mut last = switch.flow.alone.lock();
     let cost = switch.eswitch.lock().create_cost();
-    switch.clock.wait(begin.after(cost));
+    switch.clock.wait(begin.max(*last).after(cost));
     let mut eswitch = switch.eswitch.lock();
     // The port may have been stopped, and its rules removed, since the rule was judged.
     if !eswitch.is_started(port.vport) {
         return Err(NOT_STARTED);
     }
-    eswitch.install(switch.clock.now(), rule)
+    let installed = eswitch.install(switch.clock.now(), rule);
+    drop(eswitch);
+    *last = switch.clock.now();
+    installed
 }
