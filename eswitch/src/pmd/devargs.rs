@@ -1,6 +1,6 @@
 //! What the user writes behind `--vdev net_eswitch0,`.
 
-use crate::model::types::Steering;
+use crate::model::types::{Steering, Vport};
 
 /// The keys, for the message that turns down another one.
 const KEYS: &str = "uplink, host, profile, dv_flow_en, fdb_def_rule_en, allow_duplicate_pattern, dv_xmeta_en, \
@@ -80,6 +80,11 @@ impl Devargs {
             args.set(key, value)?;
         }
         args.check()
+    }
+
+    /// The name of a vport's wire.
+    pub(super) fn wire(&self, vport: Vport) -> &str {
+        self.uplinks.iter().chain(&self.hosts).nth(usize::from(vport.0)).map_or("", String::as_str)
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), DevargsError> {

@@ -251,6 +251,10 @@ impl PortPrivate {
     fn start(&self, device: &mut ffi::rte_eth_dev) -> Result<(), i32> {
         self.check_order(true)?;
         self.switch.attend();
+        if self.shared().wire().is_none() {
+            let name = self.switch.args.wire(self.vport);
+            log::warning(&format!("port {}: no wire {name} (yet): its link is down", self.port_id));
+        }
         // SAFETY: ethdev starts a configured port, whose queues are set up.
         let data = unsafe { &mut *device.data };
         queues::check(self, data)?;

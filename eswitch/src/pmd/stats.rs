@@ -121,6 +121,7 @@ fn device_rows(switch: &Switch, model: &Statistics, rows: &mut Vec<Row>) {
         row("jumps", model.jumps),
         row("lock_contended_model", switch.eswitch.contended()),
         row("lock_contended_drive", switch.plumbing.contended()),
+        row("flow_queue_misuse", switch.flow.misuse()),
         row("drive_rounds", rounds),
         row("drive_rounds_busy", busy),
         row("internal_errors", border::caught()),
