@@ -236,11 +236,18 @@ impl Switch {
         if end.wire.state != State::Missing {
             return;
         }
+        if port::is_ours(wire) {
+            // A ring of devices would wait for itself.
+            let why = "a representor is no wire; join two devices with net_ring";
+            log::error(&format!("{}: bad argument {name}: {why}", self.name));
+            end.wire.state = State::Foreign(wire);
+            return;
+        }
         // SAFETY: checks the number; the owner is ours and is copied.
         let status = unsafe { ffi::rte_eth_dev_owner_set(wire, &raw const self.owner) };
         if status != 0 {
             log::error(&format!("{}: wire {name} belongs to someone else (errno {})", self.name, -status));
-            end.wire.state = State::Failed(wire);
+            end.wire.state = State::Foreign(wire);
             return;
         }
         end.wire.state = State::Owned(wire);
@@ -285,7 +292,7 @@ impl Switch {
         let mut plumbing = self.plumbing.lock();
         for end in &mut plumbing.ends {
             end.wire.clear();
-            if let Some(wire) = end.wire.state.port() {
+            if let Some(wire) = end.wire.state.owned() {
                 // SAFETY: the wire is ours; nobody polls it once the drive lock is held.
                 unsafe {
                     ffi::rte_eth_dev_stop(wire);

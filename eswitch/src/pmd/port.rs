@@ -173,6 +173,12 @@ fn own_address(name: &str, vport: Vport) -> [u8; 6] {
     [0x02, a, b, c, d, vport.0 as u8]
 }
 
+/// Whether an ethdev, perhaps still being probed, is of this driver.
+pub(super) fn is_ours(port: u16) -> bool {
+    // SAFETY: checks the number.
+    std::ptr::eq(unsafe { ffi::eswitch_port_ops(port) }, &raw const OPS)
+}
+
 /// Gives a representor the address of a wire.
 pub(super) fn copy_address(wire: u16, device: *mut ffi::rte_eth_dev) {
     let mut address = ffi::rte_ether_addr::default();
@@ -609,3 +615,27 @@ static OPS: ffi::eth_dev_ops = ffi::eth_dev_ops {
     // SAFETY: a structure of optional functions; all zero is none.
     ..unsafe { std::mem::zeroed() }
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_named_and_numbered_as_by_mlx5() {
+        let of = |role| identity("net_eswitch0", role);
+        assert_eq!(of(Role::Uplink(0)), ("net_eswitch0".into(), None));
+        assert_eq!(of(Role::Uplink(1)), ("net_eswitch0_representor_pf1".into(), Some(0x7fff)));
+        assert_eq!(of(Role::Host(0)), ("net_eswitch0_representor_vf65535".into(), Some(0x1fff)));
+        assert_eq!(of(Role::Host(1)), ("net_eswitch0_representor_vf0".into(), Some(0x1000)));
+        assert_eq!(of(Role::Host(4)), ("net_eswitch0_representor_vf3".into(), Some(0x1003)));
+    }
+
+    #[test]
+    fn addresses_are_stable_local_and_distinct() {
+        let address = own_address("net_eswitch0", Vport(1));
+        assert_eq!(address, own_address("net_eswitch0", Vport(1)));
+        assert_eq!(address[0] & 3, 2, "local, unicast");
+        assert_ne!(address, own_address("net_eswitch0", Vport(2)));
+        assert_ne!(address, own_address("net_eswitch1", Vport(1)));
+    }
+}

@@ -46,6 +46,11 @@ const char *eswitch_port_name(uint16_t port)
 	return rte_eth_devices[port].data->name;
 }
 
+const struct eth_dev_ops *eswitch_port_ops(uint16_t port)
+{
+	return port < RTE_MAX_ETHPORTS ? rte_eth_devices[port].dev_ops : NULL;
+}
+
 /* Unlike rte_eth_macaddr_get() also while the port is being probed. */
 int eswitch_port_address(uint16_t port, struct rte_ether_addr *address)
 {

@@ -48,6 +48,7 @@ void eswitch_log(uint32_t level, const char *text);
 const char *eswitch_vdev_name(const struct rte_vdev_device *device);
 const char *eswitch_vdev_args(const struct rte_vdev_device *device);
 const char *eswitch_port_name(uint16_t port);
+const struct eth_dev_ops *eswitch_port_ops(uint16_t port);
 int eswitch_port_address(uint16_t port, struct rte_ether_addr *address);
 void eswitch_set_link(struct rte_eth_dev *device, const struct rte_eth_link *link);
 

@@ -33,6 +33,8 @@ pub(super) enum State {
     },
     /// It is there, but unusable; the reason was logged.
     Failed(u16),
+    /// It is there, but not to be ours; the reason was logged.
+    Foreign(u16),
 }
 
 /// What passed between the device and the wire.
@@ -67,8 +69,15 @@ impl State {
     pub(super) const fn port(self) -> Option<u16> {
         match self {
             State::Missing => None,
-            State::Owned(port) | State::Running { port, .. } | State::Failed(port) => Some(port),
+            State::Owned(port) | State::Running { port, .. } | State::Failed(port) | State::Foreign(port) => {
+                Some(port)
+            }
         }
+    }
+
+    /// The ethdev, if it is ours.
+    pub(super) fn owned(self) -> Option<u16> {
+        self.port().filter(|_| !matches!(self, State::Foreign(_)))
     }
 }
 
