@@ -102,7 +102,7 @@ impl Cells {
     /// Replaces all queues by what `make` makes; if it refuses, they stay. No thread may be in one.
     ///
     /// # Errors
-    /// EBUSY if a thread is, or operations are outstanding; what `make` refuses.
+    /// EBUSY if a thread is, or operations are outstanding, or rules exist; what `make` refuses.
     pub(super) fn replace(
         &self,
         make: impl FnOnce() -> Result<Vec<FlowQueue>, Refusal>,
@@ -114,8 +114,8 @@ impl Cells {
         }
         for queue in entered.iter_mut().filter_map(|entered| entered.lane_mut().as_mut()) {
             queue.queue.notice_restart();
-            if queue.queue.outstanding() > 0 {
-                let why = "operations of the flow queues are still outstanding: pull first";
+            if queue.queue.outstanding() > 0 || queue.queue.rules() > 0 {
+                let why = "the flow queues still have operations or rules: destroy them and pull";
                 return Err(Refusal::new(Errno::Busy, Cause::Unspecified, why));
             }
         }
