@@ -5,9 +5,10 @@
 //! Templates fix part of that beforehand: [`ActionsTemplate`]. Legality is [`validate`](super::validate)'s
 //! business; whatever is compiled here without having been validated is refused or does something harmless.
 //!
-//! The edits are done in mlx5's order: decapsulate, pop tags, push tags, rewrite, encapsulate
-//! (`drivers/net/mlx5/hws/mlx5dr_action.c` of DPDK 22.11). A rewrite that comes before a push in the list
-//! is done before it, as rdma-core's `providers/mlx5/dr_action.c` has it.
+//! The edits are done in mlx5's order. Hardware steering: decapsulate, pop tags, push tags, rewrite,
+//! encapsulate (`drivers/net/mlx5/hws/mlx5dr_action.c` of DPDK 22.11). Software steering makes all rewrites
+//! one action at the place of the first (`flow_dv_translate`), which rdma-core's `providers/mlx5/dr_action.c`
+//! takes before pushed tags only: there, rewrites come before pushes, wherever they stand in the list.
 
 mod build;
 mod checksum;

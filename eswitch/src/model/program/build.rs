@@ -13,7 +13,7 @@ use crate::model::types::Topology;
 
 /// See [`Program::compile`].
 pub(super) fn compile(actions: &[Action<'_>], topology: &Topology) -> Result<Program, Refusal> {
-    let mut builder = Builder::new(topology);
+    let mut builder = Builder { rewrite_first: true, ..Builder::new(topology) };
     for (index, action) in actions.iter().enumerate() {
         match *action {
             Action::Sample { ratio, actions: own } => {
@@ -33,7 +33,7 @@ fn mirror(
     index: usize,
     topology: &Topology,
 ) -> Result<Program, Refusal> {
-    let mut builder = Builder::new(topology);
+    let mut builder = Builder { rewrite_first: true, ..Builder::new(topology) };
     for (index, action) in before.iter().enumerate() {
         // The rest is of the packet itself, not of its copy.
         let _ = builder.edit(index, action)?;
@@ -65,6 +65,9 @@ pub(super) struct Builder<'t> {
     commands: Vec<Command>,
     /// No more into the block, which is done first: a command reads or writes what the next action may touch.
     sealed: bool,
+    /// Software steering: header edits are one action at the place of the first (`flow_dv_translate`,
+    /// `modify_action_position`), which the library takes before pushed tags only.
+    rewrite_first: bool,
     /// Bytes of the last raw decapsulation, until its encapsulation comes.
     raw_decap: Option<usize>,
 }
@@ -95,6 +98,7 @@ impl<'t> Builder<'t> {
             general: None,
             commands: Vec::new(),
             sealed: false,
+            rewrite_first: false,
             raw_decap: None,
         }
     }
@@ -318,12 +322,7 @@ impl<'t> Builder<'t> {
     /// A tag with TCI 0, for what follows in the list to fill in. mlx5's synchronous engine begins with
     /// the TCI of a VLAN item whose mask is full, if the pattern has one; patterns are not known here.
     fn push(&mut self, index: usize, ethertype: u16) -> Result<(), Refusal> {
-        let early = self.commands.len();
-        let general = self.general();
-        if general.pushes.is_empty() {
-            general.early = early;
-        }
-        let pushed = general.pushes.try_push(Tag { ethertype, tci: 0 });
+        let pushed = self.general().pushes.try_push(Tag { ethertype, tci: 0 });
         pushed.or_else(|_| inval(Cause::Action(index), "more tags to push than a frame may have"))
     }
 
@@ -474,24 +473,20 @@ impl<'t> Builder<'t> {
     /// The program.
     #[inline]
     pub(super) fn finish(self) -> Program {
-        let Builder { counter, age, meter, mirror, fate, general, commands, .. } = self;
+        let Builder { counter, age, meter, mirror, fate, general, commands, rewrite_first, .. } = self;
         let rewrite = rewrite(&self.block);
         let edits = if general.is_none() && commands.is_empty() {
             rewrite
         } else {
-            finish_general(rewrite, general.unwrap_or_default(), commands)
+            let mut general = general.unwrap_or_default();
+            general.rewrite = rewrite;
+            general.commands = commands.into();
+            // Where nothing is pushed, it makes no difference.
+            general.rewrite_first = rewrite_first && !general.pushes.is_empty();
+            Kind::General(general)
         };
         Program { edits: Edits(edits), counter, age, meter, mirror, fate }
     }
-}
-
-fn finish_general(rewrite: Kind, mut general: Box<General>, commands: Vec<Command>) -> Kind {
-    general.rewrite = rewrite;
-    if general.pushes.is_empty() {
-        general.early = commands.len();
-    }
-    general.commands = commands.into();
-    Kind::General(general)
 }
 
 #[inline]

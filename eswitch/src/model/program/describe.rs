@@ -124,6 +124,15 @@ fn edits(edits: &Edits, list: &mut List<'_, '_>) -> Result {
     }
 }
 
+fn rewrites(edits: &General, list: &mut List<'_, '_>) -> Result {
+    match &edits.rewrite {
+        Kind::Short(edits) => block(edits, list)?,
+        Kind::Long(edits) => block(edits, list)?,
+        Kind::None | Kind::General(_) => {}
+    }
+    edits.commands.iter().try_for_each(|edit| command(edit, list))
+}
+
 fn general(edits: &General, list: &mut List<'_, '_>) -> Result {
     match &edits.decap {
         None => {}
@@ -134,19 +143,17 @@ fn general(edits: &General, list: &mut List<'_, '_>) -> Result {
         }
     }
     (0..edits.pops).try_for_each(|_| list.action(format_args!("of_pop_vlan")))?;
-    match &edits.rewrite {
-        Kind::Short(edits) => block(edits, list)?,
-        Kind::Long(edits) => block(edits, list)?,
-        Kind::None | Kind::General(_) => {}
+    if edits.rewrite_first {
+        rewrites(edits, list)?;
     }
-    let (early, late) = edits.commands.split_at_checked(edits.early).unwrap_or((&edits.commands, &[]));
-    early.iter().try_for_each(|edit| command(edit, list))?;
     for tag in &edits.pushes {
         list.action(format_args!("of_push_vlan ethertype {:#06x}", tag.ethertype))?;
         list.action(format_args!("of_set_vlan_vid vlan_vid {}", tag.tci & 0x0fff))?;
         list.action(format_args!("of_set_vlan_pcp vlan_pcp {}", tag.tci >> 13))?;
     }
-    late.iter().try_for_each(|edit| command(edit, list))?;
+    if !edits.rewrite_first {
+        rewrites(edits, list)?;
+    }
     if let Some(encap) = &edits.encap {
         if encap.replaces_l2 {
             list.action(format_args!("raw_decap"))?;

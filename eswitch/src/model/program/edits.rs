@@ -40,8 +40,8 @@ pub(super) struct General {
     pub(super) rewrite: Kind,
     /// In the list's order.
     pub(super) commands: Box<[Command]>,
-    /// How many of them come before `pushes`.
-    pub(super) early: usize,
+    /// Whether rewrites come before `pushes`: so in software steering, in hardware steering behind them.
+    pub(super) rewrite_first: bool,
     pub(super) pushes: ArrayVec<Tag, PUSHES_MAX>,
     pub(super) encap: Option<Encap>,
 }
@@ -104,7 +104,16 @@ impl General {
             pop(packet, headers)?;
             *headers = parse(packet.data());
         }
-        self.rewrite(packet, headers, registers)?;
+        if self.rewrite_first {
+            self.rewrite(packet, headers, registers)?;
+        }
+        for tag in &self.pushes {
+            tag.push(packet)?;
+            *headers = parse(packet.data());
+        }
+        if !self.rewrite_first {
+            self.rewrite(packet, headers, registers)?;
+        }
         if let Some(encap) = &self.encap {
             encap.apply(packet, headers)?;
             *headers = parse(packet.data());
@@ -112,38 +121,23 @@ impl General {
         Ok(())
     }
 
-    /// The rewrites, and the tags pushed between them.
+    /// The rewrites.
     fn rewrite<B: PacketBuf>(
         &self,
         packet: &mut B,
-        headers: &mut Headers,
+        headers: &Headers,
         registers: &mut Registers,
     ) -> Result<(), DropReason> {
+        let frame = packet.data_mut();
         let rewritten = match &self.rewrite {
-            Kind::Short(block) => block.apply(packet.data_mut(), headers),
-            Kind::Long(block) => block.apply(packet.data_mut(), headers),
+            Kind::Short(block) => block.apply(frame, headers),
+            Kind::Long(block) => block.apply(frame, headers),
             Kind::None | Kind::General(_) => Some(()),
         };
         rewritten.ok_or(DropReason::Malformed)?;
-        let (early, late) = self.commands.split_at_checked(self.early).unwrap_or((&self.commands, &[]));
-        run(early, packet, headers, registers)?;
-        for tag in &self.pushes {
-            tag.push(packet)?;
-            *headers = parse(packet.data());
+        for command in &self.commands {
+            command.apply(frame, headers, registers).ok_or(DropReason::Malformed)?;
         }
-        run(late, packet, headers, registers)
+        Ok(())
     }
-}
-
-fn run<B: PacketBuf>(
-    commands: &[Command],
-    packet: &mut B,
-    headers: &Headers,
-    registers: &mut Registers,
-) -> Result<(), DropReason> {
-    let frame = packet.data_mut();
-    for command in commands {
-        command.apply(frame, headers, registers).ok_or(DropReason::Malformed)?;
-    }
-    Ok(())
 }
