@@ -56,6 +56,9 @@ pub struct QueueEngine<R> {
     allowed_at: Tick,
     /// When the operation before will have been executed, and the next can begin.
     free_at: Tick,
+    /// When the operation before takes effect, or took: none overtakes another, however seldom or often the
+    /// device is asked to step.
+    active_at: Tick,
     /// Executed, but packets have not noticed. In order.
     in_flight: VecDeque<(Tick, u64, Command<R>)>,
     /// Took effect, and the completion is on its way. In order of time.
@@ -96,6 +99,7 @@ impl<R> QueueEngine<R> {
             allowed: 0,
             allowed_at: Tick(0),
             free_at: Tick(0),
+            active_at: Tick(0),
             in_flight: VecDeque::new(),
             late: VecDeque::new(),
             removed: VecDeque::new(),
@@ -182,6 +186,7 @@ impl<R> QueueEngine<R> {
         self.released = 0;
         self.allowed = 0;
         self.free_at = now;
+        self.active_at = now;
     }
 
     fn release(&mut self, now: Tick, device: &mut impl Installer<R>) -> bool {
@@ -218,8 +223,8 @@ impl<R> QueueEngine<R> {
             Operation::Action(_) | Operation::Completed => self.timing.action(),
         };
         self.free_at = self.free_at.max(self.allowed_at).after(cost);
-        let latest = self.in_flight.back().map_or(Tick(0), |(active_at, ..)| *active_at);
-        let active_at = self.free_at.after(latency).after(faults.delay_ns()).max(latest);
+        let active_at = self.free_at.after(latency).after(faults.delay_ns()).max(self.active_at);
+        self.active_at = active_at;
         if active_at <= now && self.in_flight.is_empty() {
             self.execute(now, active_at.after(completion), command, device, faults);
         } else {
