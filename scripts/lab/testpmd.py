@@ -42,10 +42,23 @@ def built_driver() -> Path:
     return path
 
 
+def eal_options(wires: tuple[str, ...], devargs: str = "") -> list[str]:
+    """What gives any DPDK application this device, with these interfaces for wires."""
+    names = [f"{'uplink' if name == 'uplink' else 'host'}=net_af_packet{n}" for n, name in enumerate(wires)]
+    # The eSwitch first, so that its ports are 0 and 1, as on a BlueField.
+    device = ",".join(["net_eswitch0", *names, "mbufs=4096", *filter(None, [devargs])])
+    options = ["--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--no-shconf"]
+    options += ["-d", str(built_driver()), "--vdev", device]
+    for number, name in enumerate(wires):
+        options += ["--vdev", f"net_af_packet{number},iface={name}"]
+    return options
+
+
 class Testpmd:
     """testpmd at its prompt. `devargs` are the eSwitch's, `options` testpmd's own."""
 
     __test__ = False  # for pytest: no test, whatever its name
+    cores = ("-l", "0,1")
 
     def __init__(
         self, log: Path, *, devargs: str = "", options: tuple[str, ...] = (), wires: tuple[str, ...] = WIRES[:2]
@@ -77,13 +90,7 @@ class Testpmd:
         return wire
 
     def _start(self, devargs: str, options: tuple[str, ...]) -> tuple[int, subprocess.Popen]:
-        names = [f"{'uplink' if name == 'uplink' else 'host'}=net_af_packet{n}" for n, name in enumerate(self.wires)]
-        device = ",".join(["net_eswitch0", *names, "mbufs=4096", *filter(None, [devargs])])
-        # The eSwitch first, so that its ports are 0 and 1, as on a BlueField.
-        argv = ["dpdk-testpmd", "-l", "0,1", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--no-shconf"]
-        argv += ["-d", str(built_driver()), "--vdev", device]
-        for number, name in enumerate(self.wires):
-            argv += ["--vdev", f"net_af_packet{number},iface={name}"]
+        argv = ["dpdk-testpmd", *self.cores, *eal_options(tuple(self.wires), devargs)]
         argv += ["--", "-i", "--total-num-mbufs=2048", "--forward-mode=rxonly", *options]
         terminal, slave = pty.openpty()
         self._undo.callback(os.close, terminal)
