@@ -75,6 +75,7 @@ fn operations(c: &mut Criterion) {
                 now += 1_000_000;
                 while engine.step(Tick(now), 64, &mut device, &mut faults) {}
                 assert_eq!(front.pull(&mut out), COUNT);
+                credits.recycle();
             });
         });
     }

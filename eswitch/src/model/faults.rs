@@ -71,6 +71,12 @@ pub struct Faults {
     pub age_early: Chance,
     /// Be full at so many rules.
     pub full_at: Option<u64>,
+    /// Have no more than so many counters.
+    pub counters_at: Option<u32>,
+    /// Have no more than so many age contexts.
+    pub ages_at: Option<u32>,
+    /// Have no more than so many meters.
+    pub meters_at: Option<u32>,
     /// Stop this vport, once.
     pub stop_port: Option<u16>,
     /// What the dice begin with.
@@ -89,6 +95,9 @@ impl Default for Faults {
             lose_counters: Chance::NEVER,
             age_early: Chance::NEVER,
             full_at: None,
+            counters_at: None,
+            ages_at: None,
+            meters_at: None,
             stop_port: None,
             seed: 0,
             rng: Rng::new(0),
@@ -134,6 +143,7 @@ impl Faults {
     fn set(&mut self, name: &str, value: &str) -> Result<(), &'static str> {
         let chance = || Chance::parse(value).ok_or("expected a fraction from 0 to 1, of at most six digits");
         let number = || value.parse::<u64>().map_err(|_| "expected a whole number");
+        let objects = || value.parse::<u32>().map_err(|_| "expected a whole number below 2^32");
         match name {
             "refuse" => self.refuse = chance()?,
             "fail" => self.fail = chance()?,
@@ -143,6 +153,9 @@ impl Faults {
             "age_early" => self.age_early = chance()?,
             "delay_us" => self.delay_us = number()?,
             "full_at" => self.full_at = Some(number()?),
+            "counters_at" => self.counters_at = Some(objects()?),
+            "ages_at" => self.ages_at = Some(objects()?),
+            "meters_at" => self.meters_at = Some(objects()?),
             "stop_port" => self.stop_port = Some(value.parse().map_err(|_| "expected a vport's number")?),
             "seed" => self.seed = number()?,
             _ => return Err(UNKNOWN),
@@ -192,12 +205,6 @@ impl Faults {
         self.rng.per_million(self.age_early.0)
     }
 
-    /// Whether a device with so many rules is to be full.
-    #[must_use]
-    pub fn is_full(&self, rules: u64) -> bool {
-        self.full_at.is_some_and(|full| rules >= full)
-    }
-
     /// How much later everything is, in nanoseconds.
     #[must_use]
     pub fn delay_ns(&self) -> u64 {
@@ -216,7 +223,7 @@ impl Faults {
 }
 
 const UNKNOWN: &str = "unknown; there are refuse, fail, delay_us, reorder, lose_completions, lose_counters, \
-                       age_early, full_at, stop_port, seed";
+                       age_early, full_at, counters_at, ages_at, meters_at, stop_port, seed";
 
 impl fmt::Display for Faults {
     /// As [`Faults::parse`] reads it; nothing if there are none.
@@ -232,6 +239,9 @@ impl fmt::Display for Faults {
         let numbers = [
             ("delay_us", (self.delay_us > 0).then_some(self.delay_us)),
             ("full_at", self.full_at),
+            ("counters_at", self.counters_at.map(u64::from)),
+            ("ages_at", self.ages_at.map(u64::from)),
+            ("meters_at", self.meters_at.map(u64::from)),
             ("stop_port", self.stop_port.map(u64::from)),
             ("seed", (self.seed > 0).then_some(self.seed)),
         ];

@@ -83,6 +83,8 @@ pub struct Profile {
     pub counter_refresh_ns: u64,
     /// How often the device looks for aged rules.
     pub age_tick_ns: u64,
+    /// SWS: whether `rte_flow_get_aged_flows` can answer with more than there was room for, as mlx5's does.
+    pub aged_overlong: bool,
 
     /// How long a creation occupies its flow queue, or keeps the caller of the synchronous API.
     pub create_cost_ns: Spread,

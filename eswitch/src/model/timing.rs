@@ -236,14 +236,17 @@ impl Timing {
         self.action.draw(&mut self.rng)
     }
 
-    /// How many of `want` packets the device has time for now, when none is short. The others are to wait.
+    /// How many of `want` packets the device has time for now. The others are to wait. That some were short,
+    /// and took less time, is known when they come: see [`Timing::shorten`].
     pub fn admit(&mut self, now: Tick, want: usize) -> usize {
         self.ceiling.admit(now, want)
     }
 
-    /// How many frames, from the first, the device has time for now; lengths are in bytes without FCS.
-    pub fn admit_frames(&mut self, now: Tick, lengths: impl IntoIterator<Item = usize>) -> usize {
-        self.ceiling.admit_frames(now, lengths)
+    /// Gives back the time that admitted packets did not take because they were short; lengths are in bytes
+    /// without FCS.
+    #[inline]
+    pub fn shorten(&mut self, lengths: impl IntoIterator<Item = usize>) {
+        self.ceiling.shorten(lengths);
     }
 }
 
@@ -303,20 +306,12 @@ impl Ceiling {
         admitted as usize
     }
 
-    fn admit_frames(&mut self, now: Tick, lengths: impl IntoIterator<Item = usize>) -> usize {
-        if self.cost_ps == 0 {
-            return lengths.into_iter().count();
+    fn shorten(&mut self, lengths: impl IntoIterator<Item = usize>) {
+        if self.short_cost_ps >= self.cost_ps {
+            return;
         }
-        self.refill(now);
-        let mut admitted = 0;
-        for length in lengths {
-            let cost = if length <= self.short_bytes_max { self.short_cost_ps } else { self.cost_ps };
-            if cost > self.credit_ps {
-                break;
-            }
-            self.credit_ps -= cost;
-            admitted += 1;
-        }
-        admitted
+        let short = lengths.into_iter().filter(|length| *length <= self.short_bytes_max).count() as u64;
+        let saved = short.saturating_mul(self.cost_ps - self.short_cost_ps);
+        self.credit_ps = self.credit_ps.saturating_add(saved).min(self.credit_max_ps);
     }
 }

@@ -3,7 +3,7 @@
 use super::device::Switch;
 use crate::model::profile::Profile;
 use crate::model::refusal::Refusal;
-use crate::model::switch::{DumpOptions, VportStatistics};
+use crate::model::switch::VportStatistics;
 use crate::model::types::{RuleHandle, Vport};
 
 /// Rules printed under one hold of the model's lock.
@@ -28,9 +28,8 @@ pub(super) struct Page {
 /// Ports, groups and matchers.
 fn overview(switch: &Switch) -> String {
     let mut text = format!("{}: profile {}\n", switch.name, switch.profile.name);
-    let options = DumpOptions { rules_max: 0, skip: 0 };
     // Writing into a string does not fail.
-    let _ = switch.eswitch.lock().dump(switch.clock.now(), options, &mut text);
+    let _ = switch.eswitch.lock().dump_tables(&mut text);
     text
 }
 

@@ -1,6 +1,8 @@
 //! A device on a bench: frames in, doors out.
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 
+pub(crate) mod queues;
+
 use std::sync::Arc;
 
 use dataplane::ids::PortId;
@@ -65,12 +67,8 @@ impl Bench {
     }
 
     pub(crate) fn with(steering: Steering, change: impl FnOnce(&mut Context)) -> Bench {
-        let vports = [(Role::Uplink(0), 0), (Role::Uplink(1), 2), (Role::Host(0), 1)];
-        let mut vports = vports.map(|(role, port_id)| VportInfo { role, port_id }).to_vec();
-        // In the order of the constants above.
-        vports.swap(1, 2);
         let profile = Profile::named("ideal").expect("a built-in profile");
-        let mut context = profile.context(Topology::new(vports));
+        let mut context = profile.context(Topology::new(vports()));
         context.steering = steering;
         change(&mut context);
         let mut device = Eswitch::new(Arc::new(context), &profile, 1);
@@ -113,6 +111,12 @@ impl Bench {
         assert!(burst.is_empty(), "the device takes whole bursts");
         doors.0
     }
+}
+
+/// Two uplinks and a host, in the order of the constants above.
+pub(crate) fn vports() -> Vec<VportInfo> {
+    let vports = [(Role::Uplink(0), 0), (Role::Host(0), 1), (Role::Uplink(1), 2)];
+    vports.map(|(role, port_id)| VportInfo { role, port_id }).to_vec()
 }
 
 /// A transfer rule's attributes.

@@ -115,7 +115,7 @@ impl Bench {
             size: SIZE,
             ..ConfigureAttr::default()
         };
-        let queues = trial.device.configure(Vport(0), &attr, &profile, seed).expect("configures");
+        let queues = trial.device.configure(Tick(0), Vport(0), &attr, &profile, seed).expect("configures");
         let mut sheets = Vec::new();
         while sheets.len() < 7 {
             match Sheet::new(&mut trial) {

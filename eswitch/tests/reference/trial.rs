@@ -6,7 +6,7 @@ use dataplane::ids::PortId;
 use dataplane::packet::{BURST, Burst, PacketBuf, TestPacket};
 use eswitch::model::action::Action;
 use eswitch::model::profile::Profile;
-use eswitch::model::switch::{DropReason, DumpOptions, Eswitch, Fabric, RxConfig, RxMeta, VportStatistics};
+use eswitch::model::switch::{DropReason, Eswitch, Fabric, RxConfig, RxMeta, VportStatistics};
 use eswitch::model::types::{Role, RuleHandle, Steering, Tick, Topology, Vport, VportInfo};
 
 use crate::dice::Dice;
@@ -261,7 +261,9 @@ impl Trial {
         for rule in &self.world.rules {
             text += &format!("  {rule:?}\n");
         }
-        let _ = self.device.dump(Tick(self.now), DumpOptions::default(), &mut text);
+        let _ = self.device.dump_tables(&mut text);
+        let mut from = 0;
+        while self.device.dump_rules(Tick(self.now), &mut from, usize::MAX, &mut text) {}
         text
     }
 

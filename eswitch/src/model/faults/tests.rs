@@ -6,7 +6,8 @@ use super::*;
 #[test]
 fn a_list_is_read() {
     let faults = Faults::parse(
-        "refuse=0.01, fail=0.1,delay_us=500,reorder=0.2,lose_counters=1,age_early=0.000001,full_at=0,stop_port=3,seed=9",
+        "refuse=0.01, fail=0.1,delay_us=500,reorder=0.2,lose_counters=1,age_early=0.000001,full_at=0,\
+         counters_at=7,ages_at=8,meters_at=9,stop_port=3,seed=9",
     );
     let faults = faults.unwrap();
     assert_eq!(faults.refuse, Chance::per_million(10_000));
@@ -16,7 +17,8 @@ fn a_list_is_read() {
     assert_eq!(faults.lose_counters, Chance::ALWAYS);
     assert_eq!(faults.age_early, Chance::per_million(1));
     assert_eq!((faults.full_at, faults.stop_port, faults.seed), (Some(0), Some(3), 9));
-    assert!(faults.is_full(0) && !faults.is_clear());
+    assert_eq!((faults.counters_at, faults.ages_at, faults.meters_at), (Some(7), Some(8), Some(9)));
+    assert!(!faults.is_clear());
 }
 
 #[test]
@@ -24,7 +26,7 @@ fn nothing_is_on_by_default() {
     let mut faults = Faults::parse("").unwrap();
     assert_eq!(faults, Faults::default());
     assert_eq!(faults.to_string(), "");
-    assert!(faults.is_clear() && !faults.is_full(u64::MAX));
+    assert!(faults.is_clear());
     assert!(!faults.refuses() && !faults.fails() && !faults.reorders() && !faults.loses_completion());
     assert!(!faults.loses_counter() && !faults.ages_early());
     assert_eq!((faults.delay_ns(), faults.take_stop_port()), (0, None));
@@ -45,6 +47,7 @@ fn what_is_not_understood_is_named() {
         ("delay_us=60000001", "a minute"),
         ("full_at=many", "whole number"),
         ("stop_port=65536", "vport"),
+        ("ages_at=4294967296", "below 2^32"),
     ] {
         let error = Faults::parse(text).unwrap_err();
         assert!(error.to_string().contains(message), "{text}: {error}");
@@ -74,13 +77,16 @@ proptest! {
         chances in prop::array::uniform6(0u32..=1_000_000),
         delay_us in 0..=DELAY_MAX_US,
         full_at: Option<u64>,
+        objects_at: [Option<u32>; 3],
         stop_port: Option<u16>,
         seed: u64,
     ) {
         let [refuse, fail, reorder, lose_completions, lose_counters, age_early] = chances.map(Chance::per_million);
         let rng = Rng::new(seed);
+        let [counters_at, ages_at, meters_at] = objects_at;
         let faults = Faults {
-            refuse, fail, delay_us, reorder, lose_completions, lose_counters, age_early, full_at, stop_port, seed, rng,
+            refuse, fail, delay_us, reorder, lose_completions, lose_counters, age_early, full_at,
+            counters_at, ages_at, meters_at, stop_port, seed, rng,
         };
         prop_assert_eq!(Faults::parse(&faults.to_string()), Ok(faults));
     }

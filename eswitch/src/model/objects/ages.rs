@@ -171,6 +171,8 @@ pub struct Ages {
     live: u32,
     ports: Vec<Port>,
     events: Vec<Vport>,
+    /// Fault: no more than so many in use.
+    limit: u32,
     /// The walk: where it is, and the check it started for. `None`: it is complete for `walked`.
     cursor: Option<u32>,
     walked: u64,
@@ -190,14 +192,17 @@ impl Ages {
             live: 0,
             ports: Vec::new(),
             events: Vec::new(),
+            limit: u32::MAX,
             cursor: None,
             walked: 0,
         }
     }
 
     /// HWS: how this port's aged contexts are fetched. `strict_queues`: the number of flow queues, if the
-    /// port was configured with STRICT_QUEUE. Call it before the port's first context.
-    pub fn configure(&mut self, port: Vport, strict_queues: Option<u16>) {
+    /// port was configured with STRICT_QUEUE. `list_max`: as in [`AgeTiming`], from now on. Call it before
+    /// the port's first context.
+    pub fn configure(&mut self, port: Vport, strict_queues: Option<u16>, list_max: u32) {
+        self.timing.list_max = list_max;
         self.port(port.0).queues = strict_queues.map(|queues| vec![EMPTY; usize::from(queues)]);
     }
 
@@ -217,6 +222,7 @@ impl Ages {
     ) -> Result<AgeId, Refusal> {
         let full = Refusal::new(Errno::Nomem, Cause::Actions, "no age context is free");
         let id = match self.free_head {
+            _ if self.live >= self.limit => return Err(full),
             NONE if self.fresh < self.capacity => self.unused(),
             NONE => return Err(full),
             id => id,
@@ -245,11 +251,15 @@ impl Ages {
         Ok(AgeId(id))
     }
 
-    /// One more reference, from a rule that uses an indirect context.
-    pub fn retain(&mut self, id: AgeId) {
-        if let Some(slot) = self.slot(id.0) {
-            slot.references = slot.references.saturating_add(u32::from(slot.state != State::Free));
+    /// One more reference, from a rule that uses an indirect context; whether there is such a context.
+    #[must_use]
+    pub fn retain(&mut self, id: AgeId) -> bool {
+        let Some(slot) = self.slot(id.0) else { return false };
+        let used = !matches!(slot.state, State::Free | State::Retired);
+        if used {
+            slot.references = slot.references.saturating_add(1);
         }
+        used
     }
 
     /// One reference less; with the last one the context is gone, and no longer reported.
@@ -274,16 +284,26 @@ impl Ages {
 
     /// Destroys an indirect context, also one in use. SWS: it lives on until its last rule goes, and is
     /// reported until then. HWS: it is not reported from now on.
-    pub fn destroy(&mut self, id: AgeId) {
+    ///
+    /// # Errors
+    /// EINVAL if it is not in use, or (HWS) has been destroyed.
+    pub fn destroy(&mut self, id: AgeId) -> Result<(), Refusal> {
+        if self.slot(id.0).is_none_or(|slot| matches!(slot.state, State::Free | State::Retired)) {
+            return Err(Refusal::new(Errno::Inval, Cause::Handle, "no such indirect age context"));
+        }
         if self.steering == Steering::Hardware {
             self.unlink(id.0);
             if let Some(slot) = self.slot(id.0) {
-                if slot.state != State::Free {
-                    slot.state = State::Retired;
-                }
+                slot.state = State::Retired;
             }
         }
         self.free(id);
+        Ok(())
+    }
+
+    /// Fault: no more than so many may be in use from now on; `None`: as many as there are.
+    pub fn set_limit(&mut self, limit: Option<u32>) {
+        self.limit = limit.unwrap_or(u32::MAX);
     }
 
     /// A packet hit it. One store.

@@ -137,6 +137,8 @@ pub struct Counters {
     ready: u64,
     /// Refreshes that will be lost.
     losing: u32,
+    /// Fault: no more than so many in use.
+    limit: u32,
 }
 
 impl Counters {
@@ -160,6 +162,7 @@ impl Counters {
             freed: [Freed { head: NONE, tail: NONE }; PHASES_MAX],
             ready: 0,
             losing: 0,
+            limit: u32::MAX,
         };
         if timing.refresh_ns > 0 {
             for class in 0..phases {
@@ -176,6 +179,9 @@ impl Counters {
     /// None left. SWS: EAGAIN. HWS: EAGAIN if one will be usable after the next cycle, else ENOENT.
     pub fn alloc(&mut self, now: Tick) -> Result<CounterId, Refusal> {
         self.refresh(now);
+        if self.live >= self.limit {
+            return Err(self.exhausted());
+        }
         let id = match self.reusable() {
             Some(id) => id,
             None if self.fresh < self.capacity => self.unused(),
@@ -189,13 +195,15 @@ impl Counters {
         Ok(CounterId(id))
     }
 
-    /// One more reference, from a rule that uses an indirect counter.
-    pub fn retain(&mut self, id: CounterId) {
-        if let Some((pool, at)) = self.place(id.0) {
-            if pool.links[at].references > 0 {
-                pool.links[at].references = pool.links[at].references.saturating_add(1);
-            }
+    /// One more reference, from a rule that uses an indirect counter; whether there is such a counter.
+    #[must_use]
+    pub fn retain(&mut self, id: CounterId) -> bool {
+        let Some((pool, at)) = self.place(id.0) else { return false };
+        let used = pool.links[at].references > 0;
+        if used {
+            pool.links[at].references = pool.links[at].references.saturating_add(1);
         }
+        used
     }
 
     /// One reference less. With the last one the counter is freed, to be used again after a refresh. A
@@ -228,10 +236,14 @@ impl Counters {
     /// Destroys an indirect counter: gives up its handle's reference.
     ///
     /// # Errors
-    /// EBUSY (SWS) if a rule uses it. HWS does not look; there the counter goes with its last rule.
+    /// EINVAL if it is not in use; EBUSY (SWS) if a rule uses it. HWS does not look; there the counter goes
+    /// with its last rule.
     pub fn destroy(&mut self, now: Tick, id: CounterId) -> Result<(), Refusal> {
-        let busy = self.place(id.0).is_some_and(|(pool, at)| pool.links[at].references > 1);
-        if busy && self.steering == Steering::Software {
+        let references = self.place(id.0).map_or(0, |(pool, at)| pool.links[at].references);
+        if references == 0 {
+            return Err(Refusal::new(Errno::Inval, Cause::Handle, "no such indirect counter"));
+        }
+        if references > 1 && self.steering == Steering::Software {
             return Err(Refusal::new(Errno::Busy, Cause::Actions, "the indirect counter is used by rules"));
         }
         self.free(now, id);
@@ -297,6 +309,11 @@ impl Counters {
         self.losing = self.losing.saturating_add(refreshes);
     }
 
+    /// Fault: no more than so many may be in use from now on; `None`: as many as there are.
+    pub fn set_limit(&mut self, limit: Option<u32>) {
+        self.limit = limit.unwrap_or(u32::MAX);
+    }
+
     /// Does the refreshes that are due, with a fault: one for which `lose` says so is lost. It is only asked
     /// about those that no other call has done before, so call this first when time has passed.
     pub fn refresh_with(&mut self, now: Tick, lose: impl FnMut() -> bool) {
@@ -321,6 +338,12 @@ impl Counters {
     #[must_use]
     pub fn capacity(&self) -> u32 {
         self.capacity
+    }
+
+    /// Refreshes so far, of the first pools (HWS: of all). Only whether it changes means something.
+    #[must_use]
+    pub fn cycle(&self) -> u32 {
+        self.epochs[0]
     }
 
     /// When the last refresh of this counter was due; `Tick(0)` if there has been none, or if queries are

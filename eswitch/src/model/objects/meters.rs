@@ -141,6 +141,8 @@ struct Meter {
 pub struct Meters {
     steering: Steering,
     capacity: u32,
+    /// Fault: no more than so many.
+    limit: u32,
     chunks: Vec<Vec<Meter>>,
     free_head: u32,
     live: u32,
@@ -159,6 +161,7 @@ impl Meters {
         Meters {
             steering,
             capacity,
+            limit: u32::MAX,
             chunks: Vec::with_capacity((capacity as usize).div_ceil(CHUNK)),
             free_head: NONE,
             live: 0,
@@ -246,7 +249,7 @@ impl Meters {
             return Ok(());
         }
         if let Some(next) = checked.next_meter.and_then(|next| self.find(port, next)) {
-            self.retain(next);
+            self.hold(next);
         }
         self.policies.insert((port.0, id), Policy::new(actions, checked));
         Ok(())
@@ -516,11 +519,37 @@ impl Meters {
         Ok(())
     }
 
-    /// One more reference, from a rule that uses an indirect `METER_MARK`.
-    pub fn retain(&mut self, id: MeterId) {
+    /// Fault: no more than so many may be in use from now on; `None`: as many as there are.
+    pub fn set_limit(&mut self, limit: Option<u32>) {
+        self.limit = limit.unwrap_or(u32::MAX);
+    }
+
+    /// One more reference, from a rule that uses an indirect `METER_MARK`; whether there is such a meter.
+    #[must_use]
+    pub fn retain(&mut self, id: MeterId) -> bool {
+        let used = self.get(id).is_some_and(|meter| meter.role == Role::Mark);
+        if used {
+            self.hold(id);
+        }
+        used
+    }
+
+    fn hold(&mut self, id: MeterId) {
         if let Some(meter) = self.get_mut(id) {
             meter.references = meter.references.saturating_add(1);
         }
+    }
+
+    /// Destroys an indirect `METER_MARK`: gives up its handle's reference. It goes with its last rule.
+    ///
+    /// # Errors
+    /// EINVAL if there is no such meter.
+    pub fn destroy_mark(&mut self, id: MeterId) -> Result<(), Refusal> {
+        if self.get_mut(id).is_none_or(|meter| meter.role != Role::Mark) {
+            return Err(refuse_flow(Errno::Inval, "no such indirect meter"));
+        }
+        self.detach(id);
+        Ok(())
     }
 
     /// One reference less. A `METER_MARK`'s meter goes with the last one.
@@ -615,7 +644,7 @@ impl Meters {
     }
 
     fn place(&mut self, meter: Meter) -> Option<MeterId> {
-        if self.live >= self.capacity {
+        if self.live >= self.capacity.min(self.limit) {
             return None;
         }
         let id = self.free_head;

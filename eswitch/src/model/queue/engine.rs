@@ -68,6 +68,8 @@ pub struct QueueEngine<R> {
     /// How many of those were freed.
     released: u32,
     rules: Index,
+    /// Rules installed and not removed.
+    live: u32,
     statistics: QueueStatistics,
 }
 
@@ -105,6 +107,7 @@ impl<R> QueueEngine<R> {
             removed: VecDeque::new(),
             released: 0,
             rules: Index::default(),
+            live: 0,
             statistics: QueueStatistics::default(),
         }
     }
@@ -142,6 +145,17 @@ impl<R> QueueEngine<R> {
         [at_once.then_some(Tick(0)), waiting, in_flight, late].into_iter().flatten().min()
     }
 
+    /// Whether nothing is left of what came through it: no rule, no operation that was enqueued and has not
+    /// been pulled. First does what pulling has made possible.
+    pub fn is_idle(&mut self, now: Tick, device: &mut impl Installer<R>) -> bool {
+        while self.release(now, device) {}
+        let under_way = self.in_flight.iter().any(|(_, _, command)| command.epoch == self.epoch)
+            || self.late.iter().any(|late| late.done.epoch == self.epoch);
+        let Joint { commands, doorbells, completions, .. } = &*self.joint;
+        let waiting = !commands.is_empty() || !doorbells.is_empty() || !completions.is_empty();
+        self.live == 0 && !under_way && !waiting
+    }
+
     /// Carries out what is due, in at most `budget` pieces of work; an operation is up to five: allowed,
     /// taken, put into force, reported, and (after it was pulled) released. True: there may be more that is
     /// due.
@@ -152,8 +166,19 @@ impl<R> QueueEngine<R> {
         device: &mut impl Installer<R>,
         faults: &mut Faults,
     ) -> bool {
+        self.work(now, budget, device, faults).1
+    }
+
+    /// As [`QueueEngine::step`]; also tells how many pieces of work it did.
+    pub fn work(
+        &mut self,
+        now: Tick,
+        budget: usize,
+        device: &mut impl Installer<R>,
+        faults: &mut Faults,
+    ) -> (usize, bool) {
         self.joint.refuse.store(faults.refuse.parts(), Ordering::Relaxed);
-        for _ in 0..budget {
+        for done in 0..budget {
             // Releasing comes first, so that what was pulled before an operation was enqueued is free when
             // that operation is carried out.
             let worked = self.release(now, device)
@@ -161,10 +186,10 @@ impl<R> QueueEngine<R> {
                 || self.take(now, device, faults)
                 || self.report(now);
             if !worked {
-                return false;
+                return (done, false);
             }
         }
-        true
+        (budget, true)
     }
 
     /// The port stops: forgets all rules and operations, and lets the application's end know. The device
@@ -183,6 +208,7 @@ impl<R> QueueEngine<R> {
             self.credits.give(needs);
         }
         self.epoch = epoch;
+        self.live = 0;
         self.released = 0;
         self.allowed = 0;
         self.free_at = now;
@@ -195,10 +221,14 @@ impl<R> QueueEngine<R> {
         }
         self.released = self.released.wrapping_add(1);
         if let Some((rule, needs)) = self.removed.pop_front() {
-            if let Some(rule) = rule {
-                device.release(now, rule);
+            match rule {
+                Some(rule) => {
+                    device.release(now, rule);
+                    self.credits.retire(needs);
+                }
+                // It has never been there, so its counter has not counted.
+                None => self.credits.give(needs),
             }
-            self.credits.give(needs);
         }
         true
     }
@@ -269,6 +299,7 @@ impl<R> QueueEngine<R> {
                 freed = needs;
                 if let Some(rule) = removed {
                     device.remove(now, rule);
+                    self.live -= 1;
                     self.statistics.destroyed += 1;
                 }
                 (DoneKind::Destroyed(slot), true)
@@ -309,7 +340,10 @@ impl<R> QueueEngine<R> {
         let owner = Owner { port: self.attr.port, queue: self.attr.queue, handle };
         let installed = device.install(now, rule, owner).ok();
         match installed {
-            Some(_) => self.statistics.created += 1,
+            Some(_) => {
+                self.live += 1;
+                self.statistics.created += 1;
+            }
             None => self.statistics.refused += 1,
         }
         installed

@@ -136,6 +136,7 @@ impl Reference {
             Step::Device { ns, budget } => {
                 self.now += ns;
                 self.engine.step(Tick(self.now), budget, &mut self.device, &mut self.faults);
+                self.credits.recycle();
             }
             Step::Restart => {
                 self.engine.invalidate(now);
@@ -240,6 +241,7 @@ impl Reference {
             let due = self.engine.next_due().expect("something is outstanding");
             self.now = self.now.max(due.0);
             self.engine.step(Tick(self.now), 100, &mut self.device, &mut self.faults);
+            self.credits.recycle();
             self.pull(SIZE as usize);
         }
     }
@@ -272,6 +274,7 @@ proptest! {
             reference.drain();
         }
         reference.engine.step(Tick(reference.now), 100, &mut reference.device, &mut reference.faults);
+        reference.credits.recycle();
         prop_assert!(reference.device.active.is_empty() && reference.device.held.is_empty());
         prop_assert_eq!(reference.credits.left(), [COUNTERS, 0, 0]);
         prop_assert_eq!(reference.table.used(), 0);

@@ -278,7 +278,42 @@ fn what_rules_need_is_bounded_and_comes_free_after_the_pull() {
     assert_eq!(rig.credits.left(), [0, 0, 0]);
     assert_eq!(rig.pull(), [(99, true)]);
     rig.step(20_000);
+    // The counter may still be counting what is in flight: not before the next refresh.
+    assert_eq!(rig.credits.left(), [0, 1, 1]);
+    assert_eq!(create(&mut rig, true, false, false), Err(Errno::Again));
+    rig.credits.recycle();
     assert_eq!(rig.credits.left(), [1, 1, 1]);
+    rig.credits.recycle();
+    create(&mut rig, true, false, false).unwrap();
+    assert_eq!(create(&mut rig, true, false, false), Err(Errno::Noent));
+}
+
+#[test]
+fn a_queue_is_idle_when_nothing_is_left_of_it() {
+    let mut rig = Rig::new(&profile(), ATTR, 8);
+    let idle = |rig: &mut Rig, now| rig.engine.is_idle(Tick(now), &mut rig.device);
+    assert!(idle(&mut rig, 0));
+    let rule = rig.create(0, 1, true).unwrap();
+    assert!(!idle(&mut rig, 0), "postponed");
+    rig.front.push(Tick(0));
+    assert!(!idle(&mut rig, 0), "pushed");
+    rig.step(50);
+    assert!(!idle(&mut rig, 50), "in flight");
+    rig.step(10_000);
+    assert!(!idle(&mut rig, 10_000), "not pulled");
+    assert_eq!(rig.pull().len(), 1);
+    assert!(!idle(&mut rig, 10_000), "a rule");
+    rig.destroy(10_000, rule).unwrap();
+    rig.step(20_000);
+    assert!(!idle(&mut rig, 20_000), "not pulled");
+    assert_eq!(rig.pull().len(), 1);
+    assert!(idle(&mut rig, 20_000), "and released by the way");
+    assert!(rig.device.held.is_empty());
+    rig.create(20_000, 2, false).unwrap();
+    rig.step(30_000);
+    rig.engine.invalidate(Tick(30_000));
+    rig.front.notice_restart();
+    assert!(idle(&mut rig, 30_000), "the port was stopped");
 }
 
 #[test]
@@ -300,6 +335,7 @@ fn a_stopped_port_takes_its_rules_and_operations_along() {
     assert_eq!(rig.engine.rule(old), None);
     assert_eq!(rig.destroy(20_080, old), Err(Errno::Noent));
     assert_eq!((rig.front.outstanding(), rig.front.rules(), rig.table.used()), (0, 0, 0));
+    rig.credits.recycle();
     assert_eq!(rig.credits.left(), [2, 1, 1]);
     // The new life begins with a queue as long as ever, although the ring is not empty yet.
     let handles: Vec<RuleHandle> =

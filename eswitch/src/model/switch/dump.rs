@@ -11,28 +11,14 @@ use super::{Core, Eswitch};
 /// Slots that one call looks at, at most.
 const SLOTS: u32 = 1024;
 
-/// What to print.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DumpOptions {
-    /// Rules of each group to print in full, at most.
-    pub rules_max: usize,
-    /// Rules of each group to leave out first.
-    pub skip: usize,
-}
-
-impl Default for DumpOptions {
-    fn default() -> DumpOptions {
-        DumpOptions { rules_max: usize::MAX, skip: 0 }
-    }
-}
-
 impl Eswitch {
-    /// Prints every group with its matchers, and rules in testpmd's syntax with what they have counted.
+    /// Prints the ports and every group with its matchers, each with a rule for an example. What it costs
+    /// depends on their number, not on the rules'; for those see [`Eswitch::dump_rules`].
     ///
     /// # Errors
     /// Only those of `out`.
-    pub fn dump(&mut self, now: Tick, options: DumpOptions, out: &mut impl Write) -> fmt::Result {
-        let core = &mut self.core;
+    pub fn dump_tables(&self, out: &mut impl Write) -> fmt::Result {
+        let core = &self.core;
         let steering = core.context.steering;
         writeln!(out, "{} rules, steering {steering:?}, {} vports", core.rules.len(), core.rx.len())?;
         for (vport, info) in core.context.topology.iter() {
@@ -40,14 +26,11 @@ impl Eswitch {
             writeln!(out, "  vport {}: {:?}, ethdev {}, {state}", vport.0, info.role, info.port_id)?;
         }
         let examples = core.examples();
-        let names: Vec<_> = core.groups.iter().map(|group| (group.domain, group.number)).collect();
-        for (domain, number) in names {
-            core.dump_group(now, domain, number, (options, &examples), out)?;
-        }
-        Ok(())
+        core.groups.iter().try_for_each(|group| core.dump_group(group, &examples, out))
     }
 
-    /// Prints some rules, from slot `from` on, which is moved behind them. True: there may be more.
+    /// Prints some rules in testpmd's syntax, with what they have counted, from slot `from` on, which is then
+    /// moved behind them. True: there may be more.
     pub fn dump_rules(&mut self, now: Tick, from: &mut u32, count: usize, out: &mut impl Write) -> bool {
         let end = self.core.rules.end();
         let (mut printed, mut looked_at) = (0, 0);
@@ -90,27 +73,20 @@ impl Eswitch {
 }
 
 impl Core {
-    fn dump_group(
-        &mut self,
-        now: Tick,
-        domain: Domain,
-        number: u32,
-        (options, examples): (DumpOptions, &[u32]),
-        out: &mut impl Write,
-    ) -> fmt::Result {
-        let Some(index) = self.groups.find(domain, number) else { return Ok(()) };
-        let Group { classifier, .. } = self.groups.get(index);
-        let name = match domain {
+    fn dump_group(&self, group: &Group, examples: &[u32], out: &mut impl Write) -> fmt::Result {
+        let Group { classifier, domain, number } = group;
+        let index = self.groups.find(*domain, *number);
+        let name = match *domain {
             Domain::Fdb => "transfer".to_owned(),
             Domain::NicRx(vport) => format!("ingress of port {}", self.port_id(vport)),
         };
-        let total = classifier.len();
-        writeln!(out, "{name} group {number}: {total} rules")?;
+        writeln!(out, "{name} group {number}: {} rules", classifier.len())?;
         for matcher in classifier.matchers() {
             let (priority, layer) = self.priority(matcher.priority);
             write!(out, "  priority {priority}{layer}: {} rules", matcher.rules)?;
             let like = examples.iter().filter_map(|slot| self.rules.get(*slot));
-            let like = like.into_iter().find(|rule| rule.group == index && rule.matcher == Some(matcher.id));
+            let like =
+                like.into_iter().find(|rule| Some(rule.group) == index && rule.matcher == Some(matcher.id));
             let topology = &self.context.topology;
             match like {
                 Some(rule) => {
@@ -120,22 +96,6 @@ impl Core {
                 }
                 None => writeln!(out)?,
             }
-        }
-        if options.rules_max == 0 {
-            return Ok(());
-        }
-        let wanted: Vec<u32> = (0..self.rules.end())
-            .filter(|slot| self.rules.get(*slot).is_some_and(|rule| rule.group == index))
-            .skip(options.skip)
-            .take(options.rules_max)
-            .collect();
-        for slot in &wanted {
-            write!(out, "  ")?;
-            self.dump_rule(now, RuleId(*slot), out)?;
-        }
-        let left = total.saturating_sub(options.skip + wanted.len());
-        if left > 0 {
-            writeln!(out, "  ... and {left} more")?;
         }
         Ok(())
     }

@@ -9,12 +9,12 @@ use super::super::key::Match;
 use super::super::objects::meters::MarkUpdate;
 use super::super::pattern::PatternTemplate;
 use super::super::profile::Profile;
-use super::super::program::{ActionsTemplate, AgeUse, CounterUse, MeterUse, Program};
+use super::super::program::{ActionsTemplate, AgeUse, CounterUse, Fate, MeterUse, Program};
 use super::super::queue::{self, ActionOp, ActionUpdate, Credits, Installer, Needs, Owner, QueueAttr};
 use super::super::refusal::{Cause, Errno, Refusal};
 use super::super::template::Occupancy;
 use super::super::types::{Domain, RuleHandle, RuleId, Tick, Topology, Vport};
-use super::super::validate::{ActionsFacts, PatternFacts, TableAttr, table};
+use super::super::validate::{self, ActionsFacts, Context, PatternFacts, TableAttr, table};
 use super::install::Prepared;
 use super::{Core, Eswitch};
 
@@ -44,6 +44,7 @@ pub struct ConfigureAttr {
 /// knows how full it is.
 #[derive(Debug)]
 pub struct Table {
+    context: Arc<Context>,
     port: Vport,
     domain: Domain,
     group: u32,
@@ -64,8 +65,8 @@ impl Table {
     /// A rule of this table, and what it takes from the pools.
     ///
     /// # Errors
-    /// EINVAL for templates that the table does not have, items or actions other than the template's, or a
-    /// port that is not of this eSwitch.
+    /// EINVAL for templates that the table does not have, items or actions other than the template's, an
+    /// action to a port that is not of this eSwitch, or a jump to where there is none.
     pub fn prepare(
         &self,
         topology: &Topology,
@@ -81,7 +82,15 @@ impl Table {
         let (pattern, matcher) = self.patterns.get(usize::from(pattern)).ok_or(NO_PATTERN)?;
         let template = self.actions.get(usize::from(actions_template)).ok_or(NO_ACTIONS)?;
         let matching = Match { mask: *pattern.mask(), value: pattern.value(items, topology)? };
-        let program = template.program(actions, topology)?;
+        let mut program = template.program(actions, topology)?;
+        if let Fate::Jump(group) = program.fate {
+            validate::jump(&self.context, self.domain == Domain::Fdb, group)?;
+        }
+        // An age is watched through a counter: without one of the rule's, through one of its own
+        // (`flow_hw_actions_construct`).
+        if matches!(program.age, AgeUse::Own { .. }) && program.counter == CounterUse::None {
+            program.counter = CounterUse::Own;
+        }
         let needs = needs(&program);
         let (port, domain, group, priority) = (self.port, self.domain, self.group, self.priority);
         let matcher = Some(*matcher);
@@ -108,6 +117,14 @@ impl Table {
     }
 }
 
+/// How many aged flows wait to be fetched at most, of a port or of each of its queues: a hundredth of the
+/// counters, rounded up to a power of two (`mlx5_hws_aged_out_ring_size_get`). mlx5 makes a list of none for
+/// fewer than a hundred counters; here it has room for one.
+fn aged_list(counters: u32, strict_queues: Option<u16>) -> u32 {
+    let share = counters / 100 / u32::from(strict_queues.unwrap_or(1)).max(1);
+    share.max(1).checked_next_power_of_two().unwrap_or(u32::MAX)
+}
+
 fn needs(program: &Program) -> Needs {
     Needs {
         counter: matches!(program.counter, CounterUse::Own),
@@ -125,14 +142,16 @@ impl Eswitch {
     /// than the profile has. What [`super::super::validate::configure`] judges has been judged.
     pub fn configure(
         &mut self,
+        now: Tick,
         port: Vport,
         attr: &ConfigureAttr,
         profile: &Profile,
         seed: u64,
     ) -> Result<Vec<FlowQueue>, Refusal> {
-        let busy = self.queues.iter().any(|queue| queue.attr().port == port && queue.next_due().is_some());
-        if busy {
-            let why = "operations of the flow queues are still outstanding: pull first";
+        let core = &mut self.core;
+        let mut former = self.queues.iter_mut().filter(|queue| queue.attr().port == port);
+        if former.any(|queue| !queue.is_idle(now, core)) {
+            let why = "the flow queues have rules, or operations that are outstanding: destroy them and pull";
             return Err(Refusal::new(Errno::Busy, Cause::Unspecified, why));
         }
         let refuse = |why| Err(Refusal::new(Errno::Inval, Cause::Unspecified, why));
@@ -164,7 +183,9 @@ impl Eswitch {
         }
         self.queues = engines;
         self.next_queue = 0;
-        self.core.ages.configure(port, attr.strict_queue.then_some(attr.queues));
+        self.core.credits = Some(credits);
+        let strict_queues = attr.strict_queue.then_some(attr.queues);
+        self.core.ages.configure(port, strict_queues, aged_list(attr.counters, strict_queues));
         Ok(ends)
     }
 
@@ -172,7 +193,7 @@ impl Eswitch {
     /// order in which they were made, with or without rules.
     ///
     /// # Errors
-    /// See [`table`]; EINVAL for more than 2^31 rules.
+    /// See [`table`]; EINVAL for more than 2^31 rules; ENOMEM for more tables than the profile has.
     pub fn create_table(
         &mut self,
         port: Vport,
@@ -186,6 +207,11 @@ impl Eswitch {
         let domain = table(&core.context, port, attr, &pattern_facts, &actions_facts)?;
         let too_many = Refusal::new(Errno::Inval, Cause::Unspecified, "at most 2^31 rules in a table");
         let occupancy = Arc::new(Occupancy::new(attr.nb_flows).ok_or(too_many)?);
+        if self.tables_max != 0 && self.tables >= self.tables_max {
+            let why = "the device has no room for more tables (tables_max)";
+            return Err(Refusal::new(Errno::Nomem, Cause::Unspecified, why));
+        }
+        self.tables += 1;
         let (group, priority) = (attr.attr.group, attr.attr.priority);
         let index = core.groups.find_or_add(domain, group);
         core.note_root(domain, group, index);
@@ -195,7 +221,8 @@ impl Eswitch {
         };
         let patterns = patterns.iter().map(hold).collect();
         let actions = actions.iter().map(|(template, _)| Arc::clone(template)).collect();
-        Ok(Table { port, domain, group, priority, patterns, actions, occupancy })
+        let context = Arc::clone(&core.context);
+        Ok(Table { context, port, domain, group, priority, patterns, actions, occupancy })
     }
 
     /// Destroys a template table.
@@ -213,6 +240,7 @@ impl Eswitch {
                 classifier.release(*matcher);
             }
         }
+        self.tables -= 1;
         Ok(())
     }
 

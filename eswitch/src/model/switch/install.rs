@@ -7,11 +7,11 @@ use super::super::objects::HitSource;
 use super::super::objects::meters::MarkParams;
 use super::super::program::{AgeUse, CounterUse, Fate, MeterUse, Mirror, Program};
 use super::super::refusal::{Cause, Errno, Refusal};
-use super::super::types::{Colour, Domain, RuleHandle, RuleId, Tick, Vport};
+use super::super::types::{Colour, Domain, MeterId, RuleHandle, RuleId, Tick, Vport};
 use super::rules::{
     GroupIndex, Metering, Mirroring, Outcome, Rule, Target, expand, handle_of, parse_handle, squeeze,
 };
-use super::{Core, Eswitch, REMOVALS};
+use super::{Core, Eswitch, REMOVALS, SLOTS};
 
 /// A rule that needs nothing but the device any more.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Prepared {
     pub matcher: Option<MatcherId>,
 }
 
+const STALE: Refusal = Refusal::new(Errno::Inval, Cause::Actions, "the indirect action is gone");
+
 const NO_SUCH_RULE: Refusal =
     Refusal::new(Errno::Noent, Cause::Handle, "no such rule: destroyed, flushed, or its port was stopped");
 
@@ -42,7 +44,8 @@ impl Eswitch {
     /// ENOMEM when the tables are full or a fault refuses (as mlx5: "hardware refuses to create flow"),
     /// EAGAIN without counters, EEXIST for a duplicate where those are not allowed.
     pub fn install(&mut self, now: Tick, rule: Prepared) -> Result<RuleHandle, Refusal> {
-        if self.faults.refuses() || self.faults.is_full(u64::from(self.core.rules.len())) {
+        self.refresh(now);
+        if self.faults.refuses() {
             self.core.statistics.refused += 1;
             let why = "hardware refuses to create flow (injected fault)";
             return Err(Refusal::new(Errno::Nomem, Cause::Unspecified, why));
@@ -56,6 +59,7 @@ impl Eswitch {
     /// # Errors
     /// ENOENT for a handle that is not, or no more, a rule of this port.
     pub fn destroy(&mut self, now: Tick, port: Vport, handle: RuleHandle) -> Result<(), Refusal> {
+        self.refresh(now);
         let id = self.core.resolve_handle(port, handle)?;
         self.core.remove(now, id);
         Ok(())
@@ -69,8 +73,9 @@ impl Eswitch {
             self.invalidate_queues(now, port);
         }
         let end = self.core.rules.end();
+        let stop = end.min(from.saturating_add(SLOTS));
         let mut removed = 0;
-        while *from < end && removed < REMOVALS {
+        while *from < stop && removed < REMOVALS {
             if self.core.rules.get(*from).is_some_and(|rule| rule.port == port) {
                 self.core.remove(now, RuleId(*from));
                 removed += 1;
@@ -114,7 +119,7 @@ impl Core {
     ) -> Result<(RuleId, u32), Refusal> {
         const FULL: Refusal =
             Refusal::new(Errno::Nomem, Cause::Unspecified, "hardware refuses to create flow: tables full");
-        if u64::from(self.rules.len()) >= self.rules_max {
+        if u64::from(self.rules.len()) >= self.full_at.unwrap_or(u64::MAX).min(self.rules_max) {
             return Err(FULL);
         }
         let Prepared { port, domain, group, priority, matching, program, matcher } = rule;
@@ -184,10 +189,8 @@ impl Core {
         match counter {
             CounterUse::None => {}
             CounterUse::Own => rule.counter = Some(self.counters.alloc(now)?),
-            CounterUse::Is(id) => {
-                self.counters.retain(id);
-                rule.counter = Some(id);
-            }
+            CounterUse::Is(id) if self.counters.retain(id) => rule.counter = Some(id),
+            CounterUse::Is(_) => return Err(STALE),
         }
         match age {
             AgeUse::None => {}
@@ -202,10 +205,8 @@ impl Core {
                 };
                 rule.age = Some(self.ages.alloc(now, timeout_s, context, rule.port, queue, source)?);
             }
-            AgeUse::Is(id) => {
-                self.ages.retain(id);
-                rule.age = Some(id);
-            }
+            AgeUse::Is(id) if self.ages.retain(id) => rule.age = Some(id),
+            AgeUse::Is(_) => return Err(STALE),
         }
         match meter {
             MeterUse::None => {}
@@ -214,10 +215,8 @@ impl Core {
                 rule.metering = Metering::Policy(self.meters.attach(port, id)?);
                 return self.take_policy(slot);
             }
-            MeterUse::Is(id) => {
-                self.meters.retain(id);
-                rule.metering = Metering::Mark(id);
-            }
+            MeterUse::Is(id) if self.meters.retain(id) => rule.metering = Metering::Mark(id),
+            MeterUse::Is(_) => return Err(STALE),
             MeterUse::Mark { profile, colour_aware } => {
                 let params = MarkParams { profile, colour_aware, enabled: true };
                 rule.metering = Metering::Mark(self.meters.mark(now, &params)?);
@@ -239,21 +238,29 @@ impl Core {
             return Err(CHAINED);
         }
         let mut policy = Vec::with_capacity(2);
+        let mut refused = None;
         for colour in [Colour::Green, Colour::Yellow] {
-            let actions: Vec<Action<'_>> = self.meters.actions(meter, colour).collect();
-            let Program { edits, fate, .. } = Program::compile(&actions, &self.context.topology)?;
-            policy.push(Outcome { edits, target: self.target(fate, domain)? });
+            match self.outcome(meter, colour, domain) {
+                Ok(outcome) => policy.push(outcome),
+                Err(refusal) => refused = Some(refusal),
+            }
         }
+        // Also when one of them is refused, so that what the other holds goes with the rule.
         if let Some(rule) = self.rules.get_mut(slot.0) {
             rule.policy = Some(policy.into());
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn outcome(&mut self, meter: MeterId, colour: Colour, domain: Domain) -> Result<Outcome, Refusal> {
+        let actions: Vec<Action<'_>> = self.meters.actions(meter, colour).collect();
+        let Program { edits, fate, .. } = Program::compile(&actions, &self.context.topology)?;
+        Ok(Outcome { edits, target: self.target(fate, domain)? })
     }
 
     /// Resolves a fate. Groups that it names come into being.
     fn target(&mut self, fate: Fate, domain: Domain) -> Result<Target, Refusal> {
         const NOMEM: Refusal = Refusal::new(Errno::Nomem, Cause::Unspecified, "out of sets of queues");
-        const STALE: Refusal = Refusal::new(Errno::Inval, Cause::Actions, "the indirect RSS action is gone");
         Ok(match fate {
             Fate::None => Target::Default,
             Fate::Vport(vport) => Target::Vport(vport),

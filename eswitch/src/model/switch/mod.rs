@@ -34,7 +34,7 @@ use std::sync::Arc;
 use super::faults::Faults;
 use super::objects::{AgeTiming, Ages, CounterTiming, Counters, Meters};
 use super::profile::Profile;
-use super::queue::QueueEngine;
+use super::queue::{Credits, QueueEngine};
 use super::refusal::{Cause, Errno, Refusal};
 use super::timing::Timing;
 use super::types::{Domain, Steering, Tick, Vport};
@@ -42,7 +42,6 @@ use super::validate::Context;
 use nic::Rx;
 use rules::{GroupIndex, Groups, RssSets, Rules};
 
-pub use dump::DumpOptions;
 pub use hardware::{ConfigureAttr, FlowQueue, Table};
 pub use install::Prepared;
 pub use nic::RxConfig;
@@ -59,6 +58,13 @@ pub struct Eswitch {
     queues: Vec<QueueEngine<Prepared>>,
     /// Where the next [`Eswitch::advance`] begins.
     next_queue: usize,
+    /// The counters' refresh that [`Credits::recycle`] was last called after.
+    recycled: u32,
+    /// Template tables there are, and may be (0: any number).
+    tables: u32,
+    tables_max: u32,
+    /// Whether counters are never stale.
+    exact_counters: bool,
     events: Vec<Event>,
 }
 
@@ -73,10 +79,14 @@ struct Core {
     nic_roots: Vec<Option<GroupIndex>>,
     rules: Rules,
     rules_max: u64,
+    /// Fault: be full at so many rules.
+    full_at: Option<u64>,
     rss: RssSets,
     counters: Counters,
     ages: Ages,
     meters: Meters,
+    /// HWS: what rules and indirect actions may still take of them.
+    credits: Option<Arc<Credits>>,
     rx: Vec<Rx>,
     statistics: Statistics,
     /// Goes up with every rule, so that a stale handle is recognised.
@@ -95,11 +105,17 @@ pub enum Event {
 /// Rules that one call removes at most, when many go.
 const REMOVALS: usize = 256;
 
+/// Places for rules that one call looks at, at most.
+const SLOTS: u32 = 4096;
+
 /// Age contexts that one call examines at most.
 const AGES: usize = 256;
 
-/// Operations of flow queues that one call carries out at most.
+/// Pieces of work that one call does for a flow queue at most.
 const OPERATIONS: usize = 64;
+
+/// And for all of them together.
+const OPERATIONS_OF_ALL: usize = 512;
 
 impl Eswitch {
     /// A device with nothing configured and no port started. The seed decides everything random.
@@ -113,10 +129,12 @@ impl Eswitch {
             nic_roots: vec![None; vports],
             rules: Rules::new(),
             rules_max: profile.rules_max,
+            full_at: None,
             rss: RssSets::new(),
             counters: counters(profile, steering),
             ages: ages(profile, steering),
             meters: Meters::new(profile.meters_max, steering),
+            credits: None,
             rx: vec![Rx::default(); vports],
             statistics: Statistics::new(vports),
             generation: 0,
@@ -129,6 +147,10 @@ impl Eswitch {
             faults: Faults::default(),
             queues: Vec::new(),
             next_queue: 0,
+            recycled: 0,
+            tables: 0,
+            tables_max: profile.tables_max,
+            exact_counters: profile.counter_refresh_ns == 0,
             events: Vec::new(),
         }
     }
@@ -156,7 +178,7 @@ impl Eswitch {
         self.core.rx.get(usize::from(port.0)).is_some_and(|rx| rx.started)
     }
 
-    /// Starts a representor.
+    /// Starts a representor. A link that a fault has cut is whole again.
     ///
     /// # Errors
     /// EAGAIN under HWS if the proxy is not started yet (`mlx5_dev_start`, mlx5_trigger.c); EINVAL if there
@@ -168,7 +190,7 @@ impl Eswitch {
             return Err(Refusal::new(Errno::Again, Cause::Unspecified, why));
         }
         let rx = self.core.rx.get_mut(usize::from(port.0)).ok_or(NO_SUCH_PORT)?;
-        *rx = Rx { started: true, config };
+        *rx = Rx { started: true, cut: false, config };
         Ok(())
     }
 
@@ -218,26 +240,62 @@ impl Eswitch {
         &self.faults
     }
 
-    /// Changes the faults in force.
+    /// Changes the faults in force. A port to stop loses its link now, in both directions, until it is
+    /// started again; its rules and queues are the application's business.
     pub fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
-        let down = self.faults.take_stop_port().filter(|vport| usize::from(*vport) < self.core.rx.len());
-        self.events.extend(down.map(|vport| Event::LinkDown(Vport(vport))));
+        self.core.full_at = self.faults.full_at;
+        self.core.counters.set_limit(self.faults.counters_at);
+        self.core.ages.set_limit(self.faults.ages_at);
+        self.core.meters.set_limit(self.faults.meters_at);
+        if let Some(vport) = self.faults.take_stop_port() {
+            if let Some(rx) = self.core.rx.get_mut(usize::from(vport)) {
+                rx.cut = true;
+                self.events.push(Event::LinkDown(Vport(vport)));
+            }
+        }
     }
 
     /// Does a bounded slice of what is due: operations of flow queues, ageing. True: there is more.
     pub fn advance(&mut self, now: Tick) -> bool {
-        let mut more = false;
-        for _ in 0..self.queues.len() {
-            self.next_queue = (self.next_queue + 1) % self.queues.len();
-            more |= self.queues[self.next_queue].step(now, OPERATIONS, &mut self.core, &mut self.faults);
+        self.refresh(now);
+        let mut more = self.step_queues(now);
+        let cycle = self.core.counters.cycle();
+        if self.recycled != cycle || self.exact_counters {
+            self.recycled = cycle;
+            self.core.credits.iter().for_each(|credits| credits.recycle());
         }
         let faults = &mut self.faults;
         more |= self.core.ages.advance_with(now, AGES, |_| faults.ages_early());
-        self.core.counters.refresh_with(now, || faults.loses_counter());
         let ports = self.core.ages.take_events();
         self.events.extend(ports.into_iter().map(Event::FlowAged));
         more
+    }
+
+    /// Lets each flow queue have its turn, as far as the budget for all of them goes.
+    fn step_queues(&mut self, now: Tick) -> bool {
+        let mut budget = OPERATIONS_OF_ALL;
+        let mut more = false;
+        for _ in 0..self.queues.len() {
+            if budget == 0 {
+                return true;
+            }
+            self.next_queue = (self.next_queue + 1) % self.queues.len();
+            let queue = &mut self.queues[self.next_queue];
+            let (worked, unfinished) =
+                queue.work(now, OPERATIONS.min(budget), &mut self.core, &mut self.faults);
+            budget -= worked;
+            more |= unfinished;
+        }
+        more
+    }
+
+    /// Does the counters' refreshes that are due. Before anything else that looks at the time: a refresh that
+    /// is to be lost must not have been done already.
+    #[inline]
+    fn refresh(&mut self, now: Tick) {
+        let faults = &mut self.faults;
+        self.core.counters.refresh_with(now, || faults.loses_counter());
     }
 
     /// What has happened since the last call.
@@ -260,9 +318,8 @@ fn counters(profile: &Profile, steering: Steering) -> Counters {
 }
 
 fn ages(profile: &Profile, steering: Steering) -> Ages {
-    // mlx5 makes its rings of aged flows a hundredth of the counters long (mlx5_hws_cnt.c).
-    let list_max = if steering == Steering::Hardware { profile.ages_max / 100 } else { 0 };
-    let timing = AgeTiming { tick_ns: profile.age_tick_ns, list_max, overlong_return: false };
+    let overlong_return = profile.aged_overlong;
+    let timing = AgeTiming { tick_ns: profile.age_tick_ns, list_max: 0, overlong_return };
     Ages::new(profile.ages_max, timing, steering)
 }
 

@@ -24,6 +24,8 @@ pub struct RxConfig {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rx {
     pub(super) started: bool,
+    /// A fault has taken its link away.
+    pub(super) cut: bool,
     pub(super) config: RxConfig,
 }
 
@@ -94,8 +96,11 @@ mod tests {
 
     #[test]
     fn default_rules_take_what_mlx5_takes() {
-        let mut rx =
-            Rx { started: true, config: RxConfig { mac: [2, 0, 0, 0, 0, 1], ..RxConfig::default() } };
+        let mut rx = Rx {
+            started: true,
+            cut: false,
+            config: RxConfig { mac: [2, 0, 0, 0, 0, 1], ..RxConfig::default() },
+        };
         let to = |mac: [u8; 6]| [mac.as_slice(), &[0; 8]].concat();
         let cases = [
             ([2, 0, 0, 0, 0, 1], true),
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn queues_are_told_apart() {
         let config = RxConfig { queues: 2, hairpin: vec![(2, Vport(1))], ..RxConfig::default() };
-        let rx = Rx { started: true, config };
+        let rx = Rx { started: true, cut: false, config };
         let kinds = [0, 1, 2, 3].map(|queue| rx.kind(queue));
         assert_eq!(
             kinds,

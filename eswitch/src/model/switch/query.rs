@@ -1,8 +1,11 @@
 //! Questions about rules, and indirect objects.
 
+use std::sync::Arc;
+
 use super::super::action::{Action, Shared};
 use super::super::objects::meters::MarkParams;
 use super::super::objects::{AgeValue, CountValue, HitSource};
+use super::super::queue::{Credits, Needs};
 use super::super::refusal::{Cause, Errno, Refusal};
 use super::super::types::{AgeId, CounterId, RuleHandle, RuleId, Tick, Vport};
 use super::{Core, Eswitch};
@@ -31,6 +34,7 @@ impl Eswitch {
         handle: RuleHandle,
         reset: bool,
     ) -> Result<CountValue, Refusal> {
+        self.refresh(now);
         let id = self.find(port, handle)?;
         let counter = self.core.rules.get(id.0).and_then(|rule| rule.counter).ok_or(NO_COUNT)?;
         self.core.counters.query(now, counter, reset)
@@ -65,14 +69,28 @@ impl Eswitch {
         port: Vport,
         action: &Action<'_>,
     ) -> Result<Shared, Refusal> {
-        self.core.indirect_create(now, port, action)
+        self.refresh(now);
+        let needs = Needs {
+            counter: matches!(action, Action::Count),
+            age: matches!(action, Action::Age { .. }),
+            meter: matches!(action, Action::MeterMark { .. }),
+        };
+        let credits = self.core.credits.clone();
+        credits.iter().try_for_each(|credits| credits.take(needs))?;
+        let made = self.core.indirect_create(now, port, action);
+        if made.is_err() {
+            credits.iter().for_each(|credits| credits.give(needs));
+        }
+        made
     }
 
     /// Destroys an indirect object.
     ///
     /// # Errors
-    /// EBUSY while rules use it (an age context goes with its last rule instead), EINVAL if there is none.
+    /// EBUSY while rules use it (an age context, a meter and, under HWS, a counter go with their last rule
+    /// instead), EINVAL if there is none.
     pub fn indirect_destroy(&mut self, now: Tick, shared: Shared) -> Result<(), Refusal> {
+        self.refresh(now);
         self.core.indirect_destroy(now, shared)
     }
 
@@ -81,6 +99,7 @@ impl Eswitch {
     /// # Errors
     /// EINVAL if there is no such counter.
     pub fn indirect_count(&mut self, now: Tick, id: CounterId, reset: bool) -> Result<CountValue, Refusal> {
+        self.refresh(now);
         self.core.counters.query(now, id, reset)
     }
 
@@ -125,14 +144,23 @@ impl Core {
     }
 
     pub(super) fn indirect_destroy(&mut self, now: Tick, shared: Shared) -> Result<(), Refusal> {
+        let retire = |credits: &Option<Arc<Credits>>, needs| {
+            credits.iter().for_each(|credits| credits.retire(needs));
+        };
         match shared {
-            Shared::Counter(id) => self.counters.destroy(now, id),
+            Shared::Counter(id) => {
+                self.counters.destroy(now, id)?;
+                retire(&self.credits, Needs { counter: true, ..Needs::default() });
+                Ok(())
+            }
             Shared::Age(id) => {
-                self.ages.destroy(id);
+                self.ages.destroy(id)?;
+                retire(&self.credits, Needs { age: true, ..Needs::default() });
                 Ok(())
             }
             Shared::Meter(id) => {
-                self.meters.detach(id);
+                self.meters.destroy_mark(id)?;
+                retire(&self.credits, Needs { meter: true, ..Needs::default() });
                 Ok(())
             }
             Shared::Rss(set) => match self.rss.users(set) {

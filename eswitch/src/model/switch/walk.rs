@@ -5,7 +5,7 @@ use dataplane::packet::{BURST, Burst, PacketBuf};
 
 use super::super::key::{Headers, Key, Registers, parse};
 use super::super::types::{Colour, Domain, RuleId, Tick, Vport};
-use super::nic::{QueueKind, spread};
+use super::nic::{QueueKind, Rx, spread};
 use super::rules::{GroupIndex, Metering, Mirroring, Target};
 use super::statistics::{DropReason, Statistics};
 use super::{Core, Eswitch};
@@ -67,9 +67,9 @@ impl Eswitch {
         packets: &mut Burst<B>,
         fabric: &mut F,
     ) {
+        self.refresh(now);
+        self.timing.shorten(packets.iter().map(|packet| packet.data().len()));
         let core = &mut self.core;
-        let faults = &mut self.faults;
-        core.counters.refresh_with(now, || faults.loses_counter());
         let mut keys = [const { Key { words: [0; _] } }; BURST];
         let mut flights = Flights::new();
         for packet in packets.drain(..) {
@@ -97,7 +97,7 @@ impl Eswitch {
 }
 
 impl Core {
-    /// Counts a packet in; a scattered one goes no further.
+    /// Counts a packet in; one from a wire without link, and a scattered one, go no further.
     #[inline]
     fn arrive<B: PacketBuf, F: Fabric<B>>(
         &mut self,
@@ -106,7 +106,9 @@ impl Core {
         packet: B,
         fabric: &mut F,
     ) -> Option<B> {
-        let Some(vport) = self.statistics.vports.get_mut(usize::from(source.0)) else {
+        let no_link = self.rx.get(usize::from(source.0)).is_none_or(|rx| rx.cut && !from_manager);
+        let vport = self.statistics.vports.get_mut(usize::from(source.0)).filter(|_| !no_link);
+        let Some(vport) = vport else {
             self.discard(DropReason::Wire, packet, fabric);
             return None;
         };
@@ -182,6 +184,9 @@ impl Core {
             if let Some(age) = rule.age {
                 self.ages.prefetch(age);
             }
+            if let Metering::Policy(meter) | Metering::Mark(meter) = rule.metering {
+                self.meters.prefetch(meter);
+            }
         }
     }
 
@@ -225,7 +230,7 @@ impl Core {
             self.ages.hit(now, age);
         }
         if let Some(mirror) = &mut rule.mirror {
-            mirror.copy(packet, flight, &mut self.statistics, fabric);
+            mirror.copy(packet, flight, &self.rx, &mut self.statistics, fabric);
         }
         let mut again = false;
         let mut colour = Colour::Green;
@@ -292,6 +297,20 @@ impl Core {
         if from_wire && to == flight.registers.source && !self.context.options.wire_to_wire {
             return self.drop_flight(DropReason::WireToSameWire, flight, fabric);
         }
+        self.transmit(to, flight, fabric)
+    }
+
+    /// Onto a wire, if it has its link.
+    #[inline]
+    fn transmit<B: PacketBuf, F: Fabric<B>>(
+        &mut self,
+        to: Vport,
+        flight: &mut Flight<B>,
+        fabric: &mut F,
+    ) -> Next {
+        if self.rx.get(usize::from(to.0)).is_none_or(|rx| rx.cut) {
+            return self.drop_flight(DropReason::Wire, flight, fabric);
+        }
         if let Some(packet) = flight.packet.take() {
             self.statistics.sent(to, packet.data().len());
             fabric.transmit(to, packet);
@@ -339,12 +358,8 @@ impl Core {
         let source = flight.registers.source;
         match flight.domain {
             Domain::Fdb if flight.registers.from_manager && flight.at_root => {
-                if let Some(packet) = flight.packet.take() {
-                    self.statistics.vports[usize::from(source.0)].manager_default_packets += 1;
-                    self.statistics.sent(source, packet.data().len());
-                    fabric.transmit(source, packet);
-                }
-                Next::Gone
+                self.statistics.vports[usize::from(source.0)].manager_default_packets += 1;
+                self.transmit(source, flight, fabric)
             }
             Domain::Fdb => self.enter_representor(source, flight, fabric),
             Domain::NicRx(at) => {
@@ -437,6 +452,7 @@ impl Mirroring {
         &mut self,
         packet: &B,
         flight: &Flight<B>,
+        rx: &[Rx],
         statistics: &mut Statistics,
         fabric: &mut F,
     ) {
@@ -453,6 +469,11 @@ impl Mirroring {
         if let Err(reason) = self.edits.apply(&mut copy, &mut headers, &mut registers) {
             statistics.dropped(reason);
             fabric.discard(reason, copy);
+            return;
+        }
+        if rx.get(usize::from(self.to.0)).is_none_or(|rx| rx.cut) {
+            statistics.dropped(DropReason::Wire);
+            fabric.discard(DropReason::Wire, copy);
             return;
         }
         statistics.mirrored += 1;

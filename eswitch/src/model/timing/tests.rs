@@ -95,15 +95,23 @@ fn short_frames_cost_less() {
         profile.short_bytes_max = 64;
         profile.burst_ns = 3_000;
     });
-    assert_eq!(timing.admit_frames(Tick(0), [60, 64, 65, 64, 64, 64]), 5);
-    assert_eq!(timing.admit_frames(Tick(400), [64]), 0);
-    assert_eq!(timing.admit_frames(Tick(500), [65]), 0);
-    assert_eq!(timing.admit_frames(Tick(500), [64]), 1);
+    assert_eq!(timing.admit(Tick(0), 6), 3);
+    timing.shorten([60, 64, 65]);
+    assert_eq!(timing.admit(Tick(0), 6), 1, "two short ones took the time of one");
+    timing.shorten([64]);
+    assert_eq!(timing.admit(Tick(400), 6), 0);
+    assert_eq!(timing.admit(Tick(500), 6), 1);
+    let mut passed = 0;
+    for step in 2..=4001 {
+        let admitted = timing.admit(Tick(step * 500), 6);
+        timing.shorten(std::iter::repeat_n(60, admitted));
+        passed += admitted;
+    }
+    assert!((3_990..=4_010).contains(&passed), "two million a second: {passed}");
 }
 
 #[test]
 fn without_a_ceiling_everything_passes() {
     let mut timing = Timing::new(&Profile::named("ideal").unwrap(), 0);
     assert_eq!(timing.admit(Tick(0), usize::MAX), usize::MAX);
-    assert_eq!(timing.admit_frames(Tick(0), [1; 100]), 100);
 }

@@ -612,6 +612,17 @@ pub fn table(
     Ok(if attr.transfer { Domain::Fdb } else { Domain::NicRx(port) })
 }
 
+/// Whether a rule of an HWS table can jump to this group.
+///
+/// # Errors
+/// EINVAL for a root table and for a group that does not exist.
+pub fn jump(context: &Context, transfer: bool, group: u32) -> Result<(), Refusal> {
+    if super::attr::is_root(context, transfer, group)? {
+        return Err(invalid(Cause::Unspecified, "a jump cannot lead to a root table: use group 1 or above"));
+    }
+    Ok(())
+}
+
 /// What depends on where an actions template is used.
 fn joined(context: &Context, attr: &Attr, root: bool, facts: &ActionsFacts) -> Result<(), Refusal> {
     if root && (facts.ages || facts.counts) {
@@ -623,10 +634,8 @@ fn joined(context: &Context, attr: &Attr, root: bool, facts: &ActionsFacts) -> R
     if root && facts.indirect {
         return Err(invalid(Cause::Unspecified, "indirect actions do not work in a root table"));
     }
-    if let Some(group) = facts.jump
-        && super::attr::is_root(context, attr.transfer, group)?
-    {
-        return Err(invalid(Cause::Unspecified, "a jump cannot lead to a root table: use group 1 or above"));
+    if let Some(group) = facts.jump {
+        jump(context, attr.transfer, group)?;
     }
     // mlx5 does not ask for one, and what the chip then does is not documented.
     if !facts.fate {

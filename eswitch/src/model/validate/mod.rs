@@ -30,7 +30,7 @@ use super::refusal::{Cause, Errno, Refusal};
 use super::types::{Attr, Domain, Steering, Topology, Vport};
 
 pub use hws::{
-    ActionsFacts, PatternFacts, Pools, TableAttr, TemplateAttr, actions_template, configure,
+    ActionsFacts, PatternFacts, Pools, TableAttr, TemplateAttr, actions_template, configure, jump,
     pattern_template, table,
 };
 

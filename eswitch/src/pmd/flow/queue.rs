@@ -104,7 +104,8 @@ fn set_up(port: &PortPrivate, attr: &ffi::rte_flow_port_attr, sizes: &[u32]) -> 
     };
     port.flow.queues.replace(|| {
         let mut eswitch = switch.eswitch.lock();
-        let queues = eswitch.configure(port.vport, &wanted, &switch.profile, switch.seed())?;
+        let queues =
+            eswitch.configure(switch.clock.now(), port.vport, &wanted, &switch.profile, switch.seed())?;
         if pools.meters {
             eswitch.meters().configure(port.vport, METER_PROFILES);
         }

@@ -137,7 +137,7 @@ fn events_are_armed_by_asking() {
 #[test]
 fn strict_queues() {
     let mut ages = hardware(CYCLES);
-    ages.configure(PORT, Some(2));
+    ages.configure(PORT, Some(2), 0);
     for queue in 0..2 {
         ages.alloc(ms(0), 1, u64::from(queue) + 1, PORT, Some(queue), HitSource::Counter).unwrap();
     }
@@ -198,8 +198,8 @@ fn a_shared_context_outlives_its_handle() {
     for (steering, reported) in [(Steering::Software, 1), (Steering::Hardware, 0)] {
         let mut ages = Ages::new(4, SECONDS, steering);
         let id = add(&mut ages, ms(0), 1, 7);
-        ages.retain(id);
-        ages.destroy(id);
+        assert!(ages.retain(id));
+        ages.destroy(id).unwrap();
         ages.hit(ms(10), id);
         assert_eq!(ages.live(), 1);
         assert_eq!(walk(&mut ages, ms(9000)).len(), reported);

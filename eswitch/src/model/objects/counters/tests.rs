@@ -92,7 +92,7 @@ fn shared_counters_live_as_long_as_their_rules() {
     for (steering, answer) in [(Steering::Software, Some(Errno::Busy)), (Steering::Hardware, None)] {
         let mut counters = Counters::new(8, CounterTiming::hardware(0), steering);
         let id = counters.alloc(Tick(0)).unwrap();
-        counters.retain(id);
+        assert!(counters.retain(id));
         assert_eq!(counters.destroy(Tick(0), id).err().map(|refusal| refusal.errno), answer);
         if answer.is_some() {
             counters.free(Tick(0), id);

@@ -261,12 +261,13 @@ fn hardware_steering_has_profiles_and_marks_only() {
     assert_eq!(meters.colour(NOW, id, 1, Colour::Yellow), Colour::Yellow);
     meters.profile_delete(PORT, 0).unwrap();
     assert_eq!(meters.profile_get(PORT, 0), None);
-    meters.retain(id);
+    assert!(meters.retain(id));
     meters.detach(id);
     assert_eq!(meters.live(), 2);
     meters.detach(id);
     assert_eq!(meters.live(), 1);
     assert_eq!(meters.colour(NOW, id, 1, Colour::Yellow), Colour::Yellow, "gone");
+    assert!(!meters.retain(id));
     assert!(meters.mark_update(NOW, id, &update).is_err());
     let mut software = Meters::new(1, Steering::Software);
     assert_eq!(software.mark(NOW, &params).unwrap_err().errno, Errno::Notsup);
