@@ -5,7 +5,7 @@ mod common;
 use common::{Bench, Door, HOST, WIRE, WIRE2, any, ether, from, ingress, tcp4, transfer};
 use eswitch::model::action::Action;
 use eswitch::model::item::{Header, Item, Layer};
-use eswitch::model::switch::{DropReason, RxMeta};
+use eswitch::model::switch::{DropReason, RxConfig, RxMeta};
 use eswitch::model::types::{Attr, Steering};
 
 const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
@@ -174,6 +174,47 @@ fn a_representor_has_rules_of_its_own() {
     assert_eq!(bench.wire(HOST, &frame), received(HOST, &frame), "another representor's");
     bench.rule(HOST, ingress(0), &tcp, &[Action::Drop]).unwrap();
     assert_eq!(bench.wire(HOST, &frame), vec![Door::Drop(DropReason::Rule)]);
+}
+
+#[test]
+fn a_representors_default_rules_are_in_its_first_group() {
+    let mut bench = Bench::new(Steering::Software);
+    let frame = request();
+    let tcp = [any(Layer::Eth), any(Layer::Ipv4), any(Layer::Tcp)];
+    bench.rule(WIRE, ingress(0), &tcp, &[Action::Jump(Some(1))]).unwrap();
+    assert_eq!(bench.wire(WIRE, &frame), vec![Door::Drop(DropReason::RxFilter)], "nothing in group 1");
+    let udp = ether(1, 2, 0x0800, &common::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64, 17, &[0; 8]));
+    assert_eq!(bench.wire(WIRE, &udp), received(WIRE, &udp), "still in group 0");
+    bench.rule(WIRE, ingress(1), &tcp, &[Action::Queue(Some(0))]).unwrap();
+    assert_eq!(bench.wire(WIRE, &frame), received(WIRE, &frame));
+}
+
+#[test]
+fn a_hairpin_queue_sends_on_as_its_port_does() {
+    let mut bench = Bench::new(Steering::Software);
+    let frame = request();
+    let hairpin = vec![(1, HOST), (2, eswitch::model::types::Vport(9))];
+    let config = RxConfig { promiscuous: true, queues: 1, hairpin, ..RxConfig::default() };
+    bench.device.configure_rx(WIRE, config).unwrap();
+    let tcp = [any(Layer::Eth), any(Layer::Ipv4), any(Layer::Tcp)];
+    let first = bench.rule(WIRE, ingress(0), &tcp, &[Action::Queue(Some(1))]).unwrap();
+    assert_eq!(bench.wire(WIRE, &frame), vec![Door::Wire(HOST, frame.clone())]);
+    assert_eq!(bench.device.statistics().vports[1].hairpin_packets, 1);
+    bench.device.destroy(bench.now, WIRE, first).unwrap();
+    bench.rule(WIRE, ingress(0), &tcp, &[Action::Queue(Some(2))]).unwrap();
+    assert_eq!(bench.wire(WIRE, &frame), vec![Door::Drop(DropReason::RxStopped)], "its peer does not exist");
+}
+
+#[test]
+fn an_isolated_representor_gets_what_its_rules_name() {
+    let mut bench = Bench::new(Steering::Software);
+    let frame = request();
+    let config = RxConfig { promiscuous: true, isolated: true, queues: 1, ..RxConfig::default() };
+    bench.device.configure_rx(WIRE, config).unwrap();
+    assert_eq!(bench.wire(WIRE, &frame), vec![Door::Drop(DropReason::RxFilter)]);
+    let tcp = [any(Layer::Eth), any(Layer::Ipv4), any(Layer::Tcp)];
+    bench.rule(WIRE, ingress(0), &tcp, &[Action::Queue(Some(0))]).unwrap();
+    assert_eq!(bench.wire(WIRE, &frame), received(WIRE, &frame));
 }
 
 #[test]

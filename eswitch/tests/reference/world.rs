@@ -282,7 +282,7 @@ impl World {
                 Fate::Representor(at) => {
                     domain = Domain::NicRx(at);
                     group = 0;
-                    at_root = false;
+                    at_root = true;
                     // Without any rule ever made there, there is nothing to look up.
                     let named = |m: &Matcher| m.domain == domain && m.group == 0;
                     hops += u8::from(self.matchers.iter().any(named));
@@ -379,6 +379,8 @@ impl World {
                 }
                 Fate::Representor(source)
             }
+            // The default rules are in the root; elsewhere the default is to drop.
+            Domain::NicRx(_) if !at_root => Fate::Leave(Exit::Drop(DropReason::RxFilter)),
             Domain::NicRx(at) => {
                 let config = &self.rx[usize::from(at.0)].1;
                 if takes(config, &parcel.frame) {

@@ -328,7 +328,11 @@ impl Core {
     fn note_root(&mut self, domain: Domain, number: u32, index: GroupIndex) {
         match domain {
             Domain::Fdb if number == 0 => self.fdb_root = Some(index),
-            Domain::NicRx(vport) if number == 0 => self.nic_roots[usize::from(vport.0)] = Some(index),
+            Domain::NicRx(vport) if number == 0 => {
+                if let Some(root) = self.nic_roots.get_mut(usize::from(vport.0)) {
+                    *root = Some(index);
+                }
+            }
             Domain::Fdb | Domain::NicRx(_) => {}
         }
     }

@@ -18,7 +18,8 @@ pub enum DropReason {
     Headroom,
     /// An action needs a header that this packet lacks.
     Malformed,
-    /// The representor does not take it: not its address and not promiscuous, or isolated and no rule.
+    /// The representor does not take it: not its address and not promiscuous, isolated and no rule, or no
+    /// rule in a group that it jumped to.
     RxFilter,
     /// The representor is stopped, or has no such queue.
     RxStopped,

@@ -46,7 +46,8 @@ struct Flight<B> {
     /// The group to look in next; `None`: one without rules.
     group: Option<GroupIndex>,
     hops: u8,
-    /// In the FDB's group 0 since it entered: where the default rules of transmit queues apply.
+    /// In group 0 of its domain, and has not left it: where the default rules apply, of transmit queues (FDB)
+    /// or of reception.
     at_root: bool,
 }
 
@@ -338,9 +339,10 @@ impl Core {
                 Next::Gone
             }
             QueueKind::Hairpin(peer) => {
-                if let Some(vport) = self.statistics.vports.get_mut(usize::from(peer.0)) {
-                    vport.hairpin_packets += 1;
-                }
+                let Some(vport) = self.statistics.vports.get_mut(usize::from(peer.0)) else {
+                    return self.drop_flight(DropReason::RxStopped, flight, fabric);
+                };
+                vport.hairpin_packets += 1;
                 flight.registers = Registers::from(peer, true);
                 flight.domain = Domain::Fdb;
                 flight.group = self.fdb_root;
@@ -353,7 +355,7 @@ impl Core {
 
     /// No rule in this group. In the FDB: to the representor of the source, but what the application sent
     /// and no rule of the first group caught follows the default rule of its transmit queue. In a
-    /// representor: its default rules.
+    /// representor: its default rules, unless a jump has led away from them.
     fn miss<B: PacketBuf, F: Fabric<B>>(&mut self, flight: &mut Flight<B>, fabric: &mut F) -> Next {
         let source = flight.registers.source;
         match flight.domain {
@@ -362,6 +364,9 @@ impl Core {
                 self.transmit(source, flight, fabric)
             }
             Domain::Fdb => self.enter_representor(source, flight, fabric),
+            // What a receive domain's tables do by default is to drop (rdma-core, dr_domain.c): the rules that
+            // take a frame in are in its root.
+            Domain::NicRx(_) if !flight.at_root => self.drop_flight(DropReason::RxFilter, flight, fabric),
             Domain::NicRx(at) => {
                 let rx = &self.rx[usize::from(at.0)];
                 let Some(packet) = &flight.packet else { return Next::Gone };
@@ -394,7 +399,7 @@ impl Core {
             flight.registers.meta = 0;
         }
         flight.domain = Domain::NicRx(at);
-        flight.at_root = false;
+        flight.at_root = true;
         flight.group = self.nic_roots[usize::from(at.0)];
         if flight.group.is_none() {
             return self.miss(flight, fabric);
