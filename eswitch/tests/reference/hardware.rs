@@ -109,7 +109,8 @@ impl Bench {
         [profile.destroy_cost_ns, profile.destroy_latency_ns, profile.destroy_completion_ns] = times(DESTROY);
         let mut trial = Trial::new(seed, Steering::Hardware, &profile, canary);
         let attr = ConfigureAttr {
-            counters: 1000,
+            // A hundredth of them is how many aged flows the device remembers.
+            counters: 100_000,
             ages: 1000,
             queues: QUEUES as u16,
             size: SIZE,

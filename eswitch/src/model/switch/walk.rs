@@ -364,8 +364,8 @@ impl Core {
                 self.transmit(source, flight, fabric)
             }
             Domain::Fdb => self.enter_representor(source, flight, fabric),
-            // What a receive domain's tables do by default is to drop (rdma-core, dr_domain.c): the rules that
-            // take a frame in are in its root.
+            // What a receive domain's tables do by default is to drop (rdma-core, dr_domain.c): the rules
+            // that take a frame in are in its root.
             Domain::NicRx(_) if !flight.at_root => self.drop_flight(DropReason::RxFilter, flight, fabric),
             Domain::NicRx(at) => {
                 let rx = &self.rx[usize::from(at.0)];
