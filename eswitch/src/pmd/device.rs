@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::clock::Clock;
 use super::devargs::Devargs;
@@ -10,12 +10,13 @@ use super::drive::{Drive, End, RingStats, Rings};
 use super::flow::{DeviceFlows, PortFlows};
 use super::lock::Fair;
 use super::log;
+use super::pulse::Pulse;
 use super::service::Service;
 use super::wire::{self, State, Wire};
 use super::{border, copy_name, ffi, port, telemetry};
 use crate::model::faults::Faults;
 use crate::model::profile::Profile;
-use crate::model::switch::{Eswitch, Event};
+use crate::model::switch::Eswitch;
 use crate::model::types::{Role, Steering, Topology, Vport, VportInfo};
 use crate::model::validate::Context;
 
@@ -49,11 +50,13 @@ pub(super) struct PortShared {
     /// The wire's ethdev while it runs; [`NO_PORT`] otherwise.
     wire: AtomicU16,
     /// A rule has aged, and the application was not told yet.
-    aged: AtomicBool,
+    pub(super) aged: AtomicBool,
     /// A fault holds its link down, until it is started again.
     pub(super) cut: AtomicBool,
     /// The application was told so.
     pub(super) cut_told: AtomicBool,
+    /// The link has changed, and the application was not told yet.
+    pub(super) turned: AtomicBool,
     /// The ethdev; null once it is closed.
     device: AtomicPtr<ffi::rte_eth_dev>,
 }
@@ -85,6 +88,9 @@ pub(super) struct Switch {
     pool: AtomicPtr<ffi::rte_mempool>,
     owner: ffi::rte_eth_dev_owner,
     service: Service,
+    pub(super) pulse: Pulse,
+    /// Itself, for whoever comes with nothing but its address.
+    pub(super) this: Weak<Switch>,
 }
 
 /// A port's private data (`dev_private`).
@@ -120,7 +126,7 @@ impl PortPrivate {
 
     /// Receive queues that are configured, hairpin ones included; `None` for a port that is closed.
     pub(super) fn receive_queues(&self) -> Option<u16> {
-        let device = self.shared().device.load(Ordering::Acquire);
+        let device = self.shared().device();
         // SAFETY: an ethdev of this driver that is not closed has data.
         (!device.is_null()).then(|| unsafe { (*(*device).data).nb_rx_queues })
     }
@@ -135,6 +141,11 @@ impl PortShared {
     /// The ethdev of its wire, while that runs.
     pub(super) fn wire(&self) -> Option<u16> {
         Some(self.wire.load(Ordering::Acquire)).filter(|port| *port != NO_PORT)
+    }
+
+    /// The ethdev; null once it is closed.
+    pub(super) fn device(&self) -> *mut ffi::rte_eth_dev {
+        self.device.load(Ordering::Acquire)
     }
 }
 
@@ -170,41 +181,6 @@ impl Switch {
             self.announce(&events);
         }
         moved
-    }
-
-    /// Has the EAL's interrupt thread tell the application, as a hardware driver would.
-    #[cold]
-    fn announce(&self, events: &[Event]) {
-        for event in events {
-            let (Event::FlowAged(vport) | Event::LinkDown(vport)) = event;
-            let Some(port) = self.ports.get(usize::from(vport.0)) else { continue };
-            match event {
-                Event::FlowAged(_) => port.aged.store(true, Ordering::Release),
-                Event::LinkDown(_) => port.cut.store(true, Ordering::Release),
-            }
-        }
-        // SAFETY: the switch outlives its alarms: `retire` cancels them.
-        unsafe { ffi::rte_eal_alarm_set(1, Some(on_alarm), std::ptr::from_ref(self).cast_mut().cast()) };
-    }
-
-    fn report(&self) {
-        for port in &self.ports {
-            let device = port.device.load(Ordering::Acquire);
-            if device.is_null() {
-                continue;
-            }
-            let tell = |event| {
-                // SAFETY: an ethdev of this driver that is not closed.
-                unsafe { ffi::rte_eth_dev_callback_process(device, event, std::ptr::null_mut()) };
-            };
-            if port.aged.swap(false, Ordering::AcqRel) {
-                tell(ffi::RTE_ETH_EVENT_FLOW_AGED);
-            }
-            if port.cut.load(Ordering::Acquire) && !port.cut_told.swap(true, Ordering::AcqRel) {
-                port::cut_link(device);
-                tell(ffi::RTE_ETH_EVENT_INTR_LSC);
-            }
-        }
     }
 
     /// Takes the wires that have appeared into service.
@@ -253,7 +229,7 @@ impl Switch {
         end.wire.state = State::Owned(wire);
         // The uplink's representor has the address of the physical port, as on the hardware.
         if self.topology.is_uplink(Vport(at as u16)) {
-            port::copy_address(wire, self.ports[at].device.load(Ordering::Acquire));
+            port::copy_address(wire, self.ports[at].device());
         }
     }
 
@@ -270,18 +246,19 @@ impl Switch {
         }
     }
 
-    /// A port's ethdev is closed.
-    pub(super) fn closed(&self, vport: Vport) {
+    /// A port's ethdev is about to be closed: nobody reaches it from the side any more.
+    pub(super) fn forget(&self, vport: Vport) {
         self.ports[usize::from(vport.0)].device.store(std::ptr::null_mut(), Ordering::Release);
+        self.pulse.pause(self);
     }
 
     /// Ends everything that reaches the switch from outside its ports, and gives the wires back.
     fn retire(&self) {
         self.service.stop(self);
+        self.pulse.end(self);
         let argument: *mut c_void = std::ptr::from_ref(self).cast_mut().cast();
         // SAFETY: our own callbacks; -EAGAIN says that one is running, so it is asked again.
         unsafe {
-            ffi::rte_eal_alarm_cancel(Some(on_alarm), argument);
             for (event, callback) in EVENTS {
                 let all = ffi::RTE_ETH_ALL as u16;
                 while ffi::rte_eth_dev_callback_unregister(all, event, Some(callback), argument) == -11 {
@@ -338,13 +315,6 @@ unsafe extern "C" fn on_destroy(port: u16, _event: u32, argument: *mut c_void, _
         unsafe { &*argument.cast::<Switch>() }.lose(port);
         0
     })
-}
-
-unsafe extern "C" fn on_alarm(argument: *mut c_void) {
-    border::guard("alarm", (), || {
-        // SAFETY: the switch outlives its alarms, see `retire`.
-        unsafe { &*argument.cast::<Switch>() }.report();
-    });
 }
 
 /// Makes a device and its ports.
@@ -458,11 +428,12 @@ fn assemble(
         aged: AtomicBool::new(false),
         cut: AtomicBool::new(false),
         cut_told: AtomicBool::new(false),
+        turned: AtomicBool::new(false),
         device: AtomicPtr::new(*device),
     });
     let context = Arc::new(judge(&args, &profile, topology.clone()));
     let eswitch = Eswitch::new(Arc::clone(&context), &profile, args.seed);
-    Ok(Arc::new(Switch {
+    Ok(Arc::new_cyclic(|this| Switch {
         name: name.to_owned(),
         steering: context.steering,
         topology,
@@ -479,6 +450,8 @@ fn assemble(
         pool: AtomicPtr::new(pool),
         owner,
         service: Service::default(),
+        pulse: Pulse::default(),
+        this: Weak::clone(this),
         args,
     }))
 }
@@ -499,6 +472,7 @@ fn introduce(switch: &Arc<Switch>) {
     }
     switch.attend();
     switch.service.start(switch);
+    switch.pulse.start(switch);
 }
 
 /// The wires' buffers. A pool that an earlier device had to leave behind is taken over.
@@ -540,7 +514,7 @@ pub(super) fn remove(name: &str) -> Result<(), i32> {
         devices.remove(at)
     };
     switch.retire();
-    let devices = switch.ports.iter().map(|port| port.device.load(Ordering::Acquire));
+    let devices = switch.ports.iter().map(PortShared::device);
     let open: Vec<_> = devices.filter(|device| !device.is_null()).collect();
     port::close_all(&open);
     Ok(())

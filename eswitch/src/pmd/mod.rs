@@ -6,7 +6,8 @@
 //! 2. [`port`]: the operations of its ethdevs, the representors. [`queues`],
 //!    [`rxtx`]: their queues.
 //! 3. [`wire`]: the other drivers' ethdevs behind the vports. [`drive`]: what moves packets between wires,
-//!    model and queues; [`service`]: the core that may do it.
+//!    model and queues; [`service`]: the core that may do it;
+//!    [`pulse`]: what goes on without either.
 //! 4. [`stats`]: what was counted. [`mbuf`], [`clock`], [`lock`], [`log`]: what all this stands on.
 //! 5. [`flow`]: flow operations; [`mtr`]: meters. [`show`], [`telemetry`]: what a person can ask.
 //! 6. [`border`]: every function that C calls goes through it, so that nothing unwinds into C.
@@ -23,6 +24,7 @@ mod log;
 mod mbuf;
 mod mtr;
 mod port;
+mod pulse;
 mod queues;
 mod rxtx;
 mod service;

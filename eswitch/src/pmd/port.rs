@@ -126,6 +126,7 @@ pub(super) fn fill(
             flow: flow::PortFlows::default(),
         }))
         .cast();
+        data.dev_flags |= ffi::ESWITCH_DEV_INTR_LSC;
         if switch.steering == Steering::Software {
             data.dev_flags |= ffi::ESWITCH_DEV_FLOW_OPS_THREAD_SAFE;
         }
@@ -191,11 +192,20 @@ pub(super) fn copy_address(wire: u16, device: *mut ffi::rte_eth_dev) {
     }
 }
 
-/// Shows an open port's link as down.
-pub(super) fn cut_link(device: *mut ffi::rte_eth_dev) {
-    let link = ffi::rte_eth_link::default();
-    // SAFETY: an open port of this driver.
-    unsafe { ffi::eswitch_set_link(device, &raw const link) };
+/// What a representor shows of its wire's link.
+pub(super) fn link_of(wire: u16) -> ffi::rte_eth_link {
+    let mut link = ffi::rte_eth_link::default();
+    link.set_link_duplex(1);
+    link.set_link_autoneg(1);
+    // SAFETY: checks the number and fills in the structure.
+    unsafe { ffi::rte_eth_link_get_nowait(wire, &raw mut link) };
+    link
+}
+
+/// Shows this link at an open port; whether it went up or down.
+pub(super) fn show_link(device: *mut ffi::rte_eth_dev, link: &ffi::rte_eth_link) -> bool {
+    // SAFETY: an open port of this driver; the link is written in one piece.
+    unsafe { ffi::eswitch_set_link(device, link) == 0 }
 }
 
 impl PortPrivate {
@@ -310,17 +320,9 @@ impl PortPrivate {
     }
 
     /// The link is the wire's.
-    fn update_link(&self, device: &mut ffi::rte_eth_dev) {
-        let mut link = ffi::rte_eth_link::default();
-        link.set_link_duplex(1);
-        link.set_link_autoneg(1);
+    fn update_link(&self, device: *mut ffi::rte_eth_dev) {
         let wire = self.shared().wire().filter(|_| !self.shared().cut.load(Ordering::Acquire));
-        if let Some(wire) = wire {
-            // SAFETY: fills in the structure.
-            unsafe { ffi::rte_eth_link_get_nowait(wire, &raw mut link) };
-        }
-        // SAFETY: an open port.
-        unsafe { ffi::eswitch_set_link(device, &raw const link) };
+        show_link(device, &wire.map(link_of).unwrap_or_default());
     }
 
     /// What the wire takes at most, in bytes of payload.
@@ -509,9 +511,8 @@ unsafe extern "C" fn close(device: *mut ffi::rte_eth_dev) -> c_int {
         unsafe {
             let port = port_of(device);
             let stopped = if port.is_started() { port.halt(&mut *device) } else { Ok(()) };
-            let (switch, vport) = (Arc::clone(&port.switch), port.vport);
+            port.switch.forget(port.vport);
             queues::release_all(device);
-            switch.closed(vport);
             drop_private(device);
             stopped
         }

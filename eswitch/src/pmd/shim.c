@@ -61,9 +61,9 @@ int eswitch_port_address(uint16_t port, struct rte_ether_addr *address)
 	return 0;
 }
 
-void eswitch_set_link(struct rte_eth_dev *device, const struct rte_eth_link *link)
+int eswitch_set_link(struct rte_eth_dev *device, const struct rte_eth_link *link)
 {
-	rte_eth_linkstatus_set(device, link);
+	return rte_eth_linkstatus_set(device, link);
 }
 
 uint16_t eswitch_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count)

@@ -24,6 +24,7 @@
 
 /* Macros that no binding generator evaluates. */
 static const uint32_t ESWITCH_DEV_REPRESENTOR = RTE_ETH_DEV_REPRESENTOR;
+static const uint32_t ESWITCH_DEV_INTR_LSC = RTE_ETH_DEV_INTR_LSC;
 static const uint32_t ESWITCH_DEV_FLOW_OPS_THREAD_SAFE = RTE_ETH_DEV_FLOW_OPS_THREAD_SAFE;
 static const uint32_t ESWITCH_DEV_AUTOFILL_QUEUE_XSTATS = RTE_ETH_DEV_AUTOFILL_QUEUE_XSTATS;
 static const uint64_t ESWITCH_TX_OFFLOADS = RTE_ETH_TX_OFFLOAD_VLAN_INSERT | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM |
@@ -50,7 +51,8 @@ const char *eswitch_vdev_args(const struct rte_vdev_device *device);
 const char *eswitch_port_name(uint16_t port);
 const struct eth_dev_ops *eswitch_port_ops(uint16_t port);
 int eswitch_port_address(uint16_t port, struct rte_ether_addr *address);
-void eswitch_set_link(struct rte_eth_dev *device, const struct rte_eth_link *link);
+/* 0 if it went up or down, negative if it is as it was. */
+int eswitch_set_link(struct rte_eth_dev *device, const struct rte_eth_link *link);
 
 uint16_t eswitch_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
 uint16_t eswitch_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
