@@ -60,6 +60,10 @@ pub struct AgeValue {
     pub sec_since_last_hit: Option<u32>,
 }
 
+/// How far the aged contexts of a port have been fetched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AgedCursor(Option<(HitSource, u32)>);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Free,
@@ -380,11 +384,34 @@ impl Ages {
     /// `queue` (`rte_flow_get_q_aged_flows`) with SWS: ENOTSUP. HWS: ENOENT if there are no contexts at all;
     /// EINVAL without a queue, or with one that does not exist, on a port with STRICT_QUEUE.
     pub fn aged(&mut self, port: Vport, queue: Option<u16>, out: &mut [u64]) -> Result<usize, Refusal> {
+        if self.steering == Steering::Software && out.is_empty() && queue.is_none() {
+            let state = self.port(port.0);
+            state.armed = true;
+            return Ok((state.bits.len + state.counted.len) as usize);
+        }
+        let written = self.aged_slice(port, queue, &mut AgedCursor::default(), out)?;
+        Ok(self.aged_answer(port, out.len(), written))
+    }
+
+    /// As [`Ages::aged`], for those who fetch many and do not want to keep others waiting: what `from` has
+    /// not seen yet, as far as there is room. Fewer than that: there are no more. The answer to the whole is
+    /// [`Ages::aged_answer`].
+    ///
+    /// # Errors
+    /// As [`Ages::aged`].
+    pub fn aged_slice(
+        &mut self,
+        port: Vport,
+        queue: Option<u16>,
+        from: &mut AgedCursor,
+        out: &mut [u64],
+    ) -> Result<usize, Refusal> {
         if self.steering == Steering::Software {
             if queue.is_some() {
                 return Err(refuse_flow(Errno::Notsup, "there are no flow queues"));
             }
-            return Ok(self.aged_again(port, out));
+            self.port(port.0).armed = true;
+            return Ok(self.aged_again(port, from, out));
         }
         if self.capacity == 0 {
             return Err(refuse_flow(Errno::Noent, "no age contexts were configured"));
@@ -403,6 +430,13 @@ impl Ages {
             return Ok(state.list(HitSource::Counter, queue).len as usize);
         }
         Ok(self.aged_once(port, queue, out))
+    }
+
+    /// What to answer when so many were written where there was so much room: more, if it is to be overlong.
+    pub fn aged_answer(&mut self, port: Vport, room: usize, written: usize) -> usize {
+        let overlong = self.steering == Steering::Software && self.timing.overlong_return && room > 0;
+        let Port { bits, counted, .. } = *self.port(port.0);
+        if overlong && bits.len as usize >= room { room + counted.len as usize } else { written }
     }
 
     /// The state of one context. Up to date, whether or not the walk has come by.
@@ -630,27 +664,23 @@ impl Ages {
         }
     }
 
-    fn aged_again(&mut self, port: Vport, out: &mut [u64]) -> usize {
-        let state = self.port(port.0);
-        state.armed = true;
-        let (bits, counted) = (state.bits, state.counted);
-        let all = (bits.len + counted.len) as usize;
-        if out.is_empty() {
-            return all;
-        }
+    fn aged_again(&mut self, port: Vport, from: &mut AgedCursor, out: &mut [u64]) -> usize {
+        let Port { bits, counted, .. } = *self.port(port.0);
+        let (mut source, mut id) = from.0.unwrap_or((HitSource::Bit, bits.head));
         let mut written = 0;
-        for list in [bits, counted] {
-            let mut id = list.head;
-            while let (Some(to), Some(slot)) = (out.get_mut(written), self.slot(id)) {
-                *to = slot.context;
-                id = slot.next;
-                written += 1;
+        while written < out.len() {
+            if source == HitSource::Bit && id == NONE {
+                (source, id) = (HitSource::Counter, counted.head);
             }
+            let listed =
+                |slot: &&mut Slot| (slot.state, slot.source, slot.port) == (State::Aged, source, port.0);
+            // One that was freed since the last slice ends the answer: the next call tells of the others.
+            let Some(slot) = self.slot(id).filter(listed) else { break };
+            out[written] = slot.context;
+            id = slot.next;
+            written += 1;
         }
-        let bits_fill_it = bits.len as usize >= out.len();
-        if self.timing.overlong_return && bits_fill_it {
-            return out.len() + counted.len as usize;
-        }
+        from.0 = Some((source, id));
         written
     }
 

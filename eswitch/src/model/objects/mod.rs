@@ -13,7 +13,7 @@ pub mod ages;
 pub mod counters;
 pub mod meters;
 
-pub use ages::{AgeTiming, AgeValue, Ages, HitSource};
+pub use ages::{AgeTiming, AgeValue, AgedCursor, Ages, HitSource};
 pub use counters::{CountValue, CounterTiming, Counters};
 pub use meters::Meters;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::action::{Action, Shared};
 use super::super::objects::meters::MarkParams;
-use super::super::objects::{AgeValue, CountValue, HitSource};
+use super::super::objects::{AgeValue, AgedCursor, CountValue, HitSource};
 use super::super::queue::{Credits, Needs};
 use super::super::refusal::{Cause, Errno, Refusal};
 use super::super::types::{AgeId, CounterId, RuleHandle, RuleId, Tick, Vport};
@@ -57,6 +57,25 @@ impl Eswitch {
     /// other way round.
     pub fn aged(&mut self, port: Vport, queue: Option<u16>, out: &mut [u64]) -> Result<usize, Refusal> {
         self.core.ages.aged(port, queue, out)
+    }
+
+    /// As [`Eswitch::aged`], a slice at a time; [`Eswitch::aged_answer`] then tells what to answer.
+    ///
+    /// # Errors
+    /// As [`Eswitch::aged`].
+    pub fn aged_slice(
+        &mut self,
+        port: Vport,
+        queue: Option<u16>,
+        from: &mut AgedCursor,
+        out: &mut [u64],
+    ) -> Result<usize, Refusal> {
+        self.core.ages.aged_slice(port, queue, from, out)
+    }
+
+    /// The answer when slices have written so many into so much room.
+    pub fn aged_answer(&mut self, port: Vport, room: usize, written: usize) -> usize {
+        self.core.ages.aged_answer(port, room, written)
     }
 
     /// Makes an indirect object.

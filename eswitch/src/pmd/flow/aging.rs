@@ -5,9 +5,13 @@ use std::ffi::{c_int, c_void};
 use std::slice;
 
 use super::entry::Call;
+use crate::model::objects::AgedCursor;
 use crate::model::refusal::{Cause, Errno, Refusal};
 use crate::pmd::device::PortPrivate;
 use crate::pmd::ffi;
+
+/// Contexts fetched under one hold of the model's lock.
+const SLICE: usize = 256;
 
 pub(super) unsafe extern "C" fn get_aged_flows(
     device: *mut ffi::rte_eth_dev,
@@ -60,8 +64,18 @@ unsafe fn aged(
         Some(Err(_)) => return Err(Refusal::new(Errno::Inval, Cause::Unspecified, "invalid queue id")),
     };
     let switch = &port.switch;
-    let mut eswitch = switch.eswitch.lock();
     // Without traffic nobody else may have looked at the ages.
-    eswitch.advance(switch.clock.now());
-    eswitch.aged(port.vport, queue, out)
+    switch.eswitch.lock().advance(switch.clock.now());
+    if out.is_empty() {
+        return switch.eswitch.lock().aged(port.vport, queue, out);
+    }
+    let (room, mut written, mut from) = (out.len(), 0, AgedCursor::default());
+    for slice in out.chunks_mut(SLICE) {
+        let fetched = switch.eswitch.lock().aged_slice(port.vport, queue, &mut from, slice)?;
+        written += fetched;
+        if fetched < slice.len() {
+            break;
+        }
+    }
+    Ok(switch.eswitch.lock().aged_answer(port.vport, room, written))
 }

@@ -194,6 +194,36 @@ fn updates() {
 }
 
 #[test]
+fn slices_say_what_the_whole_says() {
+    let mut ages = software(AgeTiming { overlong_return: true, ..SECONDS });
+    let mut ids = Vec::new();
+    for context in 1..=7 {
+        let source = if context % 2 == 0 { HitSource::Bit } else { HitSource::Counter };
+        ids.push(ages.alloc(ms(0), 1, context, PORT, None, source).unwrap());
+    }
+    while ages.advance(ms(9000), 3) {}
+    let mut whole = [0; 9];
+    assert_eq!(ages.aged(PORT, None, &mut whole), Ok(7));
+    let (mut cursor, mut slices) = (AgedCursor::default(), [0; 9]);
+    let fetched = |ages: &mut Ages, cursor: &mut AgedCursor, out: &mut [u64]| {
+        ages.aged_slice(PORT, None, cursor, out).unwrap()
+    };
+    for (slice, answer) in slices.chunks_mut(2).zip([2, 2, 2, 1]) {
+        assert_eq!(fetched(&mut ages, &mut cursor, slice), answer);
+    }
+    assert_eq!(slices, whole);
+    assert_eq!(fetched(&mut ages, &mut cursor, &mut [0; 2]), 0, "no more");
+    // As of the whole: three that packets mark fill the room, and there are four others.
+    assert_eq!((ages.aged_answer(PORT, 3, 3), ages.aged_answer(PORT, 4, 4)), (7, 4));
+    // What is freed where the cursor is ends the answer.
+    let mut cursor = AgedCursor::default();
+    assert_eq!(fetched(&mut ages, &mut cursor, &mut [0; 1]), 1);
+    ages.free(ids[3]);
+    assert_eq!(fetched(&mut ages, &mut cursor, &mut [0; 8]), 0);
+    assert_eq!(ages.aged(PORT, None, &mut []), Ok(6));
+}
+
+#[test]
 fn a_shared_context_outlives_its_handle() {
     for (steering, reported) in [(Steering::Software, 1), (Steering::Hardware, 0)] {
         let mut ages = Ages::new(4, SECONDS, steering);
