@@ -5,6 +5,7 @@ mod common;
 use common::{Bench, Door, HOST, WIRE, WIRE2, any, ether, from, ingress, tcp4, transfer};
 use eswitch::model::action::Action;
 use eswitch::model::item::{Header, Item, Layer};
+use eswitch::model::refusal::Errno;
 use eswitch::model::switch::{DropReason, RxConfig, RxMeta};
 use eswitch::model::types::{Attr, Steering};
 
@@ -263,4 +264,25 @@ fn every_packet_of_a_burst_leaves_by_one_door() {
     // A frame too short for an address is nobody's.
     let runts = doors.iter().filter(|door| matches!(door, Door::Drop(DropReason::RxFilter))).count();
     assert_eq!((wires, drops, misses, runts), (7, 6, 7, 12));
+}
+
+#[test]
+fn a_rule_cannot_use_an_indirect_action_that_is_gone() {
+    let mut bench = Bench::new(Steering::Software);
+    let now = bench.now;
+    let objects = [Action::Count, Action::Age { timeout_s: 9, context: 1 }, Action::Rss { queues: &[0] }];
+    for object in objects {
+        let shared = bench.device.indirect_create(now, WIRE, &object).unwrap();
+        bench.device.indirect_destroy(now, shared).unwrap();
+        let rss = matches!(object, Action::Rss { .. });
+        let attr = if rss { ingress(1) } else { transfer(1, 0) };
+        let mut actions = vec![Action::Indirect(Some(shared))];
+        actions.extend((!rss).then_some(to_port(1)));
+        let refused = bench.rule(WIRE, attr, &[any(Layer::Eth)], &actions);
+        assert_eq!(refused.unwrap_err().errno, Errno::Inval, "{object:?}");
+        // Nor does the attempt take from the next of that name.
+        assert_eq!(bench.device.indirect_create(now, WIRE, &object).unwrap(), shared);
+        assert!(bench.device.indirect_destroy(now, shared).is_ok());
+    }
+    assert_eq!(bench.device.objects_in_use(), [0; 3]);
 }

@@ -23,6 +23,12 @@ impl Eswitch {
         self.queues.iter().find_map(|queue| queue.rule(handle)).ok_or(gone)
     }
 
+    /// Counters, age contexts and meters that exist: rules', indirect handles', and `rte_mtr`'s.
+    #[must_use]
+    pub fn objects_in_use(&self) -> [u32; 3] {
+        [self.core.counters.live(), self.core.ages.live(), self.core.meters.live()]
+    }
+
     /// What a rule has counted, as of the last refresh. `reset`: later queries count from here.
     ///
     /// # Errors
