@@ -322,13 +322,14 @@ fn software_header(pattern: &mut Pattern, walk: &Walk, header: &Header<'_>, spec
         }
         Layer::Vlan => {
             let (kind, bits) = (whole(spec, 2, 2), whole(mask, 2, 2));
-            if bits == 0xffff && kind == 0x8100 || header.followed == Some(true) {
+            if bits == 0xffff && matches!(kind, 0x0800 | 0x86dd) {
+                // Nothing more is asked, not even `has_more_vlan` (`flow_dv_translate_item_vlan`).
+                pattern.set(of(Part::Version), 15, if kind == 0x0800 { 4 } else { 6 });
+                pattern.forget(of(Part::Type));
+            } else if bits == 0xffff && kind == 0x8100 || header.followed == Some(true) {
                 // Another tag follows: the first is the service tag.
                 pattern.set(of(Part::Tagged), 1, 1);
                 pattern.set(of(Part::Service), 1, 1);
-            } else if bits == 0xffff && matches!(kind, 0x0800 | 0x86dd) {
-                pattern.set(of(Part::Version), 15, if kind == 0x0800 { 4 } else { 6 });
-                pattern.forget(of(Part::Type));
             } else {
                 pattern.forget(of(Part::Type));
                 pattern.set(of(Part::Type), bits, kind);
