@@ -70,6 +70,12 @@ impl<R> FlowQueue<R> {
         self.slots.used()
     }
 
+    /// Counters, age contexts and meters that rules of the port's queues can still take.
+    #[must_use]
+    pub fn credits(&self) -> [u32; 3] {
+        self.credits.left()
+    }
+
     /// Enqueues a rule that is ready to be installed, for a place in `table`. Its handle is valid at once.
     ///
     /// # Errors
