@@ -53,7 +53,7 @@ pub struct FieldRef {
 /// Where `modify_field` takes its value from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FieldSource {
-    /// `VALUE`, or what `POINTER` pointed at: the field as on the wire.
+    /// `VALUE`, or what `POINTER` pointed at: the field as on the wire, a register as a big-endian number.
     Value([u8; 16]),
     /// Another field.
     Field(FieldRef),

@@ -487,11 +487,11 @@ fn wide(bytes: &[u8]) -> [u8; 16] {
     wide
 }
 
-/// A value as long as its field: as on the wire; a number of the host's for registers, DSCP and IPv6's ECN.
+/// A value as long as its field: as on the wire, registers big-endian; a number of one byte for DSCP and ECN.
 fn immediate(field: Field, value: &[u8; 16]) -> u128 {
     match field {
         Field::Tag | Field::Meta | Field::Mark => {
-            u32::from_ne_bytes([value[0], value[1], value[2], value[3]]).into()
+            u32::from_be_bytes([value[0], value[1], value[2], value[3]]).into()
         }
         Field::Ipv4Dscp | Field::Ipv6Dscp | Field::Ipv6Ecn | Field::Ipv4Ecn => value[0].into(),
         _ => number(value, 0, (width_of(field) as usize).div_ceil(8)).unwrap_or(0),

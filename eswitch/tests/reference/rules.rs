@@ -400,7 +400,7 @@ pub(crate) fn immediate(dice: &mut Dice, field: Field) -> [u8; 16] {
         Field::MacDst | Field::MacSrc => dice.pick(&MACS).to_vec(),
         Field::Ipv4Src | Field::Ipv4Dst => dice.pick(&ADDRESSES4).to_vec(),
         Field::Ipv6Src | Field::Ipv6Dst => dice.pick(&ADDRESSES6).to_vec(),
-        Field::Tag => dice.pick(&[1_u32, 2, 0xdead_beef]).to_ne_bytes().to_vec(),
+        Field::Tag => dice.pick(&[1_u32, 2, 0xdead_beef]).to_be_bytes().to_vec(),
         Field::Ipv4Ttl | Field::Ipv6HopLimit => vec![dice.pick(&[0xff, 1, 64])],
         Field::TcpPortDst | Field::UdpPortDst => dice.pick(&PORTS).to_be_bytes().to_vec(),
         _ => dice.word().to_be_bytes().to_vec(),

@@ -130,11 +130,12 @@ impl Place {
         Ok(Place { home, innermost, at, bytes, shift: lowest + skipped as u8, width: width as u8 })
     }
 
-    /// This field's bits out of an immediate value: the field as on the wire, or a number in the host's order
-    /// for a register. The bits at the same offset count. The result is in place: to be put under the mask.
+    /// This field's bits out of an immediate value: the field as on the wire, a register as a big-endian
+    /// number of 32 bits. The bits at the same offset count. The result is in place: to be put under the
+    /// mask.
     pub(super) fn wire_bits(&self, field: Field, value: &[u8; 16]) -> u128 {
         if self.home.is_register() {
-            return u128::from(u32::from_ne_bytes([value[0], value[1], value[2], value[3]])) & self.mask();
+            return u128::from(u32::from_be_bytes([value[0], value[1], value[2], value[3]])) & self.mask();
         }
         let bytes = usize::from(self.bytes);
         let number = value[..bytes.min(16)].iter().fold(0, |number, &byte| number << 8 | u128::from(byte));

@@ -150,9 +150,9 @@ fn registers_and_copies() {
     let actions = [
         copy(at(Field::Tag, 3, 0), at(Field::Ipv4Src, 0, 0), 32),
         set(at(Field::Ipv4Src, 0, 0), 32, &[172, 16, 0, 1]),
-        set(at(Field::Meta, 0, 8), 8, &0xaabb_ccdd_u32.to_ne_bytes()),
-        set(at(Field::Mark, 0, 0), 32, &5_u32.to_ne_bytes()),
-        set(at(Field::MeterColour, 0, 0), 2, &1_u32.to_ne_bytes()),
+        set(at(Field::Meta, 0, 8), 8, &0xaabb_ccdd_u32.to_be_bytes()),
+        set(at(Field::Mark, 0, 0), 32, &5_u32.to_be_bytes()),
+        set(at(Field::MeterColour, 0, 0), 2, &1_u32.to_be_bytes()),
         copy(at(Field::Tag, 0, 4), at(Field::TcpPortDst, 0, 8), 8),
         copy(at(Field::Ipv4Dst, 0, 0), at(Field::Tag, 3, 0), 32),
         Action::SetTag { index: 1, data: 0xffff, mask: 0xf0f0 },
