@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from eswitch.packets import frames
-from lab.flowscript import Script, run
-from lab.testpmd import Testpmd
+from lab.flowscript import Script, run, start
 
 SCRIPTS = sorted((Path(__file__).parent / "eswitch").glob("*.testpmd"))
 
@@ -17,8 +16,9 @@ SCRIPTS = sorted((Path(__file__).parent / "eswitch").glob("*.testpmd"))
 def test_script(path, tmp_path):
     script = Script(path)
     log = tmp_path / "testpmd.log"
-    with Testpmd(log, devargs=script.devargs, options=script.options, wires=script.wires) as testpmd:
+    with start(script, log) as testpmd:
         deviations = run(script, testpmd, frames())
-        assert not deviations, f"{len(deviations)} of {len(script.steps)} steps:\n" + "\n".join(deviations)
+        if deviations:
+            pytest.fail(f"{len(deviations)} of {len(script.steps)} steps:\n" + "\n".join(deviations), pytrace=False)
         assert testpmd.quit() == 0, f"testpmd did not end well:\n{log.read_text()[-3000:]}"
     assert "internal error" not in log.read_text()

@@ -20,8 +20,8 @@ with testpmd's `load`, for whatever this module reads stands in comments:
     Such a frame comes out of the wire, whatever else does.
 ``#! sleep N``
     Waits N seconds.
-``#! eswitch DEVARGS``, ``#! testpmd OPTIONS``, ``#! wires NAME ...``
-    At the head: the device's arguments, testpmd's options, and what is connected.
+``#! eswitch DEVARGS``, ``#! testpmd OPTIONS``, ``#! wires NAME ...``, ``#! driver NAME``
+    At the head: the device's arguments, testpmd's options, what is connected, and the driver of the wires.
 
 Everything else behind ``#`` is for the reader. A command without expectations shall not complain.
 """
@@ -39,7 +39,7 @@ from pathlib import Path
 from scapy.layers.l2 import Ether
 
 from .net import LabError
-from .testpmd import WIRES, Testpmd
+from .testpmd import LINE_MAX, WIRES, Testpmd
 
 COMPLAINT = re.compile(
     r"Caught PMD error|Bad arguments|Command not found|Ambiguous|[Ff]ail|[Ii]nvalid|[Ee]rror|"
@@ -50,6 +50,8 @@ REFUSAL = re.compile(r"(?:Caught PMD error type \d+ \(.*?\): (?:cause: \S+, )?(.
 PACKET_SECONDS = 3.0
 # How long to look for what should not come, once all that should has.
 QUIET_SECONDS = 0.02
+# One mistake at the top of a script makes for many below.
+DEVIATIONS_MAX = 8
 
 
 class Mismatch(Exception):
@@ -75,7 +77,7 @@ class Script:
 
     def __init__(self, path: Path):
         self.path = path
-        self.devargs, self.options, self.wires = "", (), WIRES[:2]
+        self.devargs, self.options, self.wires, self.driver = "", (), WIRES[:2], "net_af_packet"
         self.steps: list[Step] = []
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             try:
@@ -95,11 +97,15 @@ class Script:
                     self.options = tuple(rest.split())
                 case "wires":
                     self.wires = tuple(rest.split())
+                case "driver":
+                    self.driver = rest
                 case "send" | "receive" | "sleep":
                     self.steps.append(Step(number, line))
                 case _:
                     raise LabError(f"no such directive: {word}")
         elif line and not line.startswith("#"):
+            if len(line) > LINE_MAX:
+                raise LabError(f"testpmd would cut this line of {len(line)} characters to {LINE_MAX}")
             self.steps.append(Step(number, line))
 
     def _expect(self, text: str) -> None:
@@ -112,6 +118,13 @@ class Script:
             step.expected.append(text)
 
 
+def start(script: Script, log: Path) -> Testpmd:
+    """The testpmd that a script wants."""
+    return Testpmd(
+        log, devargs=script.devargs, options=script.options, wires=script.wires, driver=script.driver
+    )
+
+
 def run(script: Script, testpmd: Testpmd, frames: dict[str, bytes]) -> list[str]:
     """Runs a script; every deviation, with its place."""
     runner, deviations = Runner(testpmd, frames), []
@@ -120,6 +133,8 @@ def run(script: Script, testpmd: Testpmd, frames: dict[str, bytes]) -> list[str]
             runner.step(step)
         except Mismatch as mismatch:
             deviations.append(f"{script.path.name}:{step.line}: {step.text}\n{indent(str(mismatch))}")
+            if len(deviations) == DEVIATIONS_MAX:
+                return [*deviations, "and so on"]
     return deviations
 
 

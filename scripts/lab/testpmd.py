@@ -32,6 +32,8 @@ PROMPT = "testpmd> "
 # What testpmd's own line editor holds (RDLINE_BUF_SIZE); it cuts what is longer without a word.
 LINE_MAX = 511
 WIRES = ("uplink", "host", "vf0")
+# Drivers for wires, and how they are told the interface.
+DRIVERS = {"net_af_packet": "iface={0}", "net_pcap": "rx_iface_in={0},tx_iface={0}"}
 
 
 def built_driver() -> Path:
@@ -42,15 +44,15 @@ def built_driver() -> Path:
     return path
 
 
-def eal_options(wires: tuple[str, ...], devargs: str = "") -> list[str]:
+def eal_options(wires: tuple[str, ...], devargs: str = "", driver: str = "net_af_packet") -> list[str]:
     """What gives any DPDK application this device, with these interfaces for wires."""
-    names = [f"{'uplink' if name == 'uplink' else 'host'}=net_af_packet{n}" for n, name in enumerate(wires)]
+    names = [f"{'uplink' if name == 'uplink' else 'host'}={driver}{n}" for n, name in enumerate(wires)]
     # The eSwitch first, so that its ports are 0 and 1, as on a BlueField.
     device = ",".join(["net_eswitch0", *names, "mbufs=4096", *filter(None, [devargs])])
     options = ["--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--no-shconf"]
     options += ["-d", str(built_driver()), "--vdev", device]
     for number, name in enumerate(wires):
-        options += ["--vdev", f"net_af_packet{number},iface={name}"]
+        options += ["--vdev", f"{driver}{number},{DRIVERS[driver].format(name)}"]
     return options
 
 
@@ -61,7 +63,13 @@ class Testpmd:
     cores = ("-l", "0,1")
 
     def __init__(
-        self, log: Path, *, devargs: str = "", options: tuple[str, ...] = (), wires: tuple[str, ...] = WIRES[:2]
+        self,
+        log: Path,
+        *,
+        devargs: str = "",
+        options: tuple[str, ...] = (),
+        wires: tuple[str, ...] = WIRES[:2],
+        driver: str = "net_af_packet",
     ):
         self.log = log.open("w")
         self._undo = contextlib.ExitStack()
@@ -70,7 +78,7 @@ class Testpmd:
             self.netns = Netns.create(f"mr{secrets.token_hex(3)}-testpmd")
             self._undo.callback(self.netns.remove)
             self.wires = {name: self._plug(name) for name in wires}
-            self._terminal, self._process = self._start(devargs, options)
+            self._terminal, self._process = self._start(devargs, options, driver)
             self.banner = self._until_prompt(30)
         except BaseException:
             self.close()
@@ -89,8 +97,8 @@ class Testpmd:
         self._undo.callback(wire.socket.close)
         return wire
 
-    def _start(self, devargs: str, options: tuple[str, ...]) -> tuple[int, subprocess.Popen]:
-        argv = ["dpdk-testpmd", *self.cores, *eal_options(tuple(self.wires), devargs)]
+    def _start(self, devargs: str, options: tuple[str, ...], driver: str) -> tuple[int, subprocess.Popen]:
+        argv = ["dpdk-testpmd", *self.cores, *eal_options(tuple(self.wires), devargs, driver)]
         argv += ["--", "-i", "--total-num-mbufs=2048", "--forward-mode=rxonly", *options]
         terminal, slave = pty.openpty()
         self._undo.callback(os.close, terminal)
