@@ -18,6 +18,8 @@ with testpmd's `load`, for whatever this module reads stands in comments:
     ``expect nothing`` nothing comes out of a wire.
 ``#! receive WIRE FRAME``
     Such a frame comes out of the wire, whatever else does.
+``#! heard TEXT``
+    testpmd says TEXT now, or has said it since it started.
 ``#! sleep N``
     Waits N seconds.
 ``#! eswitch DEVARGS``, ``#! testpmd OPTIONS``, ``#! wires NAME ...``, ``#! driver NAME``
@@ -99,7 +101,7 @@ class Script:
                     self.wires = tuple(rest.split())
                 case "driver":
                     self.driver = rest
-                case "send" | "receive" | "sleep":
+                case "send" | "receive" | "heard" | "sleep":
                     self.steps.append(Step(number, line))
                 case _:
                     raise LabError(f"no such directive: {word}")
@@ -156,6 +158,8 @@ class Runner:
                     check(said, step.expected)
             case "receive":
                 self._receive(*rest)
+            case "heard":
+                retry(PACKET_SECONDS, lambda: self._heard(" ".join(rest)))
             case "sleep":
                 time.sleep(float(rest[0]))
 
@@ -204,6 +208,11 @@ class Runner:
         frame = self._frame(name)
         if not self.testpmd.wires[wire].receive(lambda other: other == frame, PACKET_SECONDS):
             raise Mismatch(f"{name} did not come out of {wire}")
+
+    def _heard(self, text: str) -> None:
+        self.testpmd.spoken()
+        if not pattern(text).search(Path(self.testpmd.log.name).read_text()):
+            raise Mismatch(f"testpmd never said {text!r}")
 
     def _consumed(self, port: int, number: int) -> None:
         """Waits until the device has taken this many frames from a wire, and has done with them."""

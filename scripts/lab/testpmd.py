@@ -135,13 +135,14 @@ class Testpmd:
 
     def _until_prompt(self, timeout: float) -> str:
         said, deadline = "", time.monotonic() + timeout
-        while not said.endswith(PROMPT):
+        # What it says of itself, about an event, may come behind the prompt.
+        while PROMPT not in said:
             left = deadline - time.monotonic()
             piece = self._read(left) if left > 0 else None
             if piece is None:
                 raise LabError(f"testpmd did not come back to its prompt in {timeout:g} s; it said:\n{said}")
             said += piece
-        return said.removesuffix(PROMPT)
+        return said.replace(PROMPT, "")
 
     def _read(self, timeout: float) -> str | None:
         if not select.select([self._terminal], [], [], timeout)[0]:
