@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 
 use super::encap::{self, ENCAP_BYTES_MAX, Headers};
 use super::items::ELEMENTS_MAX;
+use super::lives::Lives;
 use super::{Form, handle, modify, rss};
 use crate::model::action::{Action, Shared};
 use crate::model::refusal::{Cause, Errno, Refusal};
@@ -32,12 +33,21 @@ const CONSTANT: &[u8] = &[0xff];
 /// Room for what translated actions borrow beyond the application's memory.
 #[derive(Default)]
 pub(super) struct Scratch<'a> {
+    /// By what indirect handles are known; without, there are none.
+    lives: Option<&'a Lives>,
     /// `vxlan_encap`'s headers.
     headers: OnceCell<Headers>,
     /// `vxlan_encap`'s headers within a mirror.
     sample_headers: OnceCell<Headers>,
     /// A mirror's actions.
     sample: OnceCell<SampleActions<'a>>,
+}
+
+impl<'a> Scratch<'a> {
+    /// For lists that may have indirect actions.
+    pub(super) fn new(lives: &'a Lives) -> Scratch<'a> {
+        Scratch { lives: Some(lives), ..Scratch::default() }
+    }
 }
 
 /// A plain array: what is borrowed from itself must not need dropping.
@@ -185,7 +195,7 @@ impl Element {
                     let profile = handle::meter_profile(conf.profile.cast_const());
                     Action::MeterMark { profile, colour_aware: conf.color_mode != 0 }
                 }
-                ffi::RTE_FLOW_ACTION_TYPE_INDIRECT => Action::Indirect(self.shared()?),
+                ffi::RTE_FLOW_ACTION_TYPE_INDIRECT => Action::Indirect(self.shared(scratch)?),
                 ffi::RTE_FLOW_ACTION_TYPE_SAMPLE => self.sample(scratch, nested)?,
                 ffi::RTE_FLOW_ACTION_TYPE_MODIFY_FIELD => {
                     modify::translate(self.value()?, self.form, self.index)?
@@ -281,12 +291,12 @@ impl Element {
     }
 
     /// `indirect`: what its handle, an integer, refers to.
-    unsafe fn shared(&self) -> Result<Option<Shared>, Refusal> {
+    unsafe fn shared(&self, scratch: &Scratch<'_>) -> Result<Option<Shared>, Refusal> {
         if self.conf.is_null() {
             // SAFETY: nothing is read.
             return unsafe { self.conf::<()>() }.map(|_| None);
         }
-        match handle::shared(self.conf.cast()) {
+        match scratch.lives.and_then(|lives| lives.find(self.conf.cast())) {
             Some(shared) => Ok(Some(shared)),
             // A mask only tells the type.
             None if self.form == Form::Mask => Ok(None),

@@ -14,7 +14,7 @@ use crate::model::validate;
 use crate::pmd::device::PortPrivate;
 use crate::pmd::ffi;
 
-pub(super) const NO_HANDLE: Refusal = Refusal::new(Errno::Inval, Cause::Handle, "no such indirect action");
+const NO_HANDLE: Refusal = Refusal::new(Errno::Inval, Cause::Handle, "no such indirect action");
 
 const NOT_SUPPORTED: Refusal = Refusal::new(Errno::Notsup, Cause::Unspecified, "action type not supported");
 
@@ -26,14 +26,8 @@ pub(super) unsafe extern "C" fn create(
 ) -> *mut ffi::rte_flow_action_handle {
     // SAFETY: as `rte_flow_action_handle_create` is called: one action.
     unsafe {
-        Call::new("flow action_handle_create", device, error).object(|port| {
-            with_action(port, action, |action| {
-                let switch = &port.switch;
-                let mut eswitch = switch.eswitch.lock();
-                eswitch.indirect_create(switch.clock.now(), port.vport, action)
-            })
-            .map(handle::of_shared)
-        })
+        Call::new("flow action_handle_create", device, error)
+            .object(|port| with_action(port, action, |action| make(port, action)))
     }
 }
 
@@ -44,11 +38,8 @@ pub(super) unsafe extern "C" fn destroy(
 ) -> c_int {
     // SAFETY: as `rte_flow_action_handle_destroy` is called; the handle is not followed.
     unsafe {
-        Call::new("flow action_handle_destroy", device, error).status(|port| {
-            let shared = handle::shared(action).ok_or(NO_HANDLE)?;
-            let switch = &port.switch;
-            switch.eswitch.lock().indirect_destroy(switch.clock.now(), shared)
-        })
+        Call::new("flow action_handle_destroy", device, error)
+            .status(|port| remove(port, known(port, action)?))
     }
 }
 
@@ -61,7 +52,7 @@ pub(super) unsafe extern "C" fn update(
     // SAFETY: as `rte_flow_action_handle_update` is called: the structure that the handle's type asks for.
     unsafe {
         Call::new("flow action_handle_update", device, error).status(|port| {
-            let shared = handle::shared(action).ok_or(NO_HANDLE)?;
+            let shared = known(port, action)?;
             let switch = &port.switch;
             if let Shared::Rss(_) = shared {
                 return with_action(port, change.cast(), |action| change_queues(port, shared, action));
@@ -82,6 +73,38 @@ pub(super) unsafe extern "C" fn query(
     unsafe { Call::new("flow action_handle_query", device, error).status(|port| answer(port, action, data)) }
 }
 
+/// What the application's handle means.
+pub(super) fn known(
+    port: &PortPrivate,
+    handle: *const ffi::rte_flow_action_handle,
+) -> Result<Shared, Refusal> {
+    port.switch.flow.lives.find(handle).ok_or(NO_HANDLE)
+}
+
+/// Makes an indirect action; its handle.
+pub(super) fn make(
+    port: &PortPrivate,
+    action: &Action<'_>,
+) -> Result<*mut ffi::rte_flow_action_handle, Refusal> {
+    let switch = &port.switch;
+    let now = switch.clock.now();
+    let shared = switch.eswitch.lock().indirect_create(now, port.vport, action)?;
+    switch.flow.lives.begin(shared).inspect_err(|_| {
+        // Nobody uses it yet, so that this cannot be refused.
+        let _ = switch.eswitch.lock().indirect_destroy(now, shared);
+    })
+}
+
+/// Destroys an indirect action at once.
+pub(super) fn remove(port: &PortPrivate, shared: Shared) -> Result<(), Refusal> {
+    let switch = &port.switch;
+    // Its number may be another's as soon as the device is left.
+    let mut eswitch = switch.eswitch.lock();
+    eswitch.indirect_destroy(switch.clock.now(), shared)?;
+    switch.flow.lives.end(shared);
+    Ok(())
+}
+
 /// Answers a query into the application's structure.
 ///
 /// # Safety
@@ -91,7 +114,7 @@ pub(super) unsafe fn answer(
     action: *const ffi::rte_flow_action_handle,
     data: *mut c_void,
 ) -> Result<(), Refusal> {
-    let shared = handle::shared(action).ok_or(NO_HANDLE)?;
+    let shared = known(port, action)?;
     if data.is_null() {
         return Err(Refusal::new(Errno::Inval, Cause::Unspecified, "NULL data"));
     }
@@ -138,7 +161,7 @@ pub(super) unsafe fn with_action<T>(
     }
     // SAFETY: the caller's promise; the list of one gets an end.
     let list = unsafe { [*action, ffi::rte_flow_action::default()] };
-    let scratch = Scratch::default();
+    let scratch = Scratch::new(&port.switch.flow.lives);
     let mut typed = Actions::new();
     // SAFETY: a list with an end; what its action points to is the caller's promise.
     unsafe { actions::translate(list.as_ptr(), Form::Rule, &scratch, &mut typed) }.map_err(unlisted)?;

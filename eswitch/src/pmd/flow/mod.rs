@@ -1,8 +1,8 @@
 //! Flow operations: what `rte_flow.h` asks of a driver.
 //!
 //! 1. [`items`], [`actions`] (with [`encap`], [`modify`], [`rss`]): the application's lists, made typed.
-//! 2. [`handle`], [`error`]: what the application gets to hold and to read. [`entry`]: how each call begins
-//!    and ends.
+//! 2. [`handle`], [`lives`], [`error`]: what the application gets to hold and to read. [`entry`]: how each
+//!    call begins and ends.
 //! 3. [`sync`], [`indirect`], [`aging`], [`dump`]: the synchronous API.
 //! 4. [`template`], [`queue`]: templates, tables and flow queues, with [`state`] and [`cells`] to keep them.
 
@@ -16,6 +16,7 @@ mod error;
 pub(super) mod handle;
 mod indirect;
 mod items;
+mod lives;
 mod modify;
 mod policy;
 mod queue;

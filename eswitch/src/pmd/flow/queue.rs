@@ -8,7 +8,7 @@ use std::slice;
 use super::actions::{self, Actions, Scratch};
 use super::cells::InUse;
 use super::entry::Call;
-use super::indirect::{self, NO_HANDLE};
+use super::indirect;
 use super::items::{self, Items};
 use super::{Form, handle};
 use crate::model::action::Shared;
@@ -146,7 +146,7 @@ pub(super) unsafe extern "C" fn async_create(
     unsafe {
         Call::new("flow async_create", device, error).about(pattern, actions).object(|port| {
             let mut lane = enter(port, queue)?;
-            let scratch = Scratch::default();
+            let scratch = Scratch::new(&port.switch.flow.lives);
             let (mut typed_items, mut typed_actions) = (Items::new(), Actions::new());
             items::translate(pattern, Form::Insertion, &mut typed_items)?;
             actions::translate(actions, Form::Insertion, &scratch, &mut typed_actions)?;
@@ -260,15 +260,11 @@ pub(super) unsafe extern "C" fn action_create(
     unsafe {
         Call::new("flow async_action_handle_create", device, error).object(|port| {
             let mut lane = enter(port, queue)?;
-            let switch = &port.switch;
-            let now = switch.clock.now();
+            let now = port.switch.clock.now();
             let user_data = user_data.expose_provenance() as u64;
             indirect::with_action(port, action, |action| {
-                lane.queue.act_now(now, user_data, postponed(attr), || {
-                    switch.eswitch.lock().indirect_create(now, port.vport, action)
-                })
+                lane.queue.act_now(now, user_data, postponed(attr), || indirect::make(port, action))
             })
-            .map(handle::of_shared)
         })
     }
 }
@@ -285,9 +281,18 @@ pub(super) unsafe extern "C" fn action_destroy(
     unsafe {
         Call::new("flow async_action_handle_destroy", device, error).status(|port| {
             let mut lane = enter(port, queue)?;
-            let operation = ActionOp::Destroy(handle::shared(action).ok_or(NO_HANDLE)?);
+            let shared = indirect::known(port, action)?;
+            let now = port.switch.clock.now();
             let user_data = user_data.expose_provenance() as u64;
-            lane.queue.act_later(port.switch.clock.now(), operation, user_data, postponed(attr))
+            if let Shared::Rss(_) = shared {
+                // Rules may still use it; then the handle stays, and mlx5 says so at once.
+                return lane
+                    .queue
+                    .act_now(now, user_data, postponed(attr), || indirect::remove(port, shared));
+            }
+            lane.queue.act_later(now, ActionOp::Destroy(shared), user_data, postponed(attr))?;
+            port.switch.flow.lives.end(shared);
+            Ok(())
         })
     }
 }
@@ -305,7 +310,7 @@ pub(super) unsafe extern "C" fn action_update(
     unsafe {
         Call::new("flow async_action_handle_update", device, error).status(|port| {
             let mut lane = enter(port, queue)?;
-            let shared = handle::shared(action).ok_or(NO_HANDLE)?;
+            let shared = indirect::known(port, action)?;
             let now = port.switch.clock.now();
             let user_data = user_data.expose_provenance() as u64;
             if let Shared::Rss(_) = shared {

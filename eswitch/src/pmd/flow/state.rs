@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cells::Cells;
+use super::lives::Lives;
 use super::template::Registry;
 use crate::model::types::Tick;
 use crate::model::validate::Pools;
@@ -20,11 +21,13 @@ pub(in crate::pmd) struct DeviceFlows {
     pub(super) alone: Fair<Tick>,
     /// Times that two threads were found on one flow queue.
     pub(super) misuse: AtomicU64,
+    /// Which indirect actions exist.
+    pub(super) lives: Lives,
 }
 
 impl DeviceFlows {
-    pub(in crate::pmd) const fn new() -> DeviceFlows {
-        DeviceFlows { alone: Fair::new(Tick(0)), misuse: AtomicU64::new(0) }
+    pub(in crate::pmd) fn new() -> DeviceFlows {
+        DeviceFlows { alone: Fair::new(Tick(0)), misuse: AtomicU64::new(0), lives: Lives::new() }
     }
 
     /// Times that two threads were found on one flow queue.

@@ -213,7 +213,7 @@ unsafe fn translated<T>(
     actions: *const ffi::rte_flow_action,
     body: impl FnOnce(&validate::Port<'_>, &Attr, &Items<'_>, &Actions<'_>) -> Result<T, Refusal>,
 ) -> Result<T, Refusal> {
-    let scratch = Scratch::default();
+    let scratch = Scratch::new(&port.switch.flow.lives);
     let (mut typed_items, mut typed_actions) = (Items::new(), Actions::new());
     // SAFETY: the caller's promise.
     let attr = unsafe {

@@ -196,7 +196,8 @@ unsafe fn make_actions(
     actions: *const ffi::rte_flow_action,
     masks: *const ffi::rte_flow_action,
 ) -> Result<usize, Refusal> {
-    let (scratch, mask_scratch) = (Scratch::default(), Scratch::default());
+    let lives = &port.switch.flow.lives;
+    let (scratch, mask_scratch) = (Scratch::new(lives), Scratch::new(lives));
     let (mut typed, mut typed_masks) = (Actions::new(), Actions::new());
     // SAFETY: the caller's promise.
     unsafe {

@@ -5,7 +5,7 @@ use std::ptr;
 
 use super::super::Form;
 use super::super::actions::{ACTIONS_MAX, Actions, Scratch, translate};
-use super::super::handle;
+use super::super::lives::Lives;
 use crate::model::action::{Action, Field, FieldRef, FieldSource, ModifyOp, Shared};
 use crate::model::refusal::{Cause, Errno, Refusal};
 use crate::model::types::CounterId;
@@ -25,12 +25,20 @@ fn run<R>(
     form: Form,
     look: impl FnOnce(Result<&[Action<'_>], Refusal>) -> R,
 ) -> R {
+    run_with(&Scratch::default(), list, form, look)
+}
+
+fn run_with<'a, R>(
+    scratch: &'a Scratch<'a>,
+    list: &[ffi::rte_flow_action],
+    form: Form,
+    look: impl FnOnce(Result<&[Action<'_>], Refusal>) -> R,
+) -> R {
     let mut list = list.to_vec();
     list.push(ffi::rte_flow_action::default());
-    let scratch = Scratch::default();
     let mut actions = Actions::new();
     // SAFETY: the list ends, and every `conf` is of its action's type.
-    let done = unsafe { translate(list.as_ptr(), form, &scratch, &mut actions) };
+    let done = unsafe { translate(list.as_ptr(), form, scratch, &mut actions) };
     look(done.map(|()| &actions[..]))
 }
 
@@ -218,8 +226,19 @@ fn queues_are_borrowed() {
 fn indirect_handles_are_known() {
     let shared = Shared::Counter(CounterId(0));
     let kind = ffi::RTE_FLOW_ACTION_TYPE_INDIRECT;
-    let ours = ffi::rte_flow_action { type_: kind, conf: handle::of_shared(shared).cast_const().cast() };
-    same(&[ours], Form::Rule, &[Action::Indirect(Some(shared))]);
+    let lives = Lives::new();
+    let conf = lives.begin(shared).unwrap().cast_const().cast();
+    let ours = ffi::rte_flow_action { type_: kind, conf };
+    let look = |form| {
+        run_with(&Scratch::new(&lives), &[ours], form, |actions| match actions.ok()? {
+            [Action::Indirect(shared)] => Some(*shared),
+            _ => None,
+        })
+    };
+    assert_eq!(look(Form::Rule), Some(Some(shared)));
+    lives.end(shared);
+    assert_eq!((look(Form::Rule), look(Form::Insertion)), (None, None), "destroyed");
+    assert_eq!(look(Form::Mask), Some(None));
     let local = 1;
     assert_eq!(refused(&[with(kind, &local)], Form::Rule), (Errno::Inval, Cause::ActionConf(0)));
     same(&[bare(kind)], Form::Template, &[Action::Indirect(None)]);
