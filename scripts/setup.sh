@@ -23,7 +23,7 @@ PACKAGES=(
     bind9-dnsutils curl dnsmasq-base dnsperf ethtool iproute2 iputils-ping nginx-light procps
     prometheus python3 tcpdump util-linux wrk
     # The system tests.
-    python3-pytest python3-scapy
+    python3-pytest python3-scapy valgrind
 )
 
 # What a driver needs of DPDK's source; eswitch/build.rs checks for the same.

@@ -107,6 +107,9 @@ if [[ $mode != quick ]]; then
     cargo build --quiet --release --locked
     cargo test --quiet --workspace --bench "*" --locked
 
+    step 'memory of the driver'
+    if [[ $mode == full ]]; then scripts/memcheck.sh; else scripts/memcheck.sh --quick; fi
+
     step 'system tests'
     system_tests
 fi
