@@ -19,7 +19,7 @@ pub(super) struct Devargs {
     pub(super) uplinks: Vec<String>,
     /// Names of the ethdevs behind the host's functions: its PF, then VF 0 and on.
     pub(super) hosts: Vec<String>,
-    /// Name of the profile; `None`: that which suits the steering.
+    /// Name or path of the profile; `None`: that which suits the steering.
     pub(super) profile: Option<String>,
     /// `dv_flow_en`; `None`: the profile's.
     pub(super) steering: Option<Steering>,

@@ -357,9 +357,8 @@ pub(super) fn probe(vdev: *mut ffi::rte_vdev_device, name: &str, text: &str) -> 
 fn resolve(name: &str, args: &Devargs) -> Result<(Profile, Faults), i32> {
     let default = if args.steering == Some(Steering::Hardware) { "bf3-hws" } else { "bf2-sws" };
     let wanted = args.profile.as_deref().unwrap_or(default);
-    let profile = Profile::named(wanted).ok_or_else(|| {
-        let names = Profile::names().collect::<Vec<_>>().join(", ");
-        log::error(&format!("{name}: bad argument profile={wanted}: no such profile; there are {names}"));
+    let profile = load(wanted).map_err(|error| {
+        log::error(&format!("{name}: bad argument profile={wanted}: {error}"));
         EINVAL
     })?;
     let faults = Faults::parse(args.faults.as_deref().unwrap_or_default()).map_err(|error| {
@@ -367,6 +366,18 @@ fn resolve(name: &str, args: &Devargs) -> Result<(Profile, Faults), i32> {
         EINVAL
     })?;
     Ok((profile, faults))
+}
+
+/// A built-in profile; with a slash in its name, the user's own.
+fn load(wanted: &str) -> Result<Profile, String> {
+    if wanted.contains('/') {
+        let text = std::fs::read_to_string(wanted).map_err(|error| error.to_string())?;
+        return Profile::parse(&text).map_err(|error| error.to_string());
+    }
+    Profile::named(wanted).ok_or_else(|| {
+        let names = Profile::names().collect::<Vec<_>>().join(", ");
+        format!("no such profile; there are {names}, and the path of one's own, with a slash in it")
+    })
 }
 
 /// By what requests are judged: the profile, and what the user said.
