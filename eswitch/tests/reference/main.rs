@@ -84,6 +84,7 @@ fn a_wrong_reference_is_caught() {
     for canary in canaries {
         for (mode, run) in [("software", software::run as Run), ("hardware", hardware::run)] {
             let worlds = worlds_until_caught(run, canary);
+            println!("{mode}: caught in world {worlds}: {canary:?}");
             assert!(worlds <= 10, "{mode}: caught after {worlds} worlds: {canary:?}");
         }
     }
