@@ -1,28 +1,28 @@
-//! A fair lock for few cores: first come, first served; waiting spins briefly, then yields the core.
+//! A lock for few cores: who waits goes before who only tries; waiting spins briefly, then yields the core.
 //!
-//! Packet threads only try. Since everyone else queues up with a ticket, a waiting control thread gets in
-//! between two bursts, and a packet thread that has been turned away too often may queue up as well.
+//! Packet threads only try. Since that fails while anyone waits, a control thread gets in between two bursts;
+//! a packet thread that has been turned away too often waits as well. Those who wait are in no order: there
+//! may be more of them than cores, and a turn of one that does not run would keep all others out.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Looks at the lock before a waiting thread gives up its core: the holder may need it.
 const SPINS: u32 = 64;
 
 /// Values behind a lock.
 pub(super) struct Fair<T> {
-    /// The next ticket.
-    next: AtomicU32,
-    /// The ticket that may enter.
-    serving: AtomicU32,
+    held: AtomicBool,
+    /// Threads that wait.
+    waiting: AtomicU32,
     /// Times that someone found it taken.
     contended: AtomicU64,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: only the holder of the served ticket reaches the value, and tickets are handed on with
-// release/acquire; so a `Fair<T>` moves `T` between threads, no more.
+// SAFETY: only who set `held` reaches the value, and it is set and cleared with acquire and release; so a
+// `Fair<T>` moves `T` between threads, no more.
 unsafe impl<T: Send> Sync for Fair<T> {}
 
 /// The right to use the value, until dropped.
@@ -33,8 +33,8 @@ pub(super) struct Guard<'a, T> {
 impl<T> Fair<T> {
     pub(super) const fn new(value: T) -> Fair<T> {
         Fair {
-            next: AtomicU32::new(0),
-            serving: AtomicU32::new(0),
+            held: AtomicBool::new(false),
+            waiting: AtomicU32::new(0),
             contended: AtomicU64::new(0),
             value: UnsafeCell::new(value),
         }
@@ -43,27 +43,37 @@ impl<T> Fair<T> {
     /// Enters if nobody is in or waits.
     #[inline]
     pub(super) fn try_lock(&self) -> Option<Guard<'_, T>> {
-        let serving = self.serving.load(Ordering::Acquire);
-        let entered = self.next.compare_exchange(
-            serving,
-            serving.wrapping_add(1),
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        );
-        if entered.is_err() {
+        let entered = if self.waiting.load(Ordering::Relaxed) == 0 { self.enter() } else { None };
+        if entered.is_none() {
             self.contended.fetch_add(1, Ordering::Relaxed);
-            return None;
         }
-        Some(Guard { lock: self })
+        entered
     }
 
-    /// Waits for its turn.
+    /// Waits until it can enter.
+    #[inline]
     pub(super) fn lock(&self) -> Guard<'_, T> {
-        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
+        match self.enter() {
+            Some(guard) => guard,
+            None => self.wait(),
+        }
+    }
+
+    #[inline]
+    fn enter(&self) -> Option<Guard<'_, T>> {
+        let free = !self.held.load(Ordering::Relaxed) && !self.held.swap(true, Ordering::Acquire);
+        // Not `then_some`: a guard made in vain would open the lock when dropped.
+        free.then(|| Guard { lock: self })
+    }
+
+    #[cold]
+    fn wait(&self) -> Guard<'_, T> {
+        self.contended.fetch_add(1, Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let mut spins = 0;
-        while self.serving.load(Ordering::Acquire) != ticket {
-            if spins == 0 {
-                self.contended.fetch_add(1, Ordering::Relaxed);
+        let guard = loop {
+            if let Some(guard) = self.enter() {
+                break guard;
             }
             spins += 1;
             if spins % SPINS == 0 {
@@ -71,8 +81,9 @@ impl<T> Fair<T> {
             } else {
                 std::hint::spin_loop();
             }
-        }
-        Guard { lock: self }
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        guard
     }
 
     /// Times that someone found it taken.
@@ -85,14 +96,14 @@ impl<T> Deref for Guard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this guard's ticket is the one served.
+        // SAFETY: who has a guard is alone.
         unsafe { &*self.lock.value.get() }
     }
 }
 
 impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: this guard's ticket is the one served, and the guard is borrowed mutably.
+        // SAFETY: who has a guard is alone, and borrows it mutably.
         unsafe { &mut *self.lock.value.get() }
     }
 }
@@ -100,9 +111,7 @@ impl<T> DerefMut for Guard<'_, T> {
 impl<T> Drop for Guard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // Only the holder writes it.
-        let serving = self.lock.serving.load(Ordering::Relaxed);
-        self.lock.serving.store(serving.wrapping_add(1), Ordering::Release);
+        self.lock.held.store(false, Ordering::Release);
     }
 }
 
@@ -137,7 +146,7 @@ mod tests {
         assert!(lock.try_lock().is_none());
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| drop(lock.lock()));
-            while lock.next.load(Ordering::Relaxed) < 2 {
+            while lock.waiting.load(Ordering::Relaxed) == 0 {
                 std::thread::yield_now();
             }
             assert!(lock.try_lock().is_none());
@@ -157,17 +166,5 @@ mod tests {
         }));
         assert!(result.is_err());
         assert_eq!(lock.try_lock().map(|value| *value), Some(1));
-    }
-
-    #[test]
-    fn tickets_wrap() {
-        let lock = Fair::new(0);
-        lock.next.store(u32::MAX, Ordering::Relaxed);
-        lock.serving.store(u32::MAX, Ordering::Relaxed);
-        for _ in 0..3 {
-            *lock.lock() += 1;
-        }
-        *lock.try_lock().unwrap() += 1;
-        assert_eq!(*lock.lock(), 4);
     }
 }
