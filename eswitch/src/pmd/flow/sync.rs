@@ -12,11 +12,12 @@ use super::items::{self, Items};
 use super::{Form, handle};
 use crate::model::objects::{AgeValue, CountValue};
 use crate::model::refusal::{Cause, Errno, Refusal};
-use crate::model::switch::Prepared;
+use crate::model::switch::{Eswitch, Prepared};
 use crate::model::types::{Attr, RuleHandle, Tick};
 use crate::model::validate;
-use crate::pmd::device::PortPrivate;
+use crate::pmd::device::{PortPrivate, Switch};
 use crate::pmd::ffi;
+use crate::pmd::lock::Guard;
 
 const NO_RULE: Refusal = Refusal::new(Errno::Inval, Cause::Handle, "NULL flow");
 const NOT_STARTED: Refusal = Refusal::new(Errno::Nodev, Cause::Unspecified, "port not started");
@@ -64,9 +65,9 @@ pub(super) unsafe extern "C" fn destroy(
             let switch = &port.switch;
             let begin = switch.clock.now();
             let mut last = switch.flow.alone.lock();
-            let cost = switch.eswitch.lock().destroy_cost();
-            switch.clock.wait(begin.max(*last).after(cost));
-            let done = switch.eswitch.lock().destroy(switch.clock.now(), port.vport, rule);
+            let mut eswitch = wait_for(switch, begin.max(*last), Eswitch::destroy_cost);
+            let done = eswitch.destroy(switch.clock.now(), port.vport, rule);
+            drop(eswitch);
             *last = switch.clock.now();
             done
         })
@@ -282,14 +283,24 @@ unsafe fn prepare(
     }
 }
 
+/// Keeps the caller so long from `begin`, and enters the device: once, unless that time is still to come.
+fn wait_for(switch: &Switch, begin: Tick, cost: fn(&mut Eswitch) -> u64) -> Guard<'_, Eswitch> {
+    let mut eswitch = switch.eswitch.lock();
+    let until = begin.after(cost(&mut eswitch));
+    if switch.clock.now() >= until {
+        return eswitch;
+    }
+    drop(eswitch);
+    switch.clock.wait(until);
+    switch.eswitch.lock()
+}
+
 /// Keeps the caller as long as the hardware would since the call's beginning, or since it was done with
 /// another caller; then puts the rule in its place.
 fn install(port: &PortPrivate, begin: Tick, rule: Prepared) -> Result<RuleHandle, Refusal> {
     let switch = &port.switch;
     let mut last = switch.flow.alone.lock();
-    let cost = switch.eswitch.lock().create_cost();
-    switch.clock.wait(begin.max(*last).after(cost));
-    let mut eswitch = switch.eswitch.lock();
+    let mut eswitch = wait_for(switch, begin.max(*last), Eswitch::create_cost);
     // The port may have been stopped, and its rules removed, since the rule was judged.
     if !eswitch.is_started(port.vport) {
         return Err(NOT_STARTED);
