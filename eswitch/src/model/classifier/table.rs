@@ -70,8 +70,9 @@ pub(super) fn table(mask: &Key, secrets: &Secrets) -> Box<dyn Rules> {
     }
 }
 
-/// A rule.
+/// A rule; up to six words fit into one cache line, and none begins in the middle of one.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Entry<const W: usize> {
     words: [u64; W],
     rule: RuleId,
@@ -290,7 +291,10 @@ impl<const W: usize> Rules for Table<W> {
             if let Glance::Entry(entry) = probe.glance {
                 let entry = &self.entries[entry];
                 prefetch(entry);
-                prefetch(&entry.previous);
+                if size_of::<Entry<W>>() > 64 {
+                    prefetch(&entry.rule);
+                    prefetch(&entry.words[W - 1]);
+                }
             }
         }
         for probe in probes {

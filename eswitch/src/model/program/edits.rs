@@ -52,7 +52,7 @@ impl Edits {
     pub fn prefetch(&self) {
         match &self.0 {
             Kind::None | Kind::Short(_) => {}
-            Kind::Long(block) => dataplane::prefetch::prefetch(&**block),
+            Kind::Long(block) => block.prefetch(),
             Kind::General(general) => dataplane::prefetch::prefetch(&**general),
         }
     }

@@ -3,6 +3,8 @@
 //! What a NAT rule does, hence what nearly all rules of a million do: it is small, needs no memory of its own
 //! for IPv4, and is done in one pass over the headers. Everything else is a [`Command`](super::command).
 
+use dataplane::prefetch::prefetch;
+
 use super::checksum::Delta;
 use crate::model::key::{Fragment, Headers, L3, L4, Stack};
 
@@ -32,6 +34,7 @@ pub(super) mod what {
 
 /// Constants to write. `A`: an address' bytes, 4 or 16; with 4 and no address it does IPv6 as well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub(super) struct Block<const A: usize> {
     /// Of [`what`].
     pub(super) what: u16,
@@ -47,6 +50,13 @@ pub(super) struct Block<const A: usize> {
 }
 
 impl<const A: usize> Block<A> {
+    /// Asks for all of it: it may lie across two cache lines.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.what);
+        prefetch(&self.ttl_add);
+    }
+
     /// Rewrites the outermost headers; `None` if the packet lacks one that is needed.
     #[inline]
     pub(super) fn apply(&self, frame: &mut [u8], headers: &Headers) -> Option<()> {
