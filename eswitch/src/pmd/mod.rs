@@ -31,6 +31,8 @@ mod service;
 mod show;
 mod stats;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::cell::UnsafeCell;
