@@ -24,6 +24,7 @@ mod rss;
 mod state;
 mod sync;
 mod template;
+mod turn;
 
 use super::ffi;
 

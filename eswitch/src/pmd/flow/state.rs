@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::cells::Cells;
 use super::lives::Lives;
 use super::template::Registry;
-use crate::model::types::Tick;
+use super::turn::Turn;
 use crate::model::validate::Pools;
 use crate::pmd::lock::Fair;
 
@@ -16,9 +16,8 @@ const METERS: u8 = 4;
 
 /// Of a device.
 pub(in crate::pmd) struct DeviceFlows {
-    /// Held while a synchronous call takes as long as the hardware's would: one at a time. When the last one
-    /// ended.
-    pub(super) alone: Fair<Tick>,
+    /// Held while a synchronous call takes as long as the hardware's would: one at a time.
+    pub(super) alone: Fair<Turn>,
     /// Times that two threads were found on one flow queue.
     pub(super) misuse: AtomicU64,
     /// Which indirect actions exist.
@@ -27,7 +26,7 @@ pub(in crate::pmd) struct DeviceFlows {
 
 impl DeviceFlows {
     pub(in crate::pmd) fn new() -> DeviceFlows {
-        DeviceFlows { alone: Fair::new(Tick(0)), misuse: AtomicU64::new(0), lives: Lives::new() }
+        DeviceFlows { alone: Fair::new(Turn::NONE), misuse: AtomicU64::new(0), lives: Lives::new() }
     }
 
     /// Times that two threads were found on one flow queue.

@@ -17,7 +17,6 @@ use crate::model::types::{Attr, RuleHandle, Tick};
 use crate::model::validate;
 use crate::pmd::device::{PortPrivate, Switch};
 use crate::pmd::ffi;
-use crate::pmd::lock::Guard;
 
 const NO_RULE: Refusal = Refusal::new(Errno::Inval, Cause::Handle, "NULL flow");
 const NOT_STARTED: Refusal = Refusal::new(Errno::Nodev, Cause::Unspecified, "port not started");
@@ -64,12 +63,9 @@ pub(super) unsafe extern "C" fn destroy(
             let rule = handle::rule(flow).ok_or(NO_RULE)?;
             let switch = &port.switch;
             let begin = switch.clock.now();
-            let mut last = switch.flow.alone.lock();
-            let mut eswitch = wait_for(switch, begin.max(*last), Eswitch::destroy_cost);
-            let done = eswitch.destroy(switch.clock.now(), port.vport, rule);
-            drop(eswitch);
-            *last = switch.clock.now();
-            done
+            in_turn(switch, begin, Eswitch::destroy_cost, |eswitch| {
+                eswitch.destroy(switch.clock.now(), port.vport, rule)
+            })
         })
     }
 }
@@ -283,30 +279,36 @@ unsafe fn prepare(
     }
 }
 
-/// Keeps the caller so long from `begin`, and enters the device: once, unless that time is still to come.
-fn wait_for(switch: &Switch, begin: Tick, cost: fn(&mut Eswitch) -> u64) -> Guard<'_, Eswitch> {
+/// Keeps the caller as long as the hardware would since the call's beginning, or since it was done with
+/// another caller; then lets it into the device. It enters once, unless there is time to wait for.
+fn in_turn<T>(
+    switch: &Switch,
+    begin: Tick,
+    cost: fn(&mut Eswitch) -> u64,
+    body: impl FnOnce(&mut Eswitch) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let mut turn = switch.flow.alone.lock();
     let mut eswitch = switch.eswitch.lock();
-    let until = begin.after(cost(&mut eswitch));
-    if switch.clock.now() >= until {
-        return eswitch;
+    let until = turn.until(begin, cost(&mut eswitch));
+    if switch.clock.now() < until {
+        drop(eswitch);
+        switch.clock.wait(until);
+        eswitch = switch.eswitch.lock();
     }
+    let done = body(&mut eswitch);
     drop(eswitch);
-    switch.clock.wait(until);
-    switch.eswitch.lock()
+    turn.end(until, switch.clock.now());
+    done
 }
 
-/// Keeps the caller as long as the hardware would since the call's beginning, or since it was done with
-/// another caller; then puts the rule in its place.
+/// Puts a rule in its place.
 fn install(port: &PortPrivate, begin: Tick, rule: Prepared) -> Result<RuleHandle, Refusal> {
     let switch = &port.switch;
-    let mut last = switch.flow.alone.lock();
-    let mut eswitch = wait_for(switch, begin.max(*last), Eswitch::create_cost);
-    // The port may have been stopped, and its rules removed, since the rule was judged.
-    if !eswitch.is_started(port.vport) {
-        return Err(NOT_STARTED);
-    }
-    let installed = eswitch.install(switch.clock.now(), rule);
-    drop(eswitch);
-    *last = switch.clock.now();
-    installed
+    in_turn(switch, begin, Eswitch::create_cost, |eswitch| {
+        // The port may have been stopped, and its rules removed, since the rule was judged.
+        if !eswitch.is_started(port.vport) {
+            return Err(NOT_STARTED);
+        }
+        eswitch.install(switch.clock.now(), rule)
+    })
 }
