@@ -48,14 +48,12 @@ class PerfError(Exception):
     """The tool did not print what it should; the message has its output."""
 
 
-def run(case: str, *, profile: str = "ideal", rules: int, wires: int = 2, prefix: tuple[str, ...] = ()) -> dict[str, float]:
+def run(case: str, *, profile: str = "ideal", rules: int, prefix: tuple[str, ...] = ()) -> dict[str, float]:
     """Rules a second: `insertion` and `deletion`."""
-    names = ",".join(["uplink=net_null0", *(f"host=net_null{n}" for n in range(1, wires))])
     argv = [*prefix, "dpdk-test-flow-perf", "-l", "0,1", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry"]
     argv += ["--no-shconf", "-d", str(built_driver())]
-    argv += ["--vdev", f"net_eswitch0,{names},mbufs=1024,dv_flow_en=1,profile={profile}"]
-    for wire in range(wires):
-        argv += ["--vdev", f"net_null{wire},no-rx=1"]
+    argv += ["--vdev", f"net_eswitch0,uplink=net_null0,host=net_null1,mbufs=1024,dv_flow_en=1,profile={profile}"]
+    argv += ["--vdev", "net_null0,no-rx=1", "--vdev", "net_null1,no-rx=1"]
     batch = rules if rules <= 100_000 else 100_000
     argv += ["--", "--total-mbuf-count=2048", "--portmask=1", "--deletion-rate"]
     argv += [f"--rules-count={rules}", f"--rules-batch={batch}", *CASES[case].split()]
@@ -101,7 +99,8 @@ def machine() -> str:
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     load = " ".join(f"{load:.1f}" for load in os.getloadavg())
-    return f"{model[1] if model else 'unknown CPU'}, {os.cpu_count()} cores, load {load}; commit {commit.stdout.strip()}"
+    name = model[1] if model else "unknown CPU"
+    return f"{name}, {os.cpu_count()} cores, load {load}; commit {commit.stdout.strip()}"
 
 
 def main() -> None:
@@ -118,12 +117,14 @@ def main() -> None:
     print(f"{options.rules} rules, profile ideal, median of {options.runs} runs")
     for case in options.cases or CASES:
         rates = median(case, options.runs, rules=options.rules, prefix=prefix)
-        print(f"{case:6}  {rates['insertion'] / 1e6:6.2f} M inserted/s  {rates['deletion'] / 1e6:6.2f} M deleted/s  {CASES[case]}")
+        inserted, deleted = rates["insertion"] / 1e6, rates["deletion"] / 1e6
+        print(f"{case:6} {inserted:5.2f} M inserted/s {deleted:5.2f} M deleted/s  {CASES[case]}", flush=True)
     for profile, rules in {} if options.cases else PROFILES.items():
         rates = median("nat", options.runs, profile=profile, rules=rules, prefix=prefix)
         for kind, operation in (("insertion", "create"), ("deletion", "destroy")):
             took, promised = 1e9 / rates[kind], mean_ns(profile, operation)
-            print(f"{profile}: {kind} {took:.0f} ns each, promised {promised:.0f} ns: {100 * (took / promised - 1):+.1f} %")
+            off = 100 * (took / promised - 1)
+            print(f"{profile}: {kind} {took:.0f} ns each, promised {promised:.0f} ns: {off:+.1f} %", flush=True)
 
 
 if __name__ == "__main__":

@@ -194,15 +194,23 @@ impl Lab {
         count
     }
 
-    /// Passes frames through the device, one after another; how many came out of wire 1 and of port 0.
+    /// Passes frames through the device, burst by burst; how many came out of wire 1 and of port 0.
     fn pass<'a>(&mut self, frames: impl Iterator<Item = &'a [u8]>) -> [usize; 2] {
+        /// Others may be driving the device, and not be running, so a packet can take a while.
+        const POLLS_MAX: usize = 100_000;
         let mut frames = frames.peekable();
-        let mut seen = [0; 2];
+        let (mut offered, mut seen) = (0, [0; 2]);
         while frames.peek().is_some() {
-            self.offer(frames.by_ref().take(BURST));
-            for _ in 0..2 {
+            offered += self.offer(frames.by_ref().take(BURST));
+            for polls in 0..POLLS_MAX {
                 seen[1] += self.poll(0);
                 seen[0] += self.collect();
+                if seen[0] + seen[1] == offered {
+                    break;
+                }
+                if polls % 64 == 63 {
+                    std::thread::yield_now();
+                }
             }
         }
         seen
