@@ -94,6 +94,10 @@ fn hex(value: u64) -> String {
     format!("{value:#x}")
 }
 
+fn colour_name(value: u64) -> &'static str {
+    ["green", "yellow", "red"].get(value as usize).copied().unwrap_or("all")
+}
+
 fn mac(value: u64) -> String {
     let [_, _, a, b, c, d, e, f] = value.to_be_bytes();
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
@@ -142,8 +146,8 @@ fn registers(out: &mut Writer<'_, '_>) -> fmt::Result {
         out.field("id", mark, number)?;
     }
     if out.is_masked(colour) {
-        out.item("meter_color")?;
-        out.field("color", colour, number)?;
+        out.item("meter")?;
+        out.field("color", colour, colour_name)?;
     }
     Ok(())
 }

@@ -14,6 +14,9 @@ use crate::model::types::Vport;
 /// decapsulation is the Ethernet half of a layer-3 tunnel.
 pub(super) const SMALL: usize = 34;
 
+/// `RTE_FLOW_ACTION_TYPE_SEND_TO_KERNEL`
+const SEND_TO_KERNEL: i32 = 57;
+
 /// What the walk over the actions has found.
 #[derive(Debug)]
 pub(super) struct State<'r, 'w> {
@@ -149,6 +152,10 @@ impl State<'_, '_> {
             )),
             Action::MeterMark { .. } => {
                 Err(unsupported(Cause::Action(at), "meter_mark needs hardware steering: use meter"))
+            }
+            // mlx5 takes it for no fate of the switch, and finds none. Beside one it would be taken.
+            Action::Other(SEND_TO_KERNEL) if self.request.attr.transfer => {
+                Err(invalid(Cause::Action(at), "send_to_kernel is no fate in the switch"))
             }
             Action::Other(_) => Err(unsupported(Cause::Action(at), "this action is not supported")),
             _ => rewrite::check(self, action, at),
