@@ -24,6 +24,8 @@ with testpmd's `load`, for whatever this module reads stands in comments:
     Waits N seconds.
 ``#! eswitch DEVARGS``, ``#! testpmd OPTIONS``, ``#! wires NAME ...``, ``#! driver NAME``
     At the head: the device's arguments, testpmd's options, what is connected, and the driver of the wires.
+``#! service``
+    At the head: the device has a core of its own, and needs no testpmd that forwards.
 
 Everything else behind ``#`` is for the reader. A command without expectations shall not complain.
 """
@@ -41,7 +43,7 @@ from pathlib import Path
 from scapy.layers.l2 import Ether
 
 from .net import LabError
-from .testpmd import LINE_MAX, WIRES, Testpmd
+from .testpmd import LINE_MAX, WIRES, ServedTestpmd, Testpmd
 
 COMPLAINT = re.compile(
     r"Caught PMD error|Bad arguments|Command not found|Ambiguous|[Ff]ail|[Ii]nvalid|[Ee]rror|"
@@ -80,6 +82,7 @@ class Script:
     def __init__(self, path: Path):
         self.path = path
         self.devargs, self.options, self.wires, self.driver = "", (), WIRES[:2], "net_af_packet"
+        self.served = False
         self.steps: list[Step] = []
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             try:
@@ -101,6 +104,8 @@ class Script:
                     self.wires = tuple(rest.split())
                 case "driver":
                     self.driver = rest
+                case "service":
+                    self.served = True
                 case "send" | "receive" | "heard" | "sleep":
                     self.steps.append(Step(number, line))
                 case _:
@@ -122,7 +127,8 @@ class Script:
 
 def start(script: Script, log: Path) -> Testpmd:
     """The testpmd that a script wants."""
-    return Testpmd(
+    kind = ServedTestpmd if script.served else Testpmd
+    return kind(
         log, devargs=script.devargs, options=script.options, wires=script.wires, driver=script.driver
     )
 

@@ -184,3 +184,9 @@ class Testpmd:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class ServedTestpmd(Testpmd):
+    """One with a service core that drives the device, whether or not it forwards."""
+
+    cores = ("--lcores", "0@0,1@1,2@0", "-S", "1")
