@@ -14,7 +14,9 @@ Usage: scripts/bench/driver.sh [forward | stall | queue | churn]...
   churn    two flow queues at random for a minute under load; everything is checked
 
 None: forward, stall and queue. ESWITCH_BENCH_RULES (1000000), ESWITCH_BENCH_SECONDS (60) and
-ESWITCH_TEST_EAL (the EAL's options) change sizes. With root's rights it goes before other processes.
+ESWITCH_TEST_EAL (the EAL's options) change sizes. With root's rights it goes before other processes; Linux
+throttles such by 50 ms in a second, which shows as the longest time between polls. stall and churn have three
+threads: with fewer cores, their times are the scheduler's, too.
 HELP
 }
 

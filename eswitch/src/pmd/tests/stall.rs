@@ -3,7 +3,6 @@
 use super::rules::{FRAME, Rule, Tables, frame};
 use super::{BURST, Lab, Registered, Shuffle, say, setting};
 use crate::model::profile::Profile;
-use crate::model::timing::Spread;
 
 /// Rules that are there before.
 const OLD: u32 = 1000;
@@ -169,15 +168,17 @@ fn bench_queue() {
     let _registered = Registered::new();
     let rules = setting("ESWITCH_BENCH_RULES", 1_000_000);
     for name in ["ideal", "bf3-hws", "bf3-xenoflow"] {
+        let profile = Profile::named(name).expect("it is built in");
+        let mean = profile.create_cost_ns.mean_ns();
+        // Some seconds at most, and what fits into a table without collisions.
+        let rules = if mean > 1000 { (5_000_000_000 / mean) as u32 } else { rules };
+        let table_max = if profile.table_rules_max == 0 { 2 * rules } else { profile.table_rules_max };
+        let rules = rules.min(table_max / 2);
         let lab = Lab::new(&format!("profile={name},dv_flow_en=2"));
         let [port, to] = lab.ports;
         Tables::configure(port, 1, DEPTH, rules + 1);
         lab.start();
-        let tables = Tables::new(port, to, 2 * rules);
-        let cost: Spread = Profile::named(name).expect("it is built in").create_cost_ns;
-        let mean = cost.mean_ns();
-        // Some seconds at most.
-        let rules = if mean > 1000 { (5_000_000_000 / mean) as u32 } else { rules };
+        let tables = Tables::new(port, to, table_max);
         let begin = lab.switch.clock.now();
         create_all(&tables, 0, to, 0..rules);
         let each = lab.switch.clock.now().since(begin) as f64 / f64::from(rules);
