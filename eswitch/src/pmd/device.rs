@@ -4,6 +4,8 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crossbeam::utils::CachePadded;
+
 use super::clock::Clock;
 use super::devargs::Devargs;
 use super::drive::{Drive, End, RingStats, Rings};
@@ -75,16 +77,16 @@ pub(super) struct Switch {
     /// What flow operations keep beside the model.
     pub(super) flow: DeviceFlows,
     /// The model. Control threads `lock` it, for short.
-    pub(super) eswitch: Fair<Eswitch>,
+    pub(super) eswitch: CachePadded<Fair<Eswitch>>,
     /// What moves packets.
-    pub(super) plumbing: Fair<Drive>,
+    pub(super) plumbing: CachePadded<Fair<Drive>>,
     /// By vport.
     pub(super) ports: Vec<PortShared>,
     /// Runs of the service so far; 0: there is none.
-    pub(super) beats: AtomicU64,
+    pub(super) beats: CachePadded<AtomicU64>,
     pub(super) domain_id: u16,
     /// Times that a packet thread found another one driving.
-    refused: AtomicU32,
+    refused: CachePadded<AtomicU32>,
     pool: AtomicPtr<ffi::rte_mempool>,
     owner: ffi::rte_eth_dev_owner,
     service: Service,
@@ -452,12 +454,12 @@ fn assemble(
         profile,
         clock: Clock::start(),
         flow: DeviceFlows::new(),
-        eswitch: Fair::new(eswitch),
-        plumbing,
+        eswitch: CachePadded::new(Fair::new(eswitch)),
+        plumbing: CachePadded::new(plumbing),
         ports: ports.collect(),
-        beats: AtomicU64::new(0),
+        beats: CachePadded::new(AtomicU64::new(0)),
         domain_id,
-        refused: AtomicU32::new(0),
+        refused: CachePadded::new(AtomicU32::new(0)),
         pool: AtomicPtr::new(pool),
         owner,
         service: Service::default(),

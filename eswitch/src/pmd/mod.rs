@@ -4,7 +4,7 @@
 //!
 //! 1. [`devargs`]: what the user writes. [`device`]: the device, how it comes and goes.
 //! 2. [`port`]: the operations of its ethdevs, the representors. [`queues`],
-//!    [`rxtx`]: their queues.
+//!    [`rxtx`], [`hairpin`]: their queues.
 //! 3. [`wire`]: the other drivers' ethdevs behind the vports. [`drive`]: what moves packets between wires,
 //!    model and queues; [`service`]: the core that may do it;
 //!    [`pulse`]: what goes on without either.
@@ -19,6 +19,7 @@ mod device;
 mod drive;
 mod ffi;
 mod flow;
+mod hairpin;
 mod lock;
 mod log;
 mod mbuf;
@@ -101,7 +102,9 @@ unsafe extern "C" fn probe(device: *mut ffi::rte_vdev_device) -> i32 {
         let (name, arguments) = (name.to_string_lossy(), arguments.to_string_lossy());
         // SAFETY: reads the EAL's configuration.
         if unsafe { ffi::rte_eal_process_type() } != ffi::RTE_PROC_PRIMARY {
-            log::error(&format!("{name}: secondary processes are not served; use the primary's ports there"));
+            log::error(&format!(
+                "{name}: secondary processes are not served; use its ports in the primary one"
+            ));
             return Err(ENOTSUP);
         }
         device::probe(device, &name, &arguments)

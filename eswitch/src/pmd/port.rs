@@ -8,7 +8,7 @@ use super::device::{EINVAL, ENOMEM, FRAME_MAX, PortPrivate, Switch, port_of};
 use super::drive::Rings;
 use super::flow;
 use super::rxtx;
-use super::{border, copy_name, ffi, log, mtr, queues, stats, wire};
+use super::{border, copy_name, ffi, hairpin, log, mtr, queues, stats, wire};
 use crate::model::switch::RxConfig;
 use crate::model::types::{Role, Steering, Vport};
 
@@ -226,6 +226,7 @@ impl PortPrivate {
             hairpin: queues
                 .iter()
                 .enumerate()
+                .filter(|(_, queue)| queue.bound.load(Ordering::Acquire))
                 .filter_map(|(number, queue)| queue.hairpin.map(|(peer, _)| (number as u16, peer)))
                 .collect(),
         }
@@ -237,7 +238,7 @@ impl PortPrivate {
     }
 
     /// Tells the model of a change, if the port runs.
-    fn reconfigure(&self, device: &ffi::rte_eth_dev) {
+    pub(super) fn reconfigure(&self, device: &ffi::rte_eth_dev) {
         if self.is_started() {
             let config = self.rx_config(device);
             // The port is one of this switch's.
@@ -611,6 +612,9 @@ static OPS: ffi::eth_dev_ops = ffi::eth_dev_ops {
     hairpin_cap_get: Some(queues::hairpin_capability),
     rx_hairpin_queue_setup: Some(queues::rx_hairpin_setup),
     tx_hairpin_queue_setup: Some(queues::tx_hairpin_setup),
+    hairpin_bind: Some(hairpin::bind),
+    hairpin_unbind: Some(hairpin::unbind),
+    hairpin_get_peer_ports: Some(hairpin::peers),
     representor_info_get: Some(representor_info),
     rx_metadata_negotiate: Some(rx_metadata_negotiate),
     // SAFETY: a structure of optional functions; all zero is none.

@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::device::{EINVAL, ENOMEM, PortPrivate, port_of};
 use super::rxtx::{self, RxQueue, TxQueue};
@@ -91,6 +92,7 @@ pub(super) unsafe extern "C" fn rx_setup(
             switch,
             ring,
             hairpin: None,
+            bound: AtomicBool::new(false),
             pool,
             copies,
             descriptors,
@@ -210,7 +212,9 @@ pub(super) unsafe extern "C" fn rx_info(
     border::guard("rxq_info_get", (), || {
         // SAFETY: ethdev checked the number and passes a structure to fill in.
         let (data, info) = unsafe { (&*(*device).data, &mut *info) };
-        if let Some(queue) = receive(data).get(usize::from(number)) {
+        let queue = pointers(data.rx_queues, data.nb_rx_queues).nth(usize::from(number));
+        // SAFETY: as in `receive`.
+        if let Some(queue) = queue.and_then(|queue| unsafe { queue.cast::<RxQueue>().as_ref() }) {
             info.mp = queue.pool;
             info.nb_desc = queue.descriptors;
         }
@@ -225,7 +229,9 @@ pub(super) unsafe extern "C" fn tx_info(
     border::guard("txq_info_get", (), || {
         // SAFETY: ethdev checked the number and passes a structure to fill in.
         let (data, info) = unsafe { (&*(*device).data, &mut *info) };
-        if let Some(queue) = transmit(data).get(usize::from(number)) {
+        let queue = pointers(data.tx_queues, data.nb_tx_queues).nth(usize::from(number));
+        // SAFETY: as in `receive`.
+        if let Some(queue) = queue.and_then(|queue| unsafe { queue.cast::<TxQueue>().as_ref() }) {
             info.nb_desc = queue.descriptors;
         }
     });
@@ -272,10 +278,13 @@ pub(super) unsafe extern "C" fn rx_hairpin_setup(
     border::status("rx_hairpin_queue_setup", || {
         // SAFETY: ethdev passes a configured port of this driver, and a configuration that it checked.
         let (port, config) = unsafe { (port_of(device), &*config) };
+        let peer = peer(port, config)?;
         let made = RxQueue {
             switch: Arc::clone(&port.switch),
             ring: std::ptr::null_mut(),
-            hairpin: Some(peer(port, config)?),
+            hairpin: Some(peer),
+            // Between two ports, mlx5 wants the application to bind them.
+            bound: AtomicBool::new(peer.0 == port.vport),
             pool: std::ptr::null_mut(),
             copies: false,
             descriptors,

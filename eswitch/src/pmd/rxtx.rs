@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::border;
 use super::device::Switch;
@@ -35,6 +35,8 @@ pub(super) struct RxQueue {
     pub(super) ring: *mut ffi::rte_ring,
     /// The peer of a hairpin queue: its vport and its transmit queue.
     pub(super) hairpin: Option<(Vport, u16)>,
+    /// A hairpin queue that carries something: see `hairpin`.
+    pub(super) bound: AtomicBool,
     pub(super) pool: *mut ffi::rte_mempool,
     /// The application keeps data of its own beside its mbufs, so it gets copies in its own.
     pub(super) copies: bool,
@@ -218,6 +220,19 @@ impl TxQueue {
     }
 }
 
+/// The application's array of a burst. One of none may be null: some call so only to get things going.
+///
+/// # Safety
+/// An array of `count` pointers, which nobody else uses for `'a`.
+#[inline]
+unsafe fn array<'a>(packets: *mut *mut ffi::rte_mbuf, count: u16) -> &'a mut [*mut ffi::rte_mbuf] {
+    if count == 0 {
+        return &mut [];
+    }
+    // SAFETY: not empty, so it is there (the caller's promise).
+    unsafe { std::slice::from_raw_parts_mut(packets, usize::from(count)) }
+}
+
 /// `rx_pkt_burst`
 pub(super) unsafe extern "C" fn rx_burst(
     queue: *mut c_void,
@@ -226,9 +241,7 @@ pub(super) unsafe extern "C" fn rx_burst(
 ) -> u16 {
     border::guard("rx_burst", 0, || {
         // SAFETY: ethdev passes what the set-up of the queue stored, and an array of so many pointers.
-        let (queue, packets) = unsafe {
-            (&*queue.cast::<RxQueue>(), std::slice::from_raw_parts_mut(packets, usize::from(count)))
-        };
+        let (queue, packets) = unsafe { (&*queue.cast::<RxQueue>(), array(packets, count)) };
         queue.receive(packets)
     })
 }
@@ -241,9 +254,7 @@ pub(super) unsafe extern "C" fn tx_burst(
 ) -> u16 {
     border::guard("tx_burst", 0, || {
         // SAFETY: as in `rx_burst`.
-        let (queue, packets) = unsafe {
-            (&*queue.cast::<TxQueue>(), std::slice::from_raw_parts_mut(packets, usize::from(count)))
-        };
+        let (queue, packets) = unsafe { (&*queue.cast::<TxQueue>(), array(packets, count)) };
         queue.send(packets)
     })
 }

@@ -11,9 +11,6 @@ use super::{copy_name, ffi};
 /// Linux's EAGAIN: the run found nothing to do.
 const IDLE: i32 = -11;
 
-/// Looks at a service that was told to stop before giving up on it.
-const STOP_CHECKS: u32 = 100_000;
-
 /// A device's service, if it has one.
 #[derive(Default)]
 pub(super) struct Service {
@@ -74,10 +71,8 @@ impl Service {
         unsafe {
             ffi::rte_service_component_runstate_set(id, 0);
             ffi::rte_service_runstate_set(id, 0);
-            for _ in 0..STOP_CHECKS {
-                if ffi::rte_service_may_be_active(id) != 1 {
-                    break;
-                }
+            // A run is short, and a core that is stopped runs none: this ends.
+            while ffi::rte_service_may_be_active(id) == 1 {
                 std::thread::yield_now();
             }
             ffi::rte_service_component_unregister(id);

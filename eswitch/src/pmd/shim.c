@@ -168,6 +168,9 @@ static void checksum(struct rte_mbuf *packet)
 	if (v4 && (flags & RTE_MBUF_F_TX_IP_CKSUM)) {
 		struct rte_ipv4_hdr *ip = l3;
 
+		/* The sum goes as far as the header says. */
+		if (packet->l2_len + rte_ipv4_hdr_len(ip) > packet->data_len)
+			return;
 		ip->hdr_checksum = 0;
 		ip->hdr_checksum = rte_ipv4_cksum(ip);
 	}

@@ -17,7 +17,7 @@ const PAGE_RULES: usize = 96;
 
 /// A page of a long list.
 pub(super) struct Page {
-    /// Ports, groups and matchers.
+    /// Ports, groups and matchers, on the first page.
     pub(super) tables: String,
     /// Rules.
     pub(super) rules: String,
@@ -62,7 +62,7 @@ pub(super) fn rule(switch: &Switch, port: Vport, handle: RuleHandle) -> Result<S
 
 /// The page that begins with this slot.
 pub(super) fn page(switch: &Switch, from: u32) -> Page {
-    let tables = overview(switch);
+    let tables = if from == 0 { overview(switch) } else { String::new() };
     let (mut rules, mut next, mut more) = (String::new(), from, true);
     let mut slices = 0;
     while more && rules.len() < PAGE_BYTES && slices < PAGE_RULES / SLICE {

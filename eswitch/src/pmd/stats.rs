@@ -3,7 +3,8 @@
 //! Nothing is lost silently. Of a device at rest, all ports together, what entered the model,
 //! `wire_rx_packets + tx_taken + mirrored_packets`, equals what left it,
 //! `wire_tx_packets + wire_tx_full + wire_tx_down + rx_delivered + rx_full + dropped_*`; `wire_waiting` is
-//! still before its door. (A hairpin's packet leaves once, however often it comes round.)
+//! still before its door, and `wire_lost` was when its wire went away. (A hairpin's packet leaves once,
+//! however often it comes round.)
 
 use std::ffi::{c_int, c_uint};
 use std::sync::PoisonError;
@@ -76,6 +77,7 @@ fn rows(port: &PortPrivate, data: &ffi::rte_eth_dev_data) -> Vec<Row> {
         row("wire_tx_bytes", wire.tx_bytes),
         row("wire_tx_full", wire.tx_full),
         row("wire_tx_down", wire.tx_down),
+        row("wire_lost", wire.lost),
     ];
     vport_rows(&model, at, &mut rows);
     if Switch::is_proxy(port.vport) {

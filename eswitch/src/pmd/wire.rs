@@ -50,6 +50,8 @@ pub(super) struct WireStats {
     pub(super) tx_full: u64,
     /// There is no wire, or it does not run.
     pub(super) tx_down: u64,
+    /// Received or to be sent when the wire went away.
+    pub(super) lost: u64,
 }
 
 /// One wire. Only who drives the device touches it.
@@ -170,8 +172,9 @@ impl Wire {
         self.held.len() + self.out.len()
     }
 
-    /// Drops what waits.
+    /// Drops what waits: the wire goes away.
     pub(super) fn clear(&mut self) {
+        self.stats.lost += self.waiting() as u64;
         self.held.clear();
         self.out.clear();
     }
