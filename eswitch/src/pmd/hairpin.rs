@@ -75,8 +75,7 @@ fn couple(port: &PortPrivate, data: &ffi::rte_eth_dev_data, receiver: Vport, bin
         mates.push(mate);
     }
     mates.iter().for_each(|mate| mate.bound.store(bind, Ordering::Release));
-    // SAFETY: as above.
-    other.reconfigure(unsafe { &*device });
+    other.reconfigure(device);
     Ok(())
 }
 

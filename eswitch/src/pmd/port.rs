@@ -210,10 +210,10 @@ pub(super) fn show_link(device: *mut ffi::rte_eth_dev, link: &ffi::rte_eth_link)
 
 impl PortPrivate {
     /// How it receives, as configured now.
-    pub(super) fn rx_config(&self, device: &ffi::rte_eth_dev) -> RxConfig {
+    pub(super) fn rx_config(&self, device: *mut ffi::rte_eth_dev) -> RxConfig {
         // SAFETY: an open port has data and an address.
         let (mac, queues) = unsafe {
-            let data = &*device.data;
+            let data = &*(*device).data;
             ((*data.mac_addrs).addr_bytes, queues::receive(data))
         };
         RxConfig {
@@ -238,7 +238,7 @@ impl PortPrivate {
     }
 
     /// Tells the model of a change, if the port runs.
-    pub(super) fn reconfigure(&self, device: &ffi::rte_eth_dev) {
+    pub(super) fn reconfigure(&self, device: *mut ffi::rte_eth_dev) {
         if self.is_started() {
             let config = self.rx_config(device);
             // The port is one of this switch's.
@@ -265,7 +265,7 @@ impl PortPrivate {
         Ok(())
     }
 
-    fn start(&self, device: &mut ffi::rte_eth_dev) -> Result<(), i32> {
+    fn start(&self, device: *mut ffi::rte_eth_dev) -> Result<(), i32> {
         self.check_order(true)?;
         self.switch.attend();
         if self.shared().wire().is_none() {
@@ -273,7 +273,7 @@ impl PortPrivate {
             log::warning(&format!("port {}: no wire {name} (yet): its link is down", self.port_id));
         }
         // SAFETY: ethdev starts a configured port, whose queues are set up.
-        let data = unsafe { &mut *device.data };
+        let data = unsafe { &*(*device).data };
         queues::check(self, data)?;
         let rings = Rings {
             rx: queues::receive(data).iter().map(|queue| queue.ring).collect(),
@@ -289,7 +289,8 @@ impl PortPrivate {
             self.switch.eswitch.lock().start(self.vport, config).map_err(|refusal| refusal.errno as i32)?;
             plumbing.ends[usize::from(self.vport.0)].rings = rings;
         }
-        queues::set_state(data, ffi::RTE_ETH_QUEUE_STATE_STARTED);
+        // SAFETY: as above.
+        unsafe { queues::set_state(device, ffi::RTE_ETH_QUEUE_STATE_STARTED) };
         self.shared().started.store(true, Ordering::Release);
         self.shared().cut.store(false, Ordering::Release);
         self.shared().cut_told.store(false, Ordering::Release);
@@ -297,7 +298,7 @@ impl PortPrivate {
         Ok(())
     }
 
-    fn stop(&self, device: &mut ffi::rte_eth_dev) -> Result<(), i32> {
+    fn stop(&self, device: *mut ffi::rte_eth_dev) -> Result<(), i32> {
         if !self.is_started() {
             return Ok(());
         }
@@ -306,10 +307,10 @@ impl PortPrivate {
     }
 
     /// Stops, whatever the order: on the way to being closed, whose queues go next.
-    fn halt(&self, device: &mut ffi::rte_eth_dev) -> Result<(), i32> {
+    fn halt(&self, device: *mut ffi::rte_eth_dev) -> Result<(), i32> {
         self.shared().started.store(false, Ordering::Release);
         // SAFETY: an open port has data, and ethdev stops it on one thread.
-        queues::set_state(unsafe { &mut *device.data }, ffi::RTE_ETH_QUEUE_STATE_STOPPED);
+        unsafe { queues::set_state(device, ffi::RTE_ETH_QUEUE_STATE_STOPPED) };
         let stopped = {
             let mut plumbing = self.switch.plumbing.lock();
             plumbing.detach(self.vport);
@@ -407,8 +408,9 @@ macro_rules! operation {
         unsafe extern "C" fn $name($device: *mut ffi::rte_eth_dev $(, $argument: $type)*) -> c_int {
             border::status(stringify!($name), || {
                 // SAFETY: ethdev passes an open port of this driver, on one control thread at a time.
-                let ($port, $device) = unsafe { (port_of($device), &mut *$device) };
-                let _ = (&$port, &$device);
+                let $port = unsafe { port_of($device) };
+                // Not borrowed: other threads look at the ethdev meanwhile.
+                let _ = (&$port, $device);
                 $body
             })
         }
@@ -511,7 +513,7 @@ unsafe extern "C" fn close(device: *mut ffi::rte_eth_dev) -> c_int {
         // SAFETY: ethdev passes an open port of this driver, which nobody uses after this.
         unsafe {
             let port = port_of(device);
-            let stopped = if port.is_started() { port.halt(&mut *device) } else { Ok(()) };
+            let stopped = if port.is_started() { port.halt(device) } else { Ok(()) };
             port.switch.forget(port.vport);
             queues::release_all(device);
             drop_private(device);

@@ -61,10 +61,19 @@ pub(super) fn check(port: &PortPrivate, data: &ffi::rte_eth_dev_data) -> Result<
 }
 
 /// Records whether the queues run; applications skip those that do not. A hairpin queue's state stays.
-pub(super) fn set_state(data: &mut ffi::rte_eth_dev_data, state: u32) {
+///
+/// # Safety
+/// An open port of this driver, which is being started or stopped.
+pub(super) unsafe fn set_state(device: *mut ffi::rte_eth_dev, state: u32) {
+    // SAFETY: the caller's promise; only starting and stopping write these fields, on one thread.
+    let (rx, tx, rx_states, tx_states) = unsafe {
+        let data = (*device).data;
+        let counts = ((*data).nb_rx_queues, (*data).nb_tx_queues);
+        (counts.0, counts.1, &mut (*data).rx_queue_state, &mut (*data).tx_queue_state)
+    };
     let hairpin = ffi::RTE_ETH_QUEUE_STATE_HAIRPIN as u8;
-    let (rx, tx) = (usize::from(data.nb_rx_queues), usize::from(data.nb_tx_queues));
-    let queues = data.rx_queue_state.iter_mut().take(rx).chain(data.tx_queue_state.iter_mut().take(tx));
+    let (rx, tx) = (usize::from(rx), usize::from(tx));
+    let queues = rx_states.iter_mut().take(rx).chain(tx_states.iter_mut().take(tx));
     queues.filter(|queue| **queue != hairpin).for_each(|queue| *queue = state as u8);
 }
 
