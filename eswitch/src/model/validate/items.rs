@@ -309,11 +309,11 @@ impl<'a> Walk<'a> {
             return Err(unsupported(Cause::Item(at), "gre_key comes right after gre"));
         }
         // The default mask of gre leaves its flags out, so only an explicit one can forbid the key.
-        if let Some(gre) = self.gre
-            && let (Some(spec), Some(mask)) = (gre.spec, gre.mask)
-            && mask.first().is_some_and(|flags| flags & 0x20 != 0)
-            && spec.first().is_some_and(|flags| flags & 0x20 == 0)
-        {
+        let denies_key = |gre: &Header<'_>| match (gre.spec, gre.mask) {
+            (Some([flags, ..]), Some([mask, ..])) => mask & 0x20 != 0 && flags & 0x20 == 0,
+            _ => false,
+        };
+        if self.gre.as_ref().is_some_and(denies_key) {
             return Err(invalid(Cause::Item(at), "the gre item asks for the absence of the key"));
         }
         acceptable(header, at, &[0xff; 4])?;
