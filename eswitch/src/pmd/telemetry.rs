@@ -258,12 +258,7 @@ unsafe extern "C" fn profile(
     unsafe {
         handle(parameters, |parameters| {
             let (switch, _) = parse(parameters)?;
-            let answer = Answer::strings(data);
-            for line in show::profile(&switch.profile).lines() {
-                for part in show::fold(line, STRING_BYTES - 1) {
-                    answer.push(&part);
-                }
-            }
+            lines(data, &show::profile(&switch.profile));
             Ok(())
         })
     }

@@ -62,14 +62,6 @@ impl Eswitch {
         let failed = Refusal::new(Errno::Io, Cause::Unspecified, "cannot write");
         self.core.dump_rule(now, id, out).map_err(|_| failed)
     }
-
-    /// Prints one rule.
-    ///
-    /// # Errors
-    /// Only those of `out`.
-    pub fn dump_rule(&mut self, now: Tick, id: RuleId, out: &mut impl Write) -> fmt::Result {
-        self.core.dump_rule(now, id, out)
-    }
 }
 
 impl Core {
