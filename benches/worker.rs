@@ -11,6 +11,7 @@ use dataplane::config::Config;
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::{PortId, WorkerId};
 use dataplane::neighbour::NeighbourUpdate;
+use dataplane::offload::{Ask, Revoke};
 use dataplane::owner::{DEFAULT_KEY, Owners};
 use dataplane::packet::{BURST, Burst, PacketBuf};
 use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
@@ -126,6 +127,12 @@ impl Env for Ports {
         Err(packet)
     }
     fn announce(&mut self, _: &NeighbourUpdate) {}
+    fn ask(&mut self, _: &Ask) -> bool {
+        false
+    }
+    fn revoke(&mut self, _: &Revoke) -> bool {
+        false
+    }
 }
 
 /// A 60-byte TCP segment; checksum differences do not matter here, IPv4's is right.

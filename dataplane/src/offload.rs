@@ -1,9 +1,14 @@
 //! The vocabulary spoken between a worker, which owns every connection, and the offload engine.
 //!
 //! Nothing here talks to hardware: the `offload` crate does. The two sides exchange small copies of
-//! these types and never pointers.
+//! these types on bounded rings and never pointers. A worker *asks* for a connection to be forwarded by
+//! hardware, and *revokes* what hardware must no longer do; it gets *answers*. Whatever is lost on the
+//! way is noticed: see [`Answer::Counted`].
 
-use crate::ids::WorkerId;
+use crate::addr::{Ip, MacAddr};
+use crate::conntrack::Count;
+use crate::flow::{Direction, FlowKey};
+use crate::ids::{BackendId, PortId, ServiceId, WorkerId};
 
 /// The name of a connection: the worker that owns it, its slot there and the slot's generation. A name
 /// outlives its connection harmlessly: once the slot is recycled the generation no longer matches.
@@ -17,38 +22,73 @@ pub struct FlowRef {
     pub generation: u32,
 }
 
-/// A request under way, chosen by the worker, returned in the completion.
+/// A request under way, chosen by the worker, returned in the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Token(pub u32);
 
-/// A rule pair in hardware, as the offload engine numbers it.
+/// The rules of one connection in hardware, one per direction, as the offload engine numbers them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RuleId(pub u32);
 
-/// Why a connection stays in software.
+/// Why a connection stays in software for now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Declined {
-    /// No engine: the ports have no usable rte_flow.
+    /// No engine: the ports have no usable `rte_flow`.
     NoEngine,
-    /// The budget of rules or insertions is spent.
+    /// The budget of insertions is spent on connections that save more.
     Budget,
-    /// The hardware table is full.
+    /// The hardware table is full of connections that save more.
     TableFull,
     /// The driver refused the rule.
     Refused,
     /// The hardware reported an error after accepting the rule.
     Failed,
+    /// The tenant's share of the rules is used up.
+    TenantShare,
+    /// Hardware cannot take this way: back out of the same wire, or to a link with a smaller MTU.
+    Path,
+    /// The engine did not answer in time.
+    Timeout,
+}
+
+impl Declined {
+    /// All reasons, in declaration order.
+    pub const ALL: [Declined; 8] = [
+        Declined::NoEngine,
+        Declined::Budget,
+        Declined::TableFull,
+        Declined::Refused,
+        Declined::Failed,
+        Declined::TenantShare,
+        Declined::Path,
+        Declined::Timeout,
+    ];
+
+    /// The name used in labels and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Declined::NoEngine => "no_engine",
+            Declined::Budget => "budget",
+            Declined::TableFull => "table_full",
+            Declined::Refused => "refused",
+            Declined::Failed => "failed",
+            Declined::TenantShare => "tenant_share",
+            Declined::Path => "path",
+            Declined::Timeout => "timeout",
+        }
+    }
 }
 
 /// The hardware half of a connection, owned by the worker's entry.
 ///
 /// ```text
-/// Software --request--> Requested --completion ok--> Installed
-///                           |                            |
-///                    refused/failed            fin/rst/age/evict/policy
-///                           v                            v
-///                   Declined(reason)                 Removing --completion--> Software
+/// Software --ask--> Requested --completion ok--> Installed
+///    ^                  |                            |
+///    |           refused/failed            fin/rst/age/evict/policy
+///    |                  v                            v
+///    +---retry--- Declined(reason)                Removing --completion--> Software
 /// ```
 ///
 /// Only a completion makes `Installed`.
@@ -63,8 +103,183 @@ pub enum OffloadState {
     Installed(RuleId),
     /// Being taken out; hardware may still forward.
     Removing(RuleId),
-    /// Tried or considered, and refused.
+    /// Tried or considered, and refused; asked for again at a later time.
     Declined(Declined),
 }
 
 const _: () = assert!(core::mem::size_of::<OffloadState>() == 8);
+
+/// One direction of a connection on the link layer: where its packets come in, and where and to whom
+/// they go out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leg {
+    /// Where the packets of this direction are received.
+    pub ingress: PortId,
+    /// Where they are sent.
+    pub egress: PortId,
+    /// The MAC address of the next hop there.
+    pub next_hop: MacAddr,
+}
+
+/// A connection that a worker would like hardware to forward, and all that is needed for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// Whose.
+    pub flow: FlowRef,
+    /// To be returned in the answer.
+    pub token: Token,
+    /// Client to VIP.
+    pub key: FlowKey,
+    /// The backend's address and port, of the key's family.
+    pub backend_end: (Ip, u16),
+    /// Whether addresses and ports are translated (`nat`), in both directions.
+    pub nat: bool,
+    /// Its service.
+    pub service: ServiceId,
+    /// Its backend.
+    pub backend: BackendId,
+    /// By [`Direction`]; `None` where this direction stays in software (or never passes us).
+    pub legs: [Option<Leg>; 2],
+    /// Packets of both directions so far,
+    pub packets: u64,
+    /// in so many milliseconds.
+    pub age_ms: u32,
+}
+
+impl Ask {
+    /// The key that packets of one direction carry when they come in.
+    #[must_use]
+    pub fn incoming(&self, direction: Direction) -> FlowKey {
+        match direction {
+            Direction::Original => self.key,
+            Direction::Reply => {
+                let (src, src_port) = self.backend_end;
+                FlowKey { src, src_port, dst: self.key.src, dst_port: self.key.src_port, ..self.key }
+            }
+        }
+    }
+}
+
+/// Why hardware must give a connection back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Revocation {
+    /// FIN or RST was seen: the end of the connection is software's business.
+    Closing,
+    /// The entry left the table: expired, evicted or taken over.
+    Gone,
+    /// The configuration no longer allows it: its backend was removed or drains, or its way changed.
+    Policy,
+    /// The next hop has another MAC address now.
+    Moved,
+    /// No entry knows of it.
+    Orphan,
+}
+
+impl Revocation {
+    /// All reasons, in declaration order.
+    pub const ALL: [Revocation; 5] =
+        [Revocation::Closing, Revocation::Gone, Revocation::Policy, Revocation::Moved, Revocation::Orphan];
+
+    /// The name used in labels and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Revocation::Closing => "closing",
+            Revocation::Gone => "gone",
+            Revocation::Policy => "policy",
+            Revocation::Moved => "moved",
+            Revocation::Orphan => "orphan",
+        }
+    }
+}
+
+/// A worker wants a connection back from hardware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Revoke {
+    /// Which connection; a rule that belongs to another one by now is left alone.
+    pub flow: FlowRef,
+    /// Its rules.
+    pub rule: RuleId,
+    /// Why.
+    pub why: Revocation,
+}
+
+/// Why rules were taken out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Removal {
+    /// A worker, or a new configuration, wanted it.
+    Revoked(Revocation),
+    /// Neither direction was used for as long as rules may idle.
+    Idle,
+    /// To make room for a connection that saves more.
+    Evicted,
+    /// The device lost them: it was reset, its port was stopped, or it stopped answering.
+    Lost,
+}
+
+/// What the offload engine tells the worker that owns a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// All rules of the connection are in force.
+    Installed {
+        /// Whose.
+        flow: FlowRef,
+        /// Of the request.
+        token: Token,
+        /// The rules.
+        rule: RuleId,
+    },
+    /// There are none, and there is no use asking again before `retry_ms` are over.
+    Declined {
+        /// Whose.
+        flow: FlowRef,
+        /// Of the request.
+        token: Token,
+        /// Why.
+        reason: Declined,
+        /// When to ask again.
+        retry_ms: u32,
+    },
+    /// What hardware has forwarded since the last report. Sent from time to time for every connection
+    /// in hardware, even if that is nothing: a worker that does not know the connection, or no longer
+    /// wants it there, revokes it. So no rule outlives its entry for long, whatever was lost on the way.
+    /// The last report comes after [`Answer::Removed`], with `rule: None`, as counters lag behind.
+    Counted {
+        /// Whose. The connection may be gone; its backend's totals take the counts all the same.
+        flow: FlowRef,
+        /// The rules; `None` if they are gone.
+        rule: Option<RuleId>,
+        /// The backend.
+        backend: BackendId,
+        /// By [`Direction`], bytes of IP packet.
+        counts: [Count; 2],
+        /// The MAC addresses the rules send to, by [`Direction`].
+        next_hops: [Option<MacAddr>; 2],
+    },
+    /// The rules are out, all packets come to software again, and there is no use asking again before
+    /// `retry_ms` are over.
+    Removed {
+        /// Whose.
+        flow: FlowRef,
+        /// The rules that were.
+        rule: RuleId,
+        /// Why.
+        why: Removal,
+        /// When to ask again.
+        retry_ms: u32,
+    },
+}
+
+impl Answer {
+    /// The connection it is about.
+    #[must_use]
+    pub fn flow(&self) -> FlowRef {
+        match *self {
+            Answer::Installed { flow, .. }
+            | Answer::Declined { flow, .. }
+            | Answer::Counted { flow, .. }
+            | Answer::Removed { flow, .. } => flow,
+        }
+    }
+}

@@ -30,6 +30,7 @@ use crate::flow::{Direction, FlowHasher};
 use crate::fragments::{FragmentLimits, Fragments};
 use crate::ids::{PortId, WorkerId};
 use crate::neighbour::{NeighbourLimits, NeighbourUpdate, Neighbours};
+use crate::offload::{Ask, Revoke};
 use crate::owner::Owners;
 use crate::packet::{BURST, Burst, PacketBuf};
 use crate::rate::RateLimit;
@@ -68,6 +69,14 @@ pub trait Env {
 
     /// Tells all other workers what was learnt about a neighbour. May be lost: they ask themselves.
     fn announce(&mut self, update: &NeighbourUpdate);
+
+    /// Asks the offload engine to take a connection over. `false` if there is no room for the request (or
+    /// no engine): the connection stays in software, and may be asked for again.
+    fn ask(&mut self, ask: &Ask) -> bool;
+
+    /// Tells the offload engine to give a connection back, ahead of anything that is asked for. `false` if
+    /// there is no room; then it is told again later.
+    fn revoke(&mut self, revoke: &Revoke) -> bool;
 }
 
 /// The sizes of a worker's tables.

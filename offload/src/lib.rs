@@ -1,7 +1,21 @@
 //! The hardware room: what to offload and when, how it is spelled as `rte_flow`, and the engines that
 //! carry it out.
 //!
-//! So far only the vocabulary exists, in [`dataplane::offload`], because every connection already
-//! carries its offload state. Nothing is offloaded yet.
+//! The life of a rule:
+//!
+//! ```text
+//! worker: ask ─▶ admission ─▶ lowering ─▶ engine: install ─▶ completion ─▶ worker: Installed
+//!                    │            │               │
+//!                    └────────────┴───────────────┴─▶ worker: Declined(reason, retry)
+//!
+//! worker: revoke ─┐
+//! idle, evicted ──┼─▶ engine: remove ─▶ completion ─▶ worker: Removed ─▶ last counts ─▶ release
+//! configuration ──┘
+//! ```
 
-pub use dataplane::offload::{Declined, FlowRef, OffloadState, RuleId, Token};
+pub mod engine;
+pub mod rule;
+
+pub use dataplane::offload::{
+    Answer, Ask, Declined, FlowRef, Leg, OffloadState, Removal, Revocation, Revoke, RuleId, Token,
+};

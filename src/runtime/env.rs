@@ -7,6 +7,7 @@ use dataplane::drops::DropReason;
 use dataplane::ids::{PortId, WorkerId};
 use dataplane::limits::PORTS_MAX;
 use dataplane::neighbour::NeighbourUpdate;
+use dataplane::offload::{Ask, Revoke};
 use dataplane::packet::Burst;
 use dataplane::worker::Env;
 use dpdk::{Mbuf, Mempool, TxQueue};
@@ -111,6 +112,16 @@ impl Env for Outside<'_> {
 
     fn announce(&mut self, update: &NeighbourUpdate) {
         self.rings.announce(self.id, update);
+    }
+
+    #[inline]
+    fn ask(&mut self, _: &Ask) -> bool {
+        false
+    }
+
+    #[inline]
+    fn revoke(&mut self, _: &Revoke) -> bool {
+        false
     }
 }
 

@@ -291,6 +291,9 @@ impl Entry {
             6 => OffloadState::Declined(Declined::TableFull),
             7 => OffloadState::Declined(Declined::Refused),
             8 => OffloadState::Declined(Declined::Failed),
+            9 => OffloadState::Declined(Declined::TenantShare),
+            10 => OffloadState::Declined(Declined::Path),
+            11 => OffloadState::Declined(Declined::Timeout),
             _ => OffloadState::Software,
         }
     }
@@ -307,6 +310,9 @@ impl Entry {
             OffloadState::Declined(Declined::TableFull) => (6, None),
             OffloadState::Declined(Declined::Refused) => (7, None),
             OffloadState::Declined(Declined::Failed) => (8, None),
+            OffloadState::Declined(Declined::TenantShare) => (9, None),
+            OffloadState::Declined(Declined::Path) => (10, None),
+            OffloadState::Declined(Declined::Timeout) => (11, None),
         };
         self.state = self.state & STATE_BITS | kind << 4;
         number

@@ -9,6 +9,7 @@ use dataplane::counters::WorkerCounters;
 use dataplane::ids::{BackendId, PortId, WorkerId};
 use dataplane::limits;
 use dataplane::neighbour::NeighbourUpdate;
+use dataplane::offload::{Ask, Revoke};
 use dataplane::owner::{DEFAULT_KEY, Owners};
 use dataplane::packet::{Burst, PacketBuf, TestPacket};
 use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
@@ -82,6 +83,14 @@ impl Env for TestEnv {
 
     fn announce(&mut self, update: &NeighbourUpdate) {
         self.announced.push(*update);
+    }
+
+    fn ask(&mut self, _: &Ask) -> bool {
+        false
+    }
+
+    fn revoke(&mut self, _: &Revoke) -> bool {
+        false
     }
 }
 

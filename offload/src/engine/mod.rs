@@ -1,0 +1,147 @@
+//! What carries rules out: the wall between the decisions and `rte_flow`.
+//!
+//! ```text
+//! install ──▶ (push) ──▶ pull: Installed            the rule is in force
+//!     │                   pull: Failed              it is not, and nothing of it is left
+//!     └─▶ Err             refused at once, likewise
+//! remove ───▶ (push) ──▶ pull: Removed              packets miss it; its counter still answers
+//! release                                           its counter is given back
+//! ```
+//!
+//! An engine has no opinions and no clock. One thread drives it.
+
+use crate::rule::Rule;
+use dataplane::conntrack::Count;
+use dataplane::flow::Direction;
+use dataplane::offload::RuleId;
+
+/// One rule of a connection's: the one for this direction.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LegId {
+    /// The connection's rules.
+    pub rule: RuleId,
+    /// Which.
+    pub direction: Direction,
+}
+
+/// Which engine it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// Software steering (`dv_flow_en=1`): `rte_flow_create`, one blocking call per rule.
+    Sync,
+    /// Hardware steering (`dv_flow_en=2`): templates and asynchronous flow queues.
+    Template,
+    /// A simulated device, for tests.
+    Simulated,
+}
+
+impl Kind {
+    /// The name used in labels and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Sync => "sync",
+            Kind::Template => "template",
+            Kind::Simulated => "simulated",
+        }
+    }
+}
+
+/// What an engine can do, and how it behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Traits {
+    /// Which engine.
+    pub kind: Kind,
+    /// Rules it has room for, one per direction; more may fit, or fewer.
+    pub rules_max: u32,
+    /// Operations it takes before it must be pulled. 1 for an engine whose calls block.
+    pub operations_max: u32,
+    /// How long after a rule's removal its counter may still grow, milliseconds.
+    pub settle_ms: u32,
+    /// Whether rules may have [`crate::rule::Action::Age`].
+    pub ages: bool,
+}
+
+/// Why an engine did not do something.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Pull first: as many operations are under way as the queue takes.
+    #[error("the queue is full")]
+    QueueFull,
+    /// No room for another rule.
+    #[error("the table is full")]
+    TableFull,
+    /// No counter is free now; one may be later.
+    #[error("no counter is free")]
+    NoCounter,
+    /// The driver refuses such a rule.
+    #[error("the driver refuses it, errno {0}")]
+    Refused(i32),
+    /// The driver took the rule and the device did not.
+    #[error("the device reported an error")]
+    Failed,
+    /// The device knows nothing of this rule, or answers nothing: it was stopped or reset.
+    #[error("the device has lost it, errno {0}")]
+    Lost(i32),
+}
+
+/// An operation that has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Completion {
+    /// The rule is in force.
+    Installed(LegId),
+    /// The rule is not in force, and nothing of it is left.
+    Failed(LegId, EngineError),
+    /// The rule is out. Its counter answers until [`FlowEngine::release`].
+    Removed(LegId),
+    /// The rule could not be taken out.
+    Stuck(LegId, EngineError),
+}
+
+/// Carries rules out.
+///
+/// Each [`LegId`] is used for one rule at a time: from [`FlowEngine::install`] until its failure, or
+/// until [`FlowEngine::release`].
+pub trait FlowEngine {
+    /// What it can do.
+    fn traits(&self) -> Traits;
+
+    /// Begins to put a rule in force.
+    ///
+    /// # Errors
+    /// Then nothing has begun and nothing is held.
+    fn install(&mut self, leg: LegId, rule: &Rule) -> Result<(), EngineError>;
+
+    /// Begins to take a rule out that is in force.
+    ///
+    /// # Errors
+    /// Then nothing has begun.
+    fn remove(&mut self, leg: LegId) -> Result<(), EngineError>;
+
+    /// Lets the device begin with everything begun so far.
+    fn push(&mut self);
+
+    /// Takes operations that have ended, as many as there are and fit into `completions`' capacity.
+    fn pull(&mut self, completions: &mut Vec<Completion>);
+
+    /// What a rule has counted since it was installed, as far as is known by now; after its removal, too.
+    /// Bytes are those of whole frames, without FCS.
+    ///
+    /// # Errors
+    /// [`EngineError::Lost`] if the device knows no such counter.
+    fn count(&mut self, leg: LegId) -> Result<Count, EngineError>;
+
+    /// Gives up the counter of a rule that is out.
+    fn release(&mut self, leg: LegId);
+
+    /// Rules that have aged since the last call, as many as there are and fit into `aged`'s capacity. A
+    /// rule may be told again, or have been used since, or be gone.
+    fn aged(&mut self, aged: &mut Vec<LegId>);
+
+    /// Takes out everything at once, whatever its state, and starts anew: afterwards no rule is in force,
+    /// no operation is under way and no counter is held.
+    ///
+    /// # Errors
+    /// The device does not answer; there may be rules left, and it has to be tried again.
+    fn flush(&mut self) -> Result<(), EngineError>;
+}

@@ -1,0 +1,139 @@
+//! A flow rule as typed data: what the lowering makes, what engines carry out, and what is printed.
+//!
+//! Only what Millrace asks of hardware can be said. The two ways to say it to a driver (`set_*` and
+//! `dec_ttl` under software steering, `modify_field` in templates under hardware steering) are the
+//! engines' business; a rule means the same under both.
+
+use arrayvec::ArrayVec;
+use dataplane::addr::{Ip, MacAddr};
+
+/// Items of a pattern at most: a port, Ethernet, two VLAN tags, IP, TCP or UDP.
+pub const ITEMS_MAX: usize = 6;
+/// Actions of a rule at most: count, age, tags, two MAC addresses, an address, a port, TTL, a fate.
+pub const ACTIONS_MAX: usize = 12;
+
+/// A value of which only the bits of the mask matter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Masked<T> {
+    /// The value; 0 where the mask is.
+    pub value: T,
+    /// The bits compared.
+    pub mask: T,
+}
+
+/// Where a rule lives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Domain {
+    /// The eSwitch (`transfer`): packets go from port to port.
+    Transfer,
+    /// The receive side of one port (`ingress`), before the application's queues: packets go to queues.
+    Ingress,
+}
+
+/// Which rules see a packet, and in what order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Attr {
+    /// Where.
+    pub domain: Domain,
+    /// The group (table); packets enter group 0.
+    pub group: u32,
+    /// 0 comes first.
+    pub priority: u32,
+}
+
+/// What a packet must be like, layer by layer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Item {
+    /// It came from the wire of this ethdev's vport.
+    RepresentedPort(u16),
+    /// It has an Ethernet header.
+    Eth,
+    /// It has a VLAN tag with this VID.
+    Vlan(u16),
+    /// It has an IPv4 header.
+    Ipv4 {
+        /// Source address; `None` is any.
+        src: Option<u32>,
+        /// Destination address; `None` is any.
+        dst: Option<u32>,
+        /// Time to live.
+        ttl: Option<Masked<u8>>,
+    },
+    /// It has an IPv6 header.
+    Ipv6 {
+        /// Source address; `None` is any.
+        src: Option<Ip>,
+        /// Destination address; `None` is any.
+        dst: Option<Ip>,
+        /// Hop limit.
+        hop_limit: Option<Masked<u8>>,
+    },
+    /// It has a TCP header.
+    Tcp {
+        /// Source port; `None` is any.
+        src: Option<u16>,
+        /// Destination port; `None` is any.
+        dst: Option<u16>,
+        /// Flags, as in the header's low byte.
+        flags: Option<Masked<u8>>,
+    },
+    /// It has a UDP header.
+    Udp {
+        /// Source port; `None` is any.
+        src: Option<u16>,
+        /// Destination port; `None` is any.
+        dst: Option<u16>,
+    },
+}
+
+/// What happens to a packet, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Action {
+    /// It is counted by a counter of the rule's own, which outlives the rule until it is released: so
+    /// the last packets are in it, however late counters are read.
+    Count,
+    /// The engine is told when none has come for so long.
+    Age {
+        /// Seconds, 1 to 2^24 - 1.
+        timeout_s: u32,
+    },
+    /// The outermost VLAN tag is taken off.
+    PopVlan,
+    /// A VLAN tag (TPID 0x8100) is put on,
+    PushVlan,
+    /// with this VID; or the outermost tag gets it.
+    SetVlanVid(u16),
+    /// Source MAC address.
+    SetMacSrc(MacAddr),
+    /// Destination MAC address.
+    SetMacDst(MacAddr),
+    /// Source address.
+    SetIpSrc(Ip),
+    /// Destination address.
+    SetIpDst(Ip),
+    /// Source port.
+    SetPortSrc(u16),
+    /// Destination port.
+    SetPortDst(u16),
+    /// Time to live or hop limit less one.
+    DecTtl,
+    /// It goes on in another group.
+    Jump(u32),
+    /// It leaves by the wire of this ethdev's vport.
+    ToPort(u16),
+    /// It goes to this receive queue: of a hairpin pair.
+    Queue(u16),
+}
+
+/// A rule.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Rule {
+    /// The ethdev port it is created on: the transfer proxy, or the port whose packets an ingress rule sees.
+    pub port: u16,
+    /// Where it lives.
+    pub attr: Attr,
+    /// Its pattern.
+    pub items: ArrayVec<Item, ITEMS_MAX>,
+    /// Its actions; the last one is its fate.
+    pub actions: ArrayVec<Action, ACTIONS_MAX>,
+}
