@@ -14,6 +14,7 @@
 //! ```
 
 pub mod engine;
+pub mod lower;
 pub mod rule;
 
 pub use dataplane::offload::{

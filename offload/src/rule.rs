@@ -46,9 +46,12 @@ pub struct Attr {
 pub enum Item {
     /// It came from the wire of this ethdev's vport.
     RepresentedPort(u16),
-    /// It has an Ethernet header.
-    Eth,
-    /// It has a VLAN tag with this VID.
+    /// It has an Ethernet header; and no VLAN tag, unless [`Item::Vlan`] follows.
+    Eth {
+        /// Destination address; `None` is any.
+        dst: Option<MacAddr>,
+    },
+    /// It has one VLAN tag (TPID 0x8100), with this VID.
     Vlan(u16),
     /// It has an IPv4 header.
     Ipv4 {
@@ -86,7 +89,10 @@ pub enum Item {
     },
 }
 
-/// What happens to a packet, in this order.
+/// What happens to a packet.
+///
+/// A rule has them in the order that software steering takes: tags off, edits, tags on, fate. Hardware
+/// steering wants tags on before edits: see [`Rule::with_tags_first`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
     /// It is counted by a counter of the rule's own, which outlives the rule until it is released: so
@@ -121,7 +127,7 @@ pub enum Action {
     Jump(u32),
     /// It leaves by the wire of this ethdev's vport.
     ToPort(u16),
-    /// It goes to this receive queue: of a hairpin pair.
+    /// It goes to this receive queue: of a hairpin pair, or to software.
     Queue(u16),
 }
 
@@ -136,4 +142,23 @@ pub struct Rule {
     pub items: ArrayVec<Item, ITEMS_MAX>,
     /// Its actions; the last one is its fate.
     pub actions: ArrayVec<Action, ACTIONS_MAX>,
+}
+
+impl Rule {
+    /// The actions in the order that hardware steering takes: as they are, but tags are put on before
+    /// anything is edited. What becomes of a packet is the same.
+    #[must_use]
+    pub fn with_tags_first(&self) -> ArrayVec<Action, ACTIONS_MAX> {
+        let mut actions = self.actions.clone();
+        let Some(push) = actions.iter().position(|action| *action == Action::PushVlan) else {
+            return actions;
+        };
+        let edits = |action: &Action| !matches!(action, Action::Count | Action::Age { .. });
+        let to = actions.iter().position(edits).unwrap_or(push).min(push);
+        let tag = 1 + usize::from(matches!(actions.get(push + 1), Some(Action::SetVlanVid(_))));
+        if let Some(moved) = actions.get_mut(to..push + tag) {
+            moved.rotate_right(tag);
+        }
+        actions
+    }
 }

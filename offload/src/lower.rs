@@ -1,0 +1,346 @@
+//! The lowering: what a connection's packets are to become, as rules.
+//!
+//! ```text
+//! group 0, transfer, per port                 groups 1 to 4: one rule per connection and direction
+//! ┌───────────────────────────────────────┐  ┌─────────────────────────────────────────────────┐
+//! │ TTL or hop limit <= 1 ─▶ group 5      │  │ port, 5-tuple, TCP: SYN|FIN|RST = 0             │
+//! │ ours, IPv4 and TCP    ─▶ group 1 ─────┼─▶│ ─▶ count, age, tags, MACs, address, port, TTL,  │
+//! │ ours, IPv4 and UDP    ─▶ group 2      │  │    out of the other port                        │
+//! │ ours, IPv6 and TCP    ─▶ group 3      │  └─────────────────────────────────────────────────┘
+//! │ ours, IPv6 and UDP    ─▶ group 4      │  group 5 is empty. A miss anywhere goes to software: to the
+//! └───────────────────────────────────────┘  receive queues of the port that the packet came in by.
+//! ```
+//!
+//! One mask per group, so that a packet takes two lookups however many connections there are. Rules name
+//! the port their packets come from: software steering would take the port they are made on, hardware
+//! steering every port. Fragments have no ports to be matched by, and go to software.
+//!
+//! Hardware drops what leaves by the wire it came from, and ports of different eSwitches do not reach one
+//! another; there, a pair of *hairpin* queues joins the receive side of one port to the transmit side of
+//! another or the same. Such rules are in the receive domain of their port, in its first group: behind any
+//! other group a miss is a drop there, and not the business of software.
+//!
+//! What is left to software for good: two VLAN tags, a way out whose MTU is smaller than the way in's, and
+//! tags put on in the receive domain, which no engine takes.
+
+#[cfg(test)]
+mod tests;
+
+use crate::rule::{Action, Attr, Domain, Item, Masked, Rule};
+use arrayvec::ArrayVec;
+use dataplane::addr::{Ip, MacAddr};
+use dataplane::flow::{Direction, FlowKey, Protocol};
+use dataplane::ids::PortId;
+use dataplane::offload::{Ask, Declined, Leg};
+use dataplane::snapshot::VlanTags;
+
+/// The group of connections over IPv4 and TCP.
+pub const CONNECTIONS_V4_TCP: u32 = 1;
+/// IPv4, UDP.
+pub const CONNECTIONS_V4_UDP: u32 = 2;
+/// IPv6, TCP.
+pub const CONNECTIONS_V6_TCP: u32 = 3;
+/// IPv6, UDP.
+pub const CONNECTIONS_V6_UDP: u32 = 4;
+/// The group without rules: what jumps there misses, and so goes to software.
+pub const SOFTWARE: u32 = 5;
+
+/// The receive queue of what a receive domain's rules leave to software: the first, whose worker passes on
+/// what is another one's.
+const SOFTWARE_QUEUE: u16 = 0;
+
+/// SYN, FIN and RST in TCP's flags: what opens and closes connections is software's business.
+const TCP_CONTROL: u8 = 0x02 | 0x01 | 0x04;
+
+/// All bits of a TTL but the last: where they are 0 it is 0 or 1.
+const TTL_EXPIRES: Masked<u8> = Masked { value: 0, mask: 0xfe };
+
+/// The longest age, seconds: 24 bits (mlx5-rte-flow: `rte_flow_action_age`).
+const AGE_MAX_S: u32 = (1 << 24) - 1;
+
+/// A pair of hairpin queues, from the side that receives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hairpin {
+    /// The port that sends what the queue gets.
+    pub egress: PortId,
+    /// The receive queue.
+    pub queue: u16,
+}
+
+/// A port, as rules see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortFacts {
+    /// Its ethdev.
+    pub ethdev: u16,
+    /// The ethdev on which transfer rules for it are made: the transfer proxy of its switch domain.
+    pub proxy: u16,
+    /// Its switch domain: rules can forward between ports of one. `None`: it is behind no eSwitch.
+    pub domain: Option<u16>,
+    /// The MAC address it sends from.
+    pub mac: MacAddr,
+    /// Whether frames to other stations may be a connection's: the port is a bump in the wire.
+    pub any_mac: bool,
+    /// Largest IP packet that fits, bytes.
+    pub mtu: u16,
+    /// The tags of its frames.
+    pub vlan: VlanTags,
+    /// Its pairs of hairpin queues.
+    pub hairpins: Vec<Hairpin>,
+}
+
+/// All ports.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Topology {
+    /// By [`PortId`].
+    pub ports: Vec<PortFacts>,
+}
+
+/// How packets get from one port to another without software.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// Across the eSwitch.
+    Eswitch,
+    /// Through this hairpin queue of the port they come in by.
+    Hairpin(u16),
+}
+
+impl Topology {
+    fn port(&self, id: PortId) -> Option<&PortFacts> {
+        self.ports.get(id.index())
+    }
+
+    /// How hardware gets packets from one port to another, if it can.
+    fn way(&self, ingress: PortId, egress: PortId) -> Option<Way> {
+        let (from, to) = (self.port(ingress)?, self.port(egress)?);
+        if from.domain.is_some() && from.domain == to.domain && from.ethdev != to.ethdev {
+            return Some(Way::Eswitch);
+        }
+        let hairpin = from.hairpins.iter().find(|hairpin| hairpin.egress == egress);
+        hairpin.map(|hairpin| Way::Hairpin(hairpin.queue))
+    }
+
+    /// Whether the eSwitch takes packets of this port anywhere.
+    fn crosses(&self, ingress: PortId) -> bool {
+        (0..self.ports.len()).any(|egress| self.way(ingress, PortId(egress as u16)) == Some(Way::Eswitch))
+    }
+}
+
+/// The rule for one direction of a connection. `age_s`: seconds without a packet after which the engine is
+/// to tell; limited to what a rule can say.
+///
+/// # Errors
+/// [`Declined::Path`]: hardware cannot do it, and will not until ports or addresses change.
+pub fn leg(
+    topology: &Topology,
+    ask: &Ask,
+    direction: Direction,
+    age_s: Option<u32>,
+) -> Result<Rule, Declined> {
+    let path = ask.legs[direction as usize].ok_or(Declined::Path)?;
+    let way = topology.way(path.ingress, path.egress).ok_or(Declined::Path)?;
+    let (Some(from), Some(to)) = (topology.port(path.ingress), topology.port(path.egress)) else {
+        return Err(Declined::Path);
+    };
+    let incoming = ask.incoming(direction);
+    let one_family =
+        incoming.src.is_v4() == incoming.dst.is_v4() && ask.backend_end.0.is_v4() == ask.key.dst.is_v4();
+    if to.mtu < from.mtu || !one_family {
+        return Err(Declined::Path);
+    }
+    let tags = Retag::between(from.vlan, to.vlan).ok_or(Declined::Path)?;
+    if matches!((way, tags), (Way::Hairpin(_), Retag::On(_))) {
+        return Err(Declined::Path);
+    }
+    let (port, attr) = match way {
+        Way::Eswitch => {
+            (from.proxy, Attr { domain: Domain::Transfer, group: group_of(&incoming), priority: 0 })
+        }
+        Way::Hairpin(_) => (from.ethdev, Attr { domain: Domain::Ingress, group: 0, priority: 1 }),
+    };
+    let items = connection(from, way, &incoming);
+    let mut actions = ArrayVec::new();
+    actions.push(Action::Count);
+    actions.extend(age_s.map(|seconds| Action::Age { timeout_s: seconds.clamp(1, AGE_MAX_S) }));
+    tags.before_edits(&mut actions);
+    edits(&mut actions, ask, direction, &path, to.mac);
+    tags.after_edits(&mut actions);
+    actions.push(match way {
+        Way::Eswitch => Action::ToPort(to.ethdev),
+        Way::Hairpin(queue) => Action::Queue(queue),
+    });
+    Ok(Rule { port, attr, items, actions })
+}
+
+/// The rules that lead packets to the connections' rules, and keep those away that software must see. They
+/// come first, and stay.
+#[must_use]
+pub fn base_rules(topology: &Topology) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for (at, port) in topology.ports.iter().enumerate() {
+        if port.vlan.outer.is_some() {
+            continue;
+        }
+        if topology.crosses(PortId(at as u16)) {
+            transfer_base(&mut rules, port);
+        }
+        if !port.hairpins.is_empty() {
+            for v4 in [true, false] {
+                let attr = Attr { domain: Domain::Ingress, group: 0, priority: 0 };
+                let mut items = link(port, None);
+                items.push(expiring(v4));
+                let actions = [Action::Queue(SOFTWARE_QUEUE)].into_iter().collect();
+                rules.push(Rule { port: port.ethdev, attr, items, actions });
+            }
+        }
+    }
+    rules
+}
+
+/// Group 0's rules for one port.
+fn transfer_base(rules: &mut Vec<Rule>, port: &PortFacts) {
+    let mut rule = |priority, dst, layers: &[Item], group| {
+        let attr = Attr { domain: Domain::Transfer, group: 0, priority };
+        let mut items = ArrayVec::new();
+        items.push(Item::RepresentedPort(port.ethdev));
+        items.extend(link(port, dst));
+        items.extend(layers.iter().copied());
+        let actions = [Action::Jump(group)].into_iter().collect();
+        rules.push(Rule { port: port.proxy, attr, items, actions });
+    };
+    for v4 in [true, false] {
+        rule(0, None, &[expiring(v4)], SOFTWARE);
+    }
+    let dst = (!port.any_mac).then_some(port.mac);
+    let v4 = Item::Ipv4 { src: None, dst: None, ttl: None };
+    let v6 = Item::Ipv6 { src: None, dst: None, hop_limit: None };
+    let tcp = Item::Tcp { src: None, dst: None, flags: None };
+    let udp = Item::Udp { src: None, dst: None };
+    rule(1, dst, &[v4, tcp], CONNECTIONS_V4_TCP);
+    rule(1, dst, &[v4, udp], CONNECTIONS_V4_UDP);
+    rule(1, dst, &[v6, tcp], CONNECTIONS_V6_TCP);
+    rule(1, dst, &[v6, udp], CONNECTIONS_V6_UDP);
+}
+
+/// An IP header whose packet must not be forwarded.
+fn expiring(v4: bool) -> Item {
+    if v4 {
+        Item::Ipv4 { src: None, dst: None, ttl: Some(TTL_EXPIRES) }
+    } else {
+        Item::Ipv6 { src: None, dst: None, hop_limit: Some(TTL_EXPIRES) }
+    }
+}
+
+/// The group of a connection's rules.
+fn group_of(key: &FlowKey) -> u32 {
+    match (key.dst.is_v4(), key.protocol) {
+        (true, Protocol::Tcp) => CONNECTIONS_V4_TCP,
+        (true, Protocol::Udp) => CONNECTIONS_V4_UDP,
+        (false, Protocol::Tcp) => CONNECTIONS_V6_TCP,
+        (false, Protocol::Udp) => CONNECTIONS_V6_UDP,
+    }
+}
+
+type Items = ArrayVec<Item, { crate::rule::ITEMS_MAX }>;
+type Actions = ArrayVec<Action, { crate::rule::ACTIONS_MAX }>;
+
+/// The link headers of a port's frames.
+fn link(port: &PortFacts, dst: Option<MacAddr>) -> Items {
+    let mut items = Items::new();
+    items.push(Item::Eth { dst });
+    items.extend(port.vlan.inner.map(Item::Vlan));
+    items
+}
+
+/// The packets of one direction of a connection.
+fn connection(from: &PortFacts, way: Way, key: &FlowKey) -> Items {
+    let mut items = Items::new();
+    match way {
+        // Whom frames are for was looked at in group 0.
+        Way::Eswitch => {
+            items.push(Item::RepresentedPort(from.ethdev));
+            items.extend(link(from, None));
+        }
+        Way::Hairpin(_) => items.extend(link(from, (!from.any_mac).then_some(from.mac))),
+    }
+    items.push(if key.dst.is_v4() {
+        Item::Ipv4 { src: Some(key.src.low32()), dst: Some(key.dst.low32()), ttl: None }
+    } else {
+        Item::Ipv6 { src: Some(key.src), dst: Some(key.dst), hop_limit: None }
+    });
+    let (src, dst) = (Some(key.src_port), Some(key.dst_port));
+    items.push(match key.protocol {
+        Protocol::Tcp => Item::Tcp { src, dst, flags: Some(Masked { value: 0, mask: TCP_CONTROL }) },
+        Protocol::Udp => Item::Udp { src, dst },
+    });
+    items
+}
+
+/// What the worker would write into a packet, tags apart.
+fn edits(actions: &mut Actions, ask: &Ask, direction: Direction, path: &Leg, mac: MacAddr) {
+    actions.push(Action::SetMacDst(path.next_hop));
+    actions.push(Action::SetMacSrc(mac));
+    if ask.nat {
+        let vip = (ask.key.dst, ask.key.dst_port);
+        translation(actions, direction, vip, ask.backend_end);
+    }
+    actions.push(Action::DecTtl);
+}
+
+/// The VIP becomes the backend in packets towards it, and the other way round in its replies; of address
+/// and port only what differs.
+fn translation(actions: &mut Actions, direction: Direction, vip: (Ip, u16), backend: (Ip, u16)) {
+    let (address, port) = (vip.0 != backend.0, vip.1 != backend.1);
+    match direction {
+        Direction::Original => {
+            actions.extend(address.then_some(Action::SetIpDst(backend.0)));
+            actions.extend(port.then_some(Action::SetPortDst(backend.1)));
+        }
+        Direction::Reply => {
+            actions.extend(address.then_some(Action::SetIpSrc(vip.0)));
+            actions.extend(port.then_some(Action::SetPortSrc(vip.1)));
+        }
+    }
+}
+
+/// What becomes of the VLAN tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Retag {
+    /// Nothing.
+    Same,
+    /// It gets another VID.
+    Other(u16),
+    /// It goes.
+    Off,
+    /// There was none.
+    On(u16),
+}
+
+impl Retag {
+    /// From one port's frames to another's; `None` if they have two.
+    fn between(from: VlanTags, to: VlanTags) -> Option<Retag> {
+        if from.outer.is_some() || to.outer.is_some() {
+            return None;
+        }
+        Some(match (from.inner, to.inner) {
+            (None, None) => Retag::Same,
+            (Some(old), Some(new)) if old == new => Retag::Same,
+            (Some(_), Some(new)) => Retag::Other(new),
+            (Some(_), None) => Retag::Off,
+            (None, Some(new)) => Retag::On(new),
+        })
+    }
+
+    fn before_edits(self, actions: &mut Actions) {
+        match self {
+            Retag::Off => actions.push(Action::PopVlan),
+            Retag::Other(vid) => actions.push(Action::SetVlanVid(vid)),
+            Retag::Same | Retag::On(_) => {}
+        }
+    }
+
+    fn after_edits(self, actions: &mut Actions) {
+        if let Retag::On(vid) = self {
+            actions.extend([Action::PushVlan, Action::SetVlanVid(vid)]);
+        }
+    }
+}
