@@ -23,6 +23,9 @@ pub(crate) enum Failure {
         "{0}; DPDK's own lines above say why (if it is huge pages: reserve some, or see [dpdk] hugepages)"
     )]
     Eal(#[from] dpdk::EalError),
+    /// A port has no device.
+    #[error(transparent)]
+    Device(#[from] crate::devices::DeviceError),
     /// A port would not open.
     #[error(transparent)]
     Ports(#[from] crate::ports::PortsError),

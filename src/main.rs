@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod commands;
 mod control;
+mod devices;
 mod eal;
 mod failure;
 mod logging;
@@ -72,9 +73,10 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
 
     let eal = Eal::init(&eal::arguments(&config, main_core, ports::pools_bytes(&config)))?;
     let clock = Clock::new(dpdk::clock::rdtsc(), dpdk::clock::tsc_hz(&eal));
-    let devices = ports::probe(&eal, &config)?;
+    let devices = devices::find(&eal, &config)?;
     let pools = ports::pools(&eal, &config, &devices)?;
     let mut ports = ports::open(&config, devices, &pools)?;
+    ports::start(&mut ports)?;
     let owners = ports::steer(&mut ports, config.workers.cores.len() as u16)?;
     ports.iter().for_each(ports::OpenPort::log);
 
@@ -112,6 +114,6 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     });
     manager.log_totals();
     drop(manager);
-    ports.iter_mut().for_each(ports::OpenPort::stop);
+    ports::stop(ports);
     served
 }

@@ -1,4 +1,4 @@
-//! Ports: from the configuration's `[[port]]` to started DPDK ports whose queues workers can take.
+//! Ports: from the devices that were found to started DPDK ports whose queues workers can take.
 
 use crate::api::PortRow;
 use crate::eal;
@@ -21,26 +21,6 @@ const RETA_ENTRIES: u16 = 128;
 /// Why ports could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PortsError {
-    /// Probing failed.
-    #[error("port \"{port}\": {source}; see DPDK's own messages above")]
-    Probe {
-        /// Its name.
-        port: String,
-        /// Why.
-        source: dpdk::ProbeError,
-    },
-    /// The device string stands for several ports.
-    #[error(
-        "port \"{port}\": device `{device}` is {count} ports; name one, for example a single representor"
-    )]
-    Ambiguous {
-        /// Its name.
-        port: String,
-        /// Its device.
-        device: String,
-        /// What it brought.
-        count: usize,
-    },
     /// A worker would have no queue to send by.
     #[error(
         "port \"{port}\": {workers} workers need as many transmit queues, the device has {queues}; ask the \
@@ -86,7 +66,7 @@ pub(crate) enum PortsError {
     Owners(#[from] OwnersError),
 }
 
-/// A started port and what the configuration calls it.
+/// A port and what the configuration calls it.
 pub(crate) struct OpenPort<'a> {
     pub(crate) port: Port<'a>,
     name: String,
@@ -119,24 +99,6 @@ pub(crate) fn data_room_bytes(config: &Config) -> u16 {
 /// Bytes that packet buffers take on a machine with one NUMA socket.
 pub(crate) fn pools_bytes(config: &Config) -> usize {
     eal::pool_bytes(config.dpdk.mbufs, data_room_bytes(config))
-}
-
-/// Finds the device of each port.
-pub(crate) fn probe<'eal>(eal: &'eal Eal, config: &Config) -> Result<Vec<Device<'eal>>, PortsError> {
-    config.ports.iter().map(|port| probe_one(eal, port)).collect()
-}
-
-fn probe_one<'eal>(eal: &'eal Eal, port: &config::Port) -> Result<Device<'eal>, PortsError> {
-    let probed = eal.probe(&port.device);
-    let mut devices = probed.map_err(|source| PortsError::Probe { port: port.name.clone(), source })?;
-    match (devices.pop(), devices.len()) {
-        (Some(device), 0) => Ok(device),
-        (_, others) => Err(PortsError::Ambiguous {
-            port: port.name.clone(),
-            device: port.device.clone(),
-            count: others + 1,
-        }),
-    }
 }
 
 /// A pool of packet buffers.
@@ -174,7 +136,7 @@ pub(crate) fn pools<'eal>(
     sockets.into_iter().map(pool).collect()
 }
 
-/// Configures and starts every port.
+/// Configures every port; none is started.
 pub(crate) fn open<'a>(
     config: &Config,
     devices: Vec<Device<'a>>,
@@ -213,13 +175,30 @@ fn open_one<'a>(
         promiscuous: port.promiscuous,
         fast_free: pools.len() == 1,
     };
-    let mut open = device.configure(&wanted, &pools[pool].mempool).map_err(configure)?;
-    open.start().map_err(|source| PortsError::Start { port: name(), source })?;
+    let open = device.configure(&wanted, &pools[pool].mempool).map_err(configure)?;
     let control = |source| PortsError::Control { port: name(), source };
     let facts = PortFacts { mac: MacAddr(open.mac().map_err(control)?), mtu: open.mtu().map_err(control)? };
     let steering = if workers == 1 { Steering::Single } else { Steering::HandOff };
     let (name, device) = (name(), port.device.clone());
     Ok(OpenPort { port: open, name, device, facts, rx_queues: wanted.rx_queues, pool, steering })
+}
+
+/// Starts every port, now that all are configured.
+pub(crate) fn start(ports: &mut [OpenPort<'_>]) -> Result<(), PortsError> {
+    for open in ports {
+        open.port.start().map_err(|source| PortsError::Start { port: open.name.clone(), source })?;
+    }
+    Ok(())
+}
+
+/// Stops every port, in the reverse of the order in which they were started, and then closes them likewise.
+pub(crate) fn stop(mut ports: Vec<OpenPort<'_>>) {
+    for open in ports.iter_mut().rev() {
+        if let Err(error) = open.port.stop() {
+            tracing::warn!(port = open.name, %error, "port not stopped cleanly");
+        }
+    }
+    while ports.pop().is_some() {}
 }
 
 /// What a port should hash: the client's address alone, wherever it stands. Where it may stand on either
@@ -303,12 +282,5 @@ impl OpenPort<'_> {
             steering = row.steering,
             "port open"
         );
-    }
-
-    /// Stops the port; it is closed when dropped.
-    pub(crate) fn stop(&mut self) {
-        if let Err(error) = self.port.stop() {
-            tracing::warn!(port = self.name, %error, "port not stopped cleanly");
-        }
     }
 }
