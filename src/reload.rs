@@ -19,6 +19,9 @@ pub(crate) fn fixed_keys_changed(old: &Config, new: &Config) -> Vec<String> {
     fixed("[metrics]", old.metrics == new.metrics);
     fixed("[control]", old.control == new.control);
     fixed("[limits]", old.limits == new.limits);
+    fixed("[offload] engine", old.offload.engine == new.offload.engine);
+    fixed("[offload] rules_max", old.offload.rules_max == new.offload.rules_max);
+    fixed("[offload] core", old.offload.core == new.offload.core);
     // A tenant's number is its position, and is in the keys of live connections: were positions to change,
     // one tenant's connections would answer to another's packets.
     fixed("[[tenant]]: their order, except for new ones at the end", new.tenants.starts_with(&old.tenants));
@@ -76,6 +79,9 @@ address = "10.0.0.2"
         assert!(changed("192.0.2.1", "192.0.2.2").is_empty());
         assert!(changed("10.0.0.1/24", "10.0.0.9/24").is_empty());
         assert!(changed("ports = [80]", "ports = [80, 443]").is_empty());
+        assert!(changed("ports = [80]", "ports = [80]\noffload = false").is_empty());
+        let offload = "[offload]\nprice_min = 9\nidle_s = 9\npoll_ms = 99\ndraining = \"hardware\"\n[[port]]";
+        assert!(changed("[[port]]", offload).is_empty());
     }
 
     #[test]
@@ -97,6 +103,9 @@ address = "10.0.0.2"
         assert_eq!(changed("net_null0", "net_null1"), ["port[0] \"wan\".device"]);
         assert_eq!(changed("1500", "1400"), ["port[0] \"wan\".mtu"]);
         assert_eq!(changed("cores = [0]", "cores = [0, 1]"), ["[workers]"]);
+        let offload = "[offload]\nengine = \"sync\"\nrules_max = 16\ncore = 1\n[[port]]";
+        let keys = ["[offload] engine", "[offload] rules_max", "[offload] core"];
+        assert_eq!(changed("[[port]]", offload), keys);
         let two = "[[port]]\nname = \"lan\"\ndevice = \"net_null1\"\naddresses = [\"10.0.1.1/24\"]\n[[port]]";
         let keys = changed("[[port]]", two);
         assert!(keys.contains(&"[[port]]: how many there are".to_owned()), "{keys:?}");

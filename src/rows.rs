@@ -8,7 +8,7 @@ use crate::totals::Ledger;
 use dataplane::addr::Ip;
 use dataplane::config::Tenant;
 use dataplane::conntrack;
-use dataplane::counters::{Counter, WorkerCounters};
+use dataplane::counters::{Counter, PccCause, WorkerCounters};
 use dataplane::drops::DropReason;
 use dataplane::ids::{BackendId, ServiceId};
 use dataplane::limits::{BACKENDS_MAX, SERVICES_MAX};
@@ -339,7 +339,7 @@ pub(crate) fn table_events(counters: &WorkerCounters) -> TableEvents {
         expired: counters.expired.get(),
         evicted_half_open: counters.evicted_half_open.get(),
         evicted_idle: counters.evicted_idle.get(),
-        pcc_backend_gone: counters.pcc_backend_gone.get(),
+        pcc_backend_gone: counters.pcc(PccCause::BackendGone).get(),
     }
 }
 

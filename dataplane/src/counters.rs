@@ -8,8 +8,10 @@
 //! received + handed_in + generated = sent + consumed + Σ dropped + handed_out + held
 //! ```
 
+use crate::conntrack::Count;
 use crate::drops::{DROP_REASONS, DropReason};
 use crate::ids::{BackendId, ServiceId};
+use crate::offload::Revocation;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter with one writer.
@@ -60,20 +62,30 @@ impl Traffic {
         self.packets.add(1);
         self.bytes.add(bytes);
     }
+
+    /// Counts what hardware has counted.
+    pub fn count_all(&self, count: Count) {
+        self.packets.add(count.packets);
+        self.bytes.add(count.bytes);
+    }
 }
 
 /// What is counted for a backend.
+///
+/// What packets write comes first, in a line of its own.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct BackendCounters {
-    /// Client to backend.
+    /// Client to backend, forwarded by software.
     pub original: Traffic,
-    /// Backend to client; stays 0 under `dsr`.
+    /// Backend to client, forwarded by software; stays 0 under `dsr`.
     pub reply: Traffic,
     /// Connections opened.
     pub connections: Counter,
     /// Connections in the table now (gauge).
     pub live: Counter,
+    /// Forwarded by hardware, by [`crate::flow::Direction`]: as far as it has been reported.
+    pub hardware: [Traffic; 2],
 }
 
 /// What is counted for a service.
@@ -86,6 +98,38 @@ pub struct ServiceCounters {
     pub picked_up: Counter,
     /// Packets dropped after they were known to be this service's.
     pub dropped: Counter,
+}
+
+/// Why a live connection's packets went to another backend than before (per-connection consistency was
+/// violated), as far as a worker can know.
+///
+/// What none of them can see: a connection that was evicted or lost in a restart, and was picked up again
+/// after the set of backends had changed. Nothing is remembered of it that its new backend could be
+/// compared with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum PccCause {
+    /// Its backend's slot is empty, though its service did not want it reset. Exact.
+    BackendGone,
+    /// Hardware forwarded by rules that are still in force for a connection which the table no longer
+    /// has: if its client has opened another one with the same ports, that one's packets went to the old
+    /// backend. Reports are counted, and this is an upper bound: the packets may have been the old
+    /// connection's last.
+    StaleRule,
+}
+
+impl PccCause {
+    /// All causes, in declaration order.
+    pub const ALL: [PccCause; 2] = [PccCause::BackendGone, PccCause::StaleRule];
+
+    /// The name used in labels and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            PccCause::BackendGone => "backend_gone",
+            PccCause::StaleRule => "stale_rule",
+        }
+    }
 }
 
 /// Everything one worker counts.
@@ -119,8 +163,29 @@ pub struct WorkerCounters {
     pub evicted_half_open: Counter,
     /// Other connections evicted for a newer one.
     pub evicted_idle: Counter,
-    /// Live connections that had to change their backend because it is gone.
-    pub pcc_backend_gone: Counter,
+    /// Live connections whose packets went to another backend, by [`PccCause`].
+    pub pcc: [Counter; PccCause::ALL.len()],
+
+    /// Connections that hardware was asked to take.
+    pub offload_asked: Counter,
+    /// Connections that it could not be asked to take, because the ring was full.
+    pub offload_ask_refused: Counter,
+    /// Connections that hardware was told to give back, by [`Revocation`].
+    pub offload_revoked: [Counter; Revocation::ALL.len()],
+    /// Revocations that found the ring full and wait for the next occasion.
+    pub offload_revoke_refused: Counter,
+    /// Packets that came to software although hardware has had their connection for a while.
+    pub offload_miss: Counter,
+    /// Packets that came to software just after their connection went to hardware: they were under way.
+    pub offload_late: Counter,
+    /// Connections in hardware now (gauge),
+    pub offload_installed: Counter,
+    /// asked for (gauge),
+    pub offload_requested: Counter,
+    /// on their way out (gauge),
+    pub offload_removing: Counter,
+    /// and not to be asked for again before some time has passed (gauge).
+    pub offload_declined_now: Counter,
 
     /// Polls of the rx queues, and of these the ones that returned nothing.
     pub polls: Counter,
@@ -153,7 +218,17 @@ impl WorkerCounters {
             expired: Counter::default(),
             evicted_half_open: Counter::default(),
             evicted_idle: Counter::default(),
-            pcc_backend_gone: Counter::default(),
+            pcc: Default::default(),
+            offload_asked: Counter::default(),
+            offload_ask_refused: Counter::default(),
+            offload_revoked: Default::default(),
+            offload_revoke_refused: Counter::default(),
+            offload_miss: Counter::default(),
+            offload_late: Counter::default(),
+            offload_installed: Counter::default(),
+            offload_requested: Counter::default(),
+            offload_removing: Counter::default(),
+            offload_declined_now: Counter::default(),
             polls: Counter::default(),
             polls_empty: Counter::default(),
             busy_cycles: Counter::default(),
@@ -166,6 +241,12 @@ impl WorkerCounters {
     #[inline]
     pub fn drop_packet(&self, reason: DropReason) {
         self.dropped[reason as usize].add(1);
+    }
+
+    /// Live connections whose packets went to another backend for this cause.
+    #[must_use]
+    pub fn pcc(&self, cause: PccCause) -> &Counter {
+        &self.pcc[cause as usize]
     }
 
     /// The counters of a service; `None` for a number out of range.

@@ -40,6 +40,10 @@ pub const WEIGHT_MAX: u32 = 1000;
 pub const CORE_MAX: u16 = 1023;
 /// Fragmented datagrams per worker.
 pub const FRAGMENTS_MAX: u32 = 1 << 20;
+/// Rules in hardware, one per direction of a connection.
+pub const OFFLOAD_RULES_MAX: u32 = 1 << 24;
+/// Longest time between two readings of a rule's counters, milliseconds.
+pub const OFFLOAD_POLL_MS_MAX: u32 = 5_000;
 /// Packets held for a next hop that is being resolved.
 pub const NEIGHBOUR_QUEUE_MAX: u16 = 256;
 

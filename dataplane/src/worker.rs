@@ -17,6 +17,7 @@
 //! [`DropReason`], consumed, handed to another worker, or held for a neighbour.
 
 mod egress;
+mod offload;
 mod open;
 mod punt;
 mod upkeep;
@@ -148,6 +149,8 @@ struct State<B: PacketBuf> {
     fragments: Fragments<B, Translation>,
     rates: Rates,
     upkeep: upkeep::Cursors,
+    /// Packets that a connection must have carried to be asked for.
+    price: u32,
     /// Datagrams scheduled without affinity so far: the walk over the Maglev table.
     datagrams: u64,
 }
@@ -216,6 +219,7 @@ impl<B: PacketBuf> Worker<B> {
             fragments: Fragments::new(&sizes.fragments, hasher),
             rates: Rates::new(sizes.icmp_per_second),
             upkeep: upkeep::Cursors::new(setup.id),
+            price: u32::MAX,
             datagrams: 0,
         };
         state.meet(now, &snapshot, |_, _, _| {});

@@ -21,7 +21,7 @@ mod values;
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::ids::{PortId, TenantId};
-use crate::snapshot::{Affinity, Mode, OnRemove, Timeouts, VlanTags};
+use crate::snapshot::{Affinity, Draining, Mode, OnRemove, Timeouts, VlanTags};
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -51,6 +51,8 @@ pub struct Config {
     pub limits: Limits,
     /// Maglev tables.
     pub maglev: Maglev,
+    /// Forwarding by hardware.
+    pub offload: Offload,
     /// Tenants by [`TenantId`]; the first is [`DEFAULT_TENANT`].
     pub tenants: Vec<Tenant>,
     /// Ports by [`PortId`].
@@ -98,6 +100,7 @@ fn build(raw: &RawConfig, sink: &Sink<'_>) -> Option<Config> {
         control: raw.control.clone(),
         limits: raw.limits.clone(),
         maglev: raw.maglev,
+        offload: raw.offload,
         tenants,
         ports,
         services,
@@ -287,6 +290,59 @@ impl Default for Maglev {
     }
 }
 
+/// `[offload]`: which connections hardware forwards, and by what means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offload {
+    /// How the NIC is spoken to.
+    pub engine: EngineChoice,
+    /// Rules in hardware at most, one per direction of a connection.
+    pub rules_max: u32,
+    /// Rules put into hardware per second at most; 0 is as many as it takes in half of its time.
+    pub insertions_per_second: u32,
+    /// Packets, of both directions, that a connection must have carried to be worth a rule, when rules
+    /// are plenty. The price rises when they are not.
+    pub price_min: u32,
+    /// A connection leaves hardware after being silent for so long, seconds.
+    pub idle_s: u32,
+    /// Share of the rules that one tenant may hold, percent.
+    pub tenant_share_percent: u8,
+    /// How often each rule's counters are read, milliseconds.
+    pub poll_ms: u32,
+    /// The CPU that the offload thread is pinned to; `None` is where the process was started.
+    pub core: Option<u16>,
+    /// Where the connections of draining backends are forwarded.
+    pub draining: Draining,
+}
+
+impl Default for Offload {
+    fn default() -> Offload {
+        Offload {
+            engine: EngineChoice::Auto,
+            rules_max: 65536,
+            insertions_per_second: 0,
+            price_min: 8,
+            idle_s: 30,
+            tenant_share_percent: 100,
+            poll_ms: 500,
+            core: None,
+            draining: Draining::Software,
+        }
+    }
+}
+
+/// How the NIC is told what to forward.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EngineChoice {
+    /// What the ports turn out to be able to; none if they are able to nothing.
+    Auto,
+    /// Nothing is offloaded.
+    None,
+    /// Rule by rule (software steering, `dv_flow_en=1`).
+    Sync,
+    /// By templates and queues (hardware steering, `dv_flow_en=2`).
+    Template,
+}
+
 /// `[[tenant]]`: an address space of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tenant {
@@ -382,6 +438,8 @@ pub struct Service {
     pub strict: bool,
     /// For the connections of backends that a reload removes.
     pub on_remove: OnRemove,
+    /// Whether its connections may be forwarded by hardware.
+    pub offload: bool,
     /// Idle timeouts: the service's own where given, `[timeouts]` elsewhere.
     pub timeouts: Timeouts,
     /// Backends in the file's order, of the VIP's family, no address and port twice. May be empty.

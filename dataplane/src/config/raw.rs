@@ -10,11 +10,14 @@ use super::values::{
     boolean, choice, destination, endpoint, file_mode, host, integer, interface, listen, mac, name,
     port_range, power_of_two, prime, socket_path, verbatim,
 };
-use super::{Control, Dpdk, Faces, Idle, Limits, Log, LogFormat, LogLevel, Maglev, Metrics, Workers};
+use super::{
+    Control, Dpdk, EngineChoice, Faces, Idle, Limits, Log, LogFormat, LogLevel, Maglev, Metrics, Offload,
+    Workers,
+};
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::limits;
-use crate::snapshot::{Affinity, Mode, OnRemove, Timeouts};
+use crate::snapshot::{Affinity, Draining, Mode, OnRemove, Timeouts};
 use core::ops::RangeInclusive;
 
 /// The whole file.
@@ -28,6 +31,7 @@ pub(super) struct RawConfig {
     pub(super) limits: Limits,
     pub(super) timeouts: RawTimeouts,
     pub(super) maglev: Maglev,
+    pub(super) offload: Offload,
     pub(super) tenants: Vec<Option<At<String>>>,
     pub(super) ports: Vec<RawPort>,
     pub(super) services: Vec<RawService>,
@@ -80,6 +84,7 @@ pub(super) struct RawService {
     pub(super) affinity: Option<At<Affinity>>,
     pub(super) strict: Option<At<bool>>,
     pub(super) on_remove: OnRemove,
+    pub(super) offload: bool,
     pub(super) timeouts: RawTimeouts,
     pub(super) backends: Vec<RawBackend>,
 }
@@ -129,16 +134,18 @@ impl RawTimeouts {
 pub(super) fn read(root: &Section<'_>, sink: &Sink<'_>) -> RawConfig {
     let dpdk = root.table("dpdk", "dpdk");
     let metrics = root.table("metrics", "metrics");
+    let workers = read_workers(&root.table("workers", "workers"), sink);
     RawConfig {
         dpdk: read_dpdk(&dpdk),
         mbufs: dpdk.place_of("mbufs"),
-        workers: read_workers(&root.table("workers", "workers"), sink),
         log: read_log(&root.table("log", "log")),
         metrics: metrics.is_present().then(|| read_metrics(&metrics)).flatten(),
         control: read_control(&root.table("control", "control")),
         limits: read_limits(&root.table("limits", "limits")),
         timeouts: read_timeouts(&root.table("timeouts", "timeouts")),
         maglev: read_maglev(&root.table("maglev", "maglev")),
+        offload: read_offload(&root.table("offload", "offload"), &workers, sink),
+        workers,
         tenants: root
             .tables("tenant", "tenant")
             .iter()
@@ -269,6 +276,53 @@ fn read_maglev(section: &Section<'_>) -> Maglev {
     Maglev { table_size: section.default("table_size", Maglev::default().table_size, prime(range)) }
 }
 
+fn read_offload(section: &Section<'_>, workers: &Workers, sink: &Sink<'_>) -> Offload {
+    let default = Offload::default();
+    let engines = [
+        ("auto", EngineChoice::Auto),
+        ("none", EngineChoice::None),
+        ("sync", EngineChoice::Sync),
+        ("template", EngineChoice::Template),
+    ];
+    let places = [("software", Draining::Software), ("hardware", Draining::Hardware)];
+    let core = section.optional("core", integer(0..=i64::from(limits::CORE_MAX)));
+    if let Some(core) = core.as_ref().filter(|core| workers.cores.contains(&core.value)) {
+        let message = format!("core {} is a worker's", core.value);
+        sink.warning(
+            &core.place,
+            message,
+            "name another core, or leave the key out; the two slow each other down",
+        );
+    }
+    Offload {
+        engine: section.default("engine", default.engine, choice(&engines)),
+        rules_max: section.default(
+            "rules_max",
+            default.rules_max,
+            integer(2..=i64::from(limits::OFFLOAD_RULES_MAX)),
+        ),
+        insertions_per_second: section.default(
+            "insertions_per_second",
+            default.insertions_per_second,
+            integer(0..=10_000_000),
+        ),
+        price_min: section.default("price_min", default.price_min, integer(1..=1_000_000)),
+        idle_s: section.default("idle_s", default.idle_s, integer(1..=3600)),
+        tenant_share_percent: section.default(
+            "tenant_share_percent",
+            default.tenant_share_percent,
+            integer(1..=100),
+        ),
+        poll_ms: section.default(
+            "poll_ms",
+            default.poll_ms,
+            integer(10..=i64::from(limits::OFFLOAD_POLL_MS_MAX)),
+        ),
+        core: core.map(|at| at.value),
+        draining: section.default("draining", default.draining, choice(&places)),
+    }
+}
+
 fn read_port(section: &Section<'_>) -> RawPort {
     let vlan_ids = || integer(1..=4094);
     let mtus = i64::from(limits::MTU_MIN)..=i64::from(limits::MTU_MAX);
@@ -328,6 +382,7 @@ fn read_service(section: &Section<'_>) -> RawService {
         affinity: section.default_at("affinity", Affinity::Connection, choice(&affinities)),
         strict: section.default_at("strict", false, boolean),
         on_remove: section.default("on_remove", OnRemove::Drain, choice(&removals)),
+        offload: section.default("offload", true, boolean),
         timeouts: read_timeouts(&section.table("timeouts", "service.timeouts")),
         backends: section.tables("backend", "service.backend").iter().map(read_backend).collect(),
     }

@@ -15,8 +15,8 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "dpdk", "workers", "log", "metrics", "control", "limits", "timeouts", "maglev", "tenant", "port",
-            "service",
+            "dpdk", "workers", "log", "metrics", "control", "limits", "timeouts", "maglev", "offload",
+            "tenant", "port", "service",
         ],
     ),
     ("dpdk", &["eal_args", "file_prefix", "hugepages", "memory_mb", "mbufs"]),
@@ -37,6 +37,20 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("timeouts", TIMEOUT_KEYS),
     ("maglev", &["table_size"]),
+    (
+        "offload",
+        &[
+            "engine",
+            "rules_max",
+            "insertions_per_second",
+            "price_min",
+            "idle_s",
+            "tenant_share_percent",
+            "poll_ms",
+            "core",
+            "draining",
+        ],
+    ),
     ("tenant", &["name"]),
     (
         "port",
@@ -73,6 +87,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "affinity",
             "strict",
             "on_remove",
+            "offload",
             "timeouts",
             "backend",
         ],

@@ -116,6 +116,7 @@ fn build_service(raw: &RawService, tenant: TenantId, context: &Context<'_>) -> O
         affinity: raw.affinity.as_ref()?.value,
         strict: raw.strict.as_ref()?.value,
         on_remove: raw.on_remove,
+        offload: raw.offload,
         timeouts: raw.timeouts.over(context.timeouts),
         backends,
     })

@@ -81,6 +81,7 @@ impl Snapshot {
             backends,
             static_neighbours: static_neighbours(config),
             routes: routes(config),
+            offload_draining: config.offload.draining,
         })
     }
 }
@@ -165,6 +166,7 @@ impl Slots {
             affinity: service.affinity,
             strict: service.strict,
             on_remove: service.on_remove,
+            offload: service.offload,
             removed: false,
             timeouts: service.timeouts,
             lookup: Arc::new([]),
@@ -364,6 +366,7 @@ mod tests {
             affinity: Affinity::Connection,
             strict: false,
             on_remove: OnRemove::Drain,
+            offload: true,
             timeouts: Timeouts::default(),
             backends: backends.iter().map(backend).collect(),
         }
@@ -378,6 +381,7 @@ mod tests {
             control: config::Control { socket: PathBuf::new(), mode: 0 },
             limits: config::Limits::default(),
             maglev: config::Maglev { table_size: TABLE },
+            offload: config::Offload::default(),
             tenants: Vec::new(),
             ports: vec![port("clients", 0xc000_0201, Some(0xc000_02fe)), port("backends", 0x0a00_00fa, None)],
             services: list.iter().map(|(name, backends)| service(name, backends)).collect(),

@@ -55,6 +55,16 @@ pub enum OnRemove {
     Reset,
 }
 
+/// Where the connections of backends that drain are forwarded.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Draining {
+    /// By software: they leave hardware, so that it can be serviced together with the backend.
+    #[default]
+    Software,
+    /// Wherever they are worth it, like those of other backends.
+    Hardware,
+}
+
 /// Idle timeouts by state, milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Timeouts {
@@ -203,6 +213,8 @@ pub struct Service {
     pub strict: bool,
     /// For backends that go.
     pub on_remove: OnRemove,
+    /// Whether its connections may be forwarded by hardware.
+    pub offload: bool,
     /// No longer configured: kept while its backends may have connections. It still owns its address,
     /// so that those connections' packets keep arriving, but nothing is classified to it.
     pub removed: bool,
@@ -246,6 +258,8 @@ pub struct Parts {
     pub static_neighbours: Vec<StaticNeighbour>,
     /// Routes besides those to the ports' own links. Of several to one prefix the first counts.
     pub routes: Vec<Route>,
+    /// Where connections of draining backends are forwarded.
+    pub offload_draining: Draining,
 }
 
 /// Why no snapshot could be made.
@@ -298,6 +312,8 @@ pub struct Snapshot {
     pub backends: Vec<Option<Backend>>,
     /// Neighbours that are not asked for.
     pub static_neighbours: Vec<StaticNeighbour>,
+    /// Where connections of draining backends are forwarded.
+    pub offload_draining: Draining,
     vips: HashSet<(TenantId, Ip), FixedState>,
     endpoints: Endpoints<ServiceId>,
     /// Replies of services that keep no connections; they must be told apart.
@@ -324,7 +340,8 @@ impl Snapshot {
     ///
     /// When two services cannot be told apart.
     pub fn assemble(parts: Parts) -> Result<Snapshot, BuildError> {
-        let Parts { generation, ports, services, mut backends, static_neighbours, routes } = parts;
+        let Parts { generation, ports, services, mut backends, static_neighbours, routes, offload_draining } =
+            parts;
         let name = |id: ServiceId| services[id.index()].as_ref().map_or_else(String::new, |s| s.name.clone());
         let endpoints = Endpoints::new(service_endpoints(&services))
             .map_err(|(a, b)| BuildError::ServicesOverlap(name(a), name(b)))?;
@@ -347,6 +364,7 @@ impl Snapshot {
             services,
             backends,
             static_neighbours,
+            offload_draining,
             vips,
             endpoints,
             stateless,

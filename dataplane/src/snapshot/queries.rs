@@ -1,6 +1,6 @@
 //! Questions of the walk that combine several parts of a snapshot.
 
-use super::{BackendState, OnRemove, Snapshot, Timeouts};
+use super::{BackendState, Draining, OnRemove, Snapshot, Timeouts};
 use crate::addr::Ip;
 use crate::ids::{BackendId, PortId, ServiceId};
 
@@ -10,6 +10,20 @@ impl Snapshot {
     #[must_use]
     pub fn keeps_connections(&self, backend: BackendId) -> bool {
         self.backend(backend).is_some_and(|backend| backend.state != BackendState::Removed(OnRemove::Reset))
+    }
+
+    /// Whether hardware may forward connections of this service to this backend.
+    #[inline]
+    #[must_use]
+    pub fn allows_offload(&self, service: ServiceId, backend: BackendId) -> bool {
+        let backend = self.backend(backend).is_some_and(|backend| match backend.state {
+            BackendState::Active => true,
+            BackendState::Draining | BackendState::Removed(OnRemove::Drain) => {
+                self.offload_draining == Draining::Hardware
+            }
+            BackendState::Removed(OnRemove::Reset) => false,
+        });
+        backend && self.service(service).is_some_and(|service| service.offload)
     }
 
     /// The idle timeouts of a service's connections; the defaults for a service that is gone.

@@ -37,6 +37,7 @@ fn service(id: u16, vip: Ip, protocol: Protocol, ports: Vec<RangeInclusive<u16>>
         affinity: Affinity::Connection,
         strict: false,
         on_remove: OnRemove::Drain,
+        offload: true,
         removed: false,
         timeouts: Timeouts::default(),
         lookup: Arc::new([]),

@@ -4,6 +4,7 @@ use super::egress::{Target, Translation};
 use super::{Env, Walk};
 use crate::addr::Ip;
 use crate::conntrack::{Gone, InsertError, New, Slot};
+use crate::counters::PccCause;
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey, Protocol};
 use crate::maglev;
@@ -209,7 +210,7 @@ impl<E: Env> Walk<'_, E> {
         }
         let backend = self.snapshot.backend(self.state.table.entry(slot).backend());
         if backend.is_none_or(|backend| backend.state != BackendState::Removed(OnRemove::Reset)) {
-            self.state.counters.pcc_backend_gone.add(1);
+            self.state.counters.pcc(PccCause::BackendGone).add(1);
         }
         let vip = self.state.table.ends(slot).vip;
         if let Some(gone) = self.state.table.remove(slot) {
