@@ -102,7 +102,8 @@ class Idle:
         self._process = None
         try:
             self.ends = Ends(self.netns, directory)
-            argv = [str(binary), "-l", "0,1", "-S", "1", *eal_options(WIRES[:2], devargs), "--", str(connections)]
+            argv = [str(binary), "-l", "0,1", "-S", "1", "--no-telemetry"]
+            argv += [*eal_options(WIRES[:2], devargs), "--", str(connections)]
             guard = ["setpriv", "--pdeathsig", "KILL", "--"]
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(

@@ -20,6 +20,8 @@ with testpmd's `load`, for whatever this module reads stands in comments:
     Such a frame comes out of the wire, whatever else does.
 ``#! heard TEXT``
     testpmd says TEXT now, or has said it since it started.
+``#! telemetry COMMAND``
+    Asks testpmd's telemetry socket; expectations are of the answer, in JSON.
 ``#! sleep N``
     Waits N seconds.
 ``#! eswitch DEVARGS``, ``#! testpmd OPTIONS``, ``#! wires NAME ...``, ``#! driver NAME``
@@ -34,6 +36,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import re
 import time
@@ -106,7 +109,7 @@ class Script:
                     self.driver = rest
                 case "service":
                     self.served = True
-                case "send" | "receive" | "heard" | "sleep":
+                case "send" | "receive" | "heard" | "telemetry" | "sleep":
                     self.steps.append(Step(number, line))
                 case _:
                     raise LabError(f"no such directive: {word}")
@@ -166,6 +169,9 @@ class Runner:
                 self._receive(*rest)
             case "heard":
                 retry(PACKET_SECONDS, lambda: self._heard(" ".join(rest)))
+            case "telemetry":
+                answer = json.dumps(self.testpmd.telemetry.ask(" ".join(rest)))
+                check(answer, step.expected)
             case "sleep":
                 time.sleep(float(rest[0]))
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from .frames import Wire
 from .net import LabError, Netns, unload
+from .telemetry import Telemetry
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "testpmd> "
@@ -49,7 +50,7 @@ def eal_options(wires: tuple[str, ...], devargs: str = "", driver: str = "net_af
     names = [f"{'uplink' if name == 'uplink' else 'host'}={driver}{n}" for n, name in enumerate(wires)]
     # The eSwitch first, so that its ports are 0 and 1, as on a BlueField.
     device = ",".join(["net_eswitch0", *names, "mbufs=4096", *filter(None, [devargs])])
-    options = ["--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--no-shconf"]
+    options = ["--no-huge", "-m", "256", "--no-pci", "--no-shconf"]
     options += ["-d", str(built_driver()), "--vdev", device]
     for number, name in enumerate(wires):
         options += ["--vdev", f"{driver}{number},{DRIVERS[driver].format(name)}"]
@@ -77,6 +78,8 @@ class Testpmd:
         try:
             self.netns = Netns.create(f"mr{secrets.token_hex(3)}-testpmd")
             self._undo.callback(self.netns.remove)
+            self.telemetry = Telemetry(self.netns.name)
+            self._undo.callback(self.telemetry.remove)
             self.wires = {name: self._plug(name) for name in wires}
             self._terminal, self._process = self._start(devargs, options, driver)
             self.banner = self._until_prompt(30)
@@ -99,7 +102,8 @@ class Testpmd:
 
     def _start(self, devargs: str, options: tuple[str, ...], driver: str) -> tuple[int, subprocess.Popen]:
         argv = ["dpdk-testpmd", *self.cores, *eal_options(tuple(self.wires), devargs, driver)]
-        argv += ["--", "-i", "--total-num-mbufs=2048", "--forward-mode=rxonly", *options]
+        argv += [f"--file-prefix={self.netns.name}", "--"]
+        argv += ["-i", "--total-num-mbufs=2048", "--forward-mode=rxonly", *options]
         terminal, slave = pty.openpty()
         self._undo.callback(os.close, terminal)
         tty.setraw(slave, termios.TCSANOW)

@@ -1,4 +1,4 @@
-//! Faults on request: refuse, fail, delay, reorder, lose, age early, fill up, stop.
+//! Faults on request: refuse, fail, delay, reorder, lose, age early, fill up, stop, forget, hang.
 //!
 //! Written and read as a list: `refuse=0.01,fail=0.1,delay_us=500,seed=7`. Nothing is on by default, and
 //! what is off changes nothing, not even what the others draw.
@@ -79,6 +79,10 @@ pub struct Faults {
     pub meters_at: Option<u32>,
     /// Stop this vport, once.
     pub stop_port: Option<u16>,
+    /// Forget all rules, counters and ages, once.
+    pub reset: bool,
+    /// Answer no flow operation for so long, once, in milliseconds.
+    pub hang_ms: u64,
     /// What the dice begin with.
     pub seed: u64,
     rng: Rng,
@@ -99,6 +103,8 @@ impl Default for Faults {
             ages_at: None,
             meters_at: None,
             stop_port: None,
+            reset: false,
+            hang_ms: 0,
             seed: 0,
             rng: Rng::new(0),
         }
@@ -107,6 +113,9 @@ impl Default for Faults {
 
 /// The longest delay, in microseconds: a minute.
 const DELAY_MAX_US: u64 = 60_000_000;
+
+/// The longest silence, in milliseconds: a minute.
+const HANG_MAX_MS: u64 = 60_000;
 
 /// What is wrong with a list of faults.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -128,13 +137,20 @@ impl Faults {
         let mut seen: Vec<&str> = Vec::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let fault = |message| FaultsError { part: part.to_owned(), message };
-            let (name, value) = part.split_once('=').ok_or_else(|| fault("expected name=value"))?;
-            let (name, value) = (name.trim(), value.trim());
+            let (name, value) = match part.split_once('=') {
+                Some((name, value)) => (name.trim(), Some(value.trim())),
+                None => (part, None),
+            };
             if seen.contains(&name) {
                 return Err(fault("given twice"));
             }
             seen.push(name);
-            faults.set(name, value).map_err(fault)?;
+            match (name, value) {
+                ("reset", None) => faults.reset = true,
+                ("reset", Some(_)) => return Err(fault("reset has no value")),
+                (_, None) => return Err(fault("expected name=value")),
+                (_, Some(value)) => faults.set(name, value).map_err(fault)?,
+            }
         }
         faults.rng = Rng::new(faults.seed);
         Ok(faults)
@@ -152,6 +168,7 @@ impl Faults {
             "lose_counters" => self.lose_counters = chance()?,
             "age_early" => self.age_early = chance()?,
             "delay_us" => self.delay_us = number()?,
+            "hang_ms" => self.hang_ms = number()?,
             "full_at" => self.full_at = Some(number()?),
             "counters_at" => self.counters_at = Some(objects()?),
             "ages_at" => self.ages_at = Some(objects()?),
@@ -160,7 +177,10 @@ impl Faults {
             "seed" => self.seed = number()?,
             _ => return Err(UNKNOWN),
         }
-        if self.delay_us > DELAY_MAX_US { Err("at most 60000000, a minute") } else { Ok(()) }
+        if self.delay_us > DELAY_MAX_US {
+            return Err("at most 60000000, a minute");
+        }
+        if self.hang_ms > HANG_MAX_MS { Err("at most 60000, a minute") } else { Ok(()) }
     }
 
     /// No faults any more.
@@ -216,6 +236,16 @@ impl Faults {
         self.stop_port.take()
     }
 
+    /// Whether to forget everything, once: the next call says no.
+    pub fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.reset)
+    }
+
+    /// How long to answer nothing, once, in nanoseconds: the next call says 0.
+    pub fn take_hang_ns(&mut self) -> u64 {
+        std::mem::take(&mut self.hang_ms).saturating_mul(1_000_000)
+    }
+
     /// Any number below `bound`, from the same dice.
     pub fn below(&mut self, bound: usize) -> usize {
         self.rng.below(bound as u64) as usize
@@ -223,7 +253,8 @@ impl Faults {
 }
 
 const UNKNOWN: &str = "unknown; there are refuse, fail, delay_us, reorder, lose_completions, lose_counters, \
-                       age_early, full_at, counters_at, ages_at, meters_at, stop_port, seed";
+                       age_early, full_at, counters_at, ages_at, meters_at, stop_port, reset, hang_ms, \
+                       seed";
 
 impl fmt::Display for Faults {
     /// As [`Faults::parse`] reads it; nothing if there are none.
@@ -243,9 +274,14 @@ impl fmt::Display for Faults {
             ("ages_at", self.ages_at.map(u64::from)),
             ("meters_at", self.meters_at.map(u64::from)),
             ("stop_port", self.stop_port.map(u64::from)),
+            ("hang_ms", (self.hang_ms > 0).then_some(self.hang_ms)),
             ("seed", (self.seed > 0).then_some(self.seed)),
         ];
         let mut separator = "";
+        if self.reset {
+            f.write_str("reset")?;
+            separator = ",";
+        }
         for (name, chance) in chances.into_iter().filter(|(_, chance)| *chance != Chance::NEVER) {
             write!(f, "{separator}{name}={chance}")?;
             separator = ",";

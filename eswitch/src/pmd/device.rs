@@ -157,6 +157,17 @@ impl Switch {
         vport.0 == 0
     }
 
+    /// Changes the faults in force.
+    pub(super) fn set_faults(&self, faults: Faults) {
+        let reset = faults.reset;
+        let mut eswitch = self.eswitch.lock();
+        eswitch.set_faults(self.clock.now(), faults);
+        if reset {
+            // Before anyone else gets a counter with the number of one that is gone.
+            self.flow.forget();
+        }
+    }
+
     /// The seed of everything random.
     pub(super) fn seed(&self) -> u64 {
         self.args.seed
@@ -342,7 +353,7 @@ pub(super) fn probe(vdev: *mut ffi::rte_vdev_device, name: &str, text: &str) -> 
         port::release(&devices);
         return Err(errno);
     }
-    switch.eswitch.lock().set_faults(faults);
+    switch.set_faults(faults);
     introduce(&switch);
     port::announce(&devices);
     telemetry::register();

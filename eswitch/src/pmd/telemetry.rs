@@ -32,7 +32,7 @@ const COMMANDS: [(&CStr, Command, &CStr); 5] = [
     (c"/eswitch/list", list, c"Software eSwitches. No parameters"),
     (c"/eswitch/rules", rules, c"Tables and rules, in pages. Parameters: device[,from]"),
     (c"/eswitch/stats", stats, c"What a device did, and why it dropped. Parameters: device"),
-    (c"/eswitch/faults", faults, c"Shows or sets faults. Parameters: device[,none|refuse=0.01,...]"),
+    (c"/eswitch/faults", faults, c"Shows or sets faults. Parameters: device[,none|reset|refuse=0.01,...]"),
     (c"/eswitch/profile", profile, c"What a device is modelled after. Parameters: device"),
 ];
 
@@ -231,7 +231,7 @@ unsafe extern "C" fn faults(
                 match Faults::parse(if wanted == "none" { "" } else { wanted }) {
                     Ok(faults) => {
                         log::notice(&format!("{}: faults set to {wanted}", switch.name));
-                        switch.eswitch.lock().set_faults(faults);
+                        switch.set_faults(faults);
                     }
                     Err(error) => answer.text("error", &clip(&error.to_string())),
                 }

@@ -32,7 +32,7 @@ pub(crate) use bytes::Bytes;
 
 const VPORTS: usize = 4;
 const PROFILES: [&str; 5] = ["ideal", "bf3-hws", "cx6dx", "bf2-sws", "bf3-xenoflow"];
-const FAULTS: [&str; 9] = [
+const FAULTS: [&str; 11] = [
     "",
     "refuse=0.1,seed=1",
     "fail=0.3,reorder=0.3,seed=2",
@@ -42,6 +42,8 @@ const FAULTS: [&str; 9] = [
     "stop_port=1",
     "full_at=3,counters_at=2,ages_at=1,meters_at=0",
     "lose_completions=0.2,refuse=0.05,fail=0.1,reorder=0.5,seed=4",
+    "reset",
+    "hang_ms=3,delay_us=5",
 ];
 
 /// FNV-1a, over whatever is to be compared.
@@ -284,6 +286,9 @@ impl Machine {
         let cost = self.device.destroy_cost();
         let answer = self.device.destroy(self.now, port, handle);
         self.trace.note(&(cost, errno(&answer)));
+        if answer.is_err_and(|refusal| refusal.errno == Errno::Timedout) {
+            return;
+        }
         assert_eq!(answer.is_ok(), live, "{handle:?}: {answer:?}");
         self.rules[at].2 = false;
         let elsewhere = Vport((port.0 + 1) % 4);
@@ -359,7 +364,18 @@ impl Machine {
         let text = bytes.pick(&FAULTS);
         let faults = Faults::parse(text).expect("faults");
         self.cut[1] |= text.starts_with("stop_port=1");
-        self.device.set_faults(faults);
+        if faults.reset {
+            self.forgotten();
+        }
+        self.device.set_faults(self.now, faults);
+    }
+
+    /// The device is about to forget everything.
+    fn forgotten(&mut self) {
+        self.rules.iter_mut().for_each(|rule| rule.2 = false);
+        self.queued.iter_mut().for_each(Vec::clear);
+        self.acts.clear();
+        self.shared.retain(|shared| !matches!(shared, Shared::Counter(_) | Shared::Age(_)));
     }
 
     fn pass(&mut self, ns: u64) {
@@ -518,7 +534,9 @@ impl Machine {
     /// Everything stops and goes; then nothing is in use.
     pub(crate) fn take_down(&mut self) {
         self.dump();
-        self.device.set_faults(Faults::default());
+        self.device.set_faults(self.now, Faults::default());
+        // Should the device hang, let it come back.
+        self.now = self.now.after(Tick::SECOND);
         for port in (0..VPORTS).rev() {
             self.stop(Vport(port as u16));
         }

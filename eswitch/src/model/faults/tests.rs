@@ -7,7 +7,7 @@ use super::*;
 fn a_list_is_read() {
     let faults = Faults::parse(
         "refuse=0.01, fail=0.1,delay_us=500,reorder=0.2,lose_counters=1,age_early=0.000001,full_at=0,\
-         counters_at=7,ages_at=8,meters_at=9,stop_port=3,seed=9",
+         counters_at=7,ages_at=8,meters_at=9,stop_port=3,reset,hang_ms=20,seed=9",
     );
     let faults = faults.unwrap();
     assert_eq!(faults.refuse, Chance::per_million(10_000));
@@ -18,6 +18,7 @@ fn a_list_is_read() {
     assert_eq!(faults.age_early, Chance::per_million(1));
     assert_eq!((faults.full_at, faults.stop_port, faults.seed), (Some(0), Some(3), 9));
     assert_eq!((faults.counters_at, faults.ages_at, faults.meters_at), (Some(7), Some(8), Some(9)));
+    assert_eq!((faults.reset, faults.hang_ms), (true, 20));
     assert!(!faults.is_clear());
 }
 
@@ -30,6 +31,7 @@ fn nothing_is_on_by_default() {
     assert!(!faults.refuses() && !faults.fails() && !faults.reorders() && !faults.loses_completion());
     assert!(!faults.loses_counter() && !faults.ages_early());
     assert_eq!((faults.delay_ns(), faults.take_stop_port()), (0, None));
+    assert_eq!((faults.take_reset(), faults.take_hang_ns()), (false, 0));
     assert_eq!(faults, Faults::default());
 }
 
@@ -46,6 +48,10 @@ fn what_is_not_understood_is_named() {
         ("lose=1", "there are refuse"),
         ("delay_us=60000001", "a minute"),
         ("full_at=many", "whole number"),
+        ("reset=1", "no value"),
+        ("reset,reset", "given twice"),
+        ("hang_ms", "expected name=value"),
+        ("hang_ms=60001", "a minute"),
         ("stop_port=65536", "vport"),
         ("ages_at=4294967296", "below 2^32"),
     ] {
@@ -63,10 +69,15 @@ fn a_chance_comes_as_often_as_it_says() {
 }
 
 #[test]
-fn a_port_stops_once_and_clear_ends_it_all() {
+fn some_happen_once_and_clear_ends_it_all() {
     let mut faults = Faults::parse("stop_port=1,refuse=1").unwrap();
     assert_eq!((faults.take_stop_port(), faults.take_stop_port()), (Some(1), None));
     assert!(faults.refuses());
+    let mut once = Faults::parse("reset,hang_ms=7").unwrap();
+    assert!(!once.is_clear());
+    assert_eq!((once.take_reset(), once.take_hang_ns()), (true, 7_000_000));
+    assert_eq!((once.take_reset(), once.take_hang_ns()), (false, 0));
+    assert!(once.is_clear());
     faults.clear();
     assert!(!faults.refuses() && faults.is_clear());
 }
@@ -79,6 +90,8 @@ proptest! {
         full_at: Option<u64>,
         objects_at: [Option<u32>; 3],
         stop_port: Option<u16>,
+        reset: bool,
+        hang_ms in 0..=HANG_MAX_MS,
         seed: u64,
     ) {
         let [refuse, fail, reorder, lose_completions, lose_counters, age_early] = chances.map(Chance::per_million);
@@ -86,7 +99,7 @@ proptest! {
         let [counters_at, ages_at, meters_at] = objects_at;
         let faults = Faults {
             refuse, fail, delay_us, reorder, lose_completions, lose_counters, age_early, full_at,
-            counters_at, ages_at, meters_at, stop_port, seed, rng,
+            counters_at, ages_at, meters_at, stop_port, reset, hang_ms, seed, rng,
         };
         prop_assert_eq!(Faults::parse(&faults.to_string()), Ok(faults));
     }

@@ -514,6 +514,15 @@ impl Ages {
         std::mem::take(&mut self.events)
     }
 
+    /// Those in use, by number.
+    pub fn in_use(&self) -> impl Iterator<Item = AgeId> {
+        let used = |(at, slot): (usize, &Slot)| (slot.state != State::Free).then_some(at);
+        self.chunks.iter().enumerate().flat_map(move |(chunk, slots)| {
+            let ids = slots.slots.iter().enumerate().filter_map(used);
+            ids.map(move |at| AgeId((chunk * CHUNK + at) as u32))
+        })
+    }
+
     /// Contexts in use.
     #[must_use]
     pub fn live(&self) -> u32 {

@@ -322,6 +322,15 @@ impl Counters {
         }
     }
 
+    /// Those in use, by number.
+    pub fn in_use(&self) -> impl Iterator<Item = CounterId> {
+        let used = |(at, link): (usize, &Link)| (link.references > 0).then_some(at);
+        self.pools.iter().enumerate().flat_map(move |(pool, slots)| {
+            let ids = slots.links.iter().enumerate().filter_map(used);
+            ids.map(move |at| CounterId((pool * POOL + at) as u32))
+        })
+    }
+
     /// Counters in use.
     #[must_use]
     pub fn live(&self) -> u32 {

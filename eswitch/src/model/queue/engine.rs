@@ -215,6 +215,14 @@ impl<R> QueueEngine<R> {
         self.active_at = now;
     }
 
+    /// Nothing more takes effect or is reported before then: the device hangs.
+    pub fn stall(&mut self, until: Tick) {
+        self.free_at = self.free_at.max(until);
+        self.active_at = self.active_at.max(until);
+        self.in_flight.iter_mut().for_each(|(active_at, ..)| *active_at = (*active_at).max(until));
+        self.late.iter_mut().for_each(|late| late.visible_at = late.visible_at.max(until));
+    }
+
     fn release(&mut self, now: Tick, device: &mut impl Installer<R>) -> bool {
         if self.joint.word().pulled == self.released {
             return false;

@@ -248,19 +248,22 @@ impl Eswitch {
     pub(super) fn invalidate_queues(&mut self, now: Tick, port: Vport) {
         for queue in self.queues.iter_mut().filter(|queue| queue.attr().port == port) {
             queue.invalidate(now);
+            queue.stall(self.hangs_until);
         }
     }
 
     /// Changes an indirect object.
     ///
     /// # Errors
-    /// ENOTSUP for an object that cannot be changed so, EINVAL for one that is gone.
+    /// ENOTSUP for an object that cannot be changed so, EINVAL for one that is gone, ETIMEDOUT while the
+    /// device hangs.
     pub fn indirect_update(
         &mut self,
         now: Tick,
         shared: Shared,
         update: ActionUpdate,
     ) -> Result<(), Refusal> {
+        self.answers(now)?;
         self.core.act(now, ActionOp::Update(shared, update))
     }
 }

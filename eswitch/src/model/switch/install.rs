@@ -42,9 +42,11 @@ impl Eswitch {
     ///
     /// # Errors
     /// ENOMEM when the tables are full or a fault refuses (as mlx5: "hardware refuses to create flow"),
-    /// EAGAIN without counters, EEXIST for a duplicate where those are not allowed.
+    /// EAGAIN without counters, EEXIST for a duplicate where those are not allowed, ETIMEDOUT while the
+    /// device hangs.
     pub fn install(&mut self, now: Tick, rule: Prepared) -> Result<RuleHandle, Refusal> {
         self.refresh(now);
+        self.answers(now)?;
         if self.faults.refuses() {
             self.core.statistics.refused += 1;
             let why = "hardware refuses to create flow (injected fault)";
@@ -57,9 +59,10 @@ impl Eswitch {
     /// Destroys a rule of the synchronous API.
     ///
     /// # Errors
-    /// ENOENT for a handle that is not, or no more, a rule of this port.
+    /// ENOENT for a handle that is not, or no more, a rule of this port; ETIMEDOUT while the device hangs.
     pub fn destroy(&mut self, now: Tick, port: Vport, handle: RuleHandle) -> Result<(), Refusal> {
         self.refresh(now);
+        self.answers(now)?;
         let id = self.core.resolve_handle(port, handle)?;
         self.core.remove(now, id);
         Ok(())

@@ -24,6 +24,7 @@ mod install;
 mod nic;
 mod prepare;
 mod query;
+mod reset;
 mod rules;
 mod slab;
 mod statistics;
@@ -65,6 +66,8 @@ pub struct Eswitch {
     tables_max: u32,
     /// Whether counters are never stale.
     exact_counters: bool,
+    /// Fault: no flow operation is answered before then.
+    hangs_until: Tick,
     events: Vec<Event>,
 }
 
@@ -151,6 +154,7 @@ impl Eswitch {
             tables: 0,
             tables_max: profile.tables_max,
             exact_counters: profile.counter_refresh_ns == 0,
+            hangs_until: Tick(0),
             events: Vec::new(),
         }
     }
@@ -241,8 +245,8 @@ impl Eswitch {
     }
 
     /// Changes the faults in force. A port to stop loses its link now, in both directions, until it is
-    /// started again; its rules and queues are the application's business.
-    pub fn set_faults(&mut self, faults: Faults) {
+    /// started again; its rules and queues are the application's business. A reset and a silence begin now.
+    pub fn set_faults(&mut self, now: Tick, faults: Faults) {
         self.faults = faults;
         self.core.full_at = self.faults.full_at;
         self.core.counters.set_limit(self.faults.counters_at);
@@ -253,6 +257,13 @@ impl Eswitch {
                 rx.cut = true;
                 self.events.push(Event::LinkDown(Vport(vport)));
             }
+        }
+        if self.faults.take_reset() {
+            self.reset(now);
+        }
+        match self.faults.take_hang_ns() {
+            0 => {}
+            ns => self.hang(now.after(ns)),
         }
     }
 
@@ -294,8 +305,9 @@ impl Eswitch {
     /// is to be lost must not have been done already.
     #[inline]
     fn refresh(&mut self, now: Tick) {
+        let hangs = self.hangs(now);
         let faults = &mut self.faults;
-        self.core.counters.refresh_with(now, || faults.loses_counter());
+        self.core.counters.refresh_with(now, || hangs || faults.loses_counter());
     }
 
     /// What has happened since the last call.

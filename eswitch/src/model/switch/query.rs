@@ -87,7 +87,8 @@ impl Eswitch {
     /// Makes an indirect object.
     ///
     /// # Errors
-    /// As for a rule with such an action; ENOTSUP for an action that cannot be shared.
+    /// As for a rule with such an action; ENOTSUP for an action that cannot be shared; ETIMEDOUT while the
+    /// device hangs.
     pub fn indirect_create(
         &mut self,
         now: Tick,
@@ -95,6 +96,7 @@ impl Eswitch {
         action: &Action<'_>,
     ) -> Result<Shared, Refusal> {
         self.refresh(now);
+        self.answers(now)?;
         let needs = Needs {
             counter: matches!(action, Action::Count),
             age: matches!(action, Action::Age { .. }),
@@ -113,9 +115,10 @@ impl Eswitch {
     ///
     /// # Errors
     /// EBUSY while rules use it (an age context, a meter and, under HWS, a counter go with their last rule
-    /// instead), EINVAL if there is none.
+    /// instead), EINVAL if there is none; ETIMEDOUT while the device hangs.
     pub fn indirect_destroy(&mut self, now: Tick, shared: Shared) -> Result<(), Refusal> {
         self.refresh(now);
+        self.answers(now)?;
         self.core.indirect_destroy(now, shared)
     }
 

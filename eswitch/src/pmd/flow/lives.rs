@@ -102,6 +102,15 @@ impl Lives {
         }
     }
 
+    /// The device has forgotten its counters and ages.
+    pub(super) fn end_counters_and_ages(&self) {
+        for kind in &self.kinds[..2] {
+            for life in kind.iter().filter_map(OnceLock::get).flatten() {
+                life.fetch_add(life.load(Ordering::Relaxed) & 1, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn life(&self, shared: Shared) -> Option<&AtomicU16> {
         let (kind, id) = parts(shared);
         Some(&self.kinds[kind].get(id as usize / CHUNK)?.get()?[id as usize % CHUNK])
@@ -132,6 +141,10 @@ mod tests {
             let second = lives.begin(shared).unwrap();
             assert_eq!((lives.find(first), lives.find(second)), (None, Some(shared)), "used again");
         }
+        let handles = ALL.map(|shared| lives.begin(shared).unwrap());
+        lives.end_counters_and_ages();
+        let left = handles.map(|handle| lives.find(handle));
+        assert_eq!(left, [None, None, None, Some(ALL[3]), Some(ALL[4])]);
         let handles = ALL.map(|shared| lives.begin(shared).unwrap());
         assert!((1..handles.len()).all(|at| !handles[..at].contains(&handles[at])), "all distinct");
     }

@@ -29,6 +29,11 @@ impl DeviceFlows {
         DeviceFlows { alone: Fair::new(Turn::NONE), misuse: AtomicU64::new(0), lives: Lives::new() }
     }
 
+    /// The device has been reset: handles of counters and ages are stale.
+    pub(in crate::pmd) fn forget(&self) {
+        self.lives.end_counters_and_ages();
+    }
+
     /// Times that two threads were found on one flow queue.
     pub(in crate::pmd) fn misuse(&self) -> u64 {
         self.misuse.load(Ordering::Relaxed)

@@ -77,6 +77,7 @@ pub(super) unsafe extern "C" fn flush(
     // SAFETY: as `rte_flow_flush` is called.
     unsafe {
         Call::new("flow flush", device, error).status(|port| {
+            port.switch.eswitch.lock().answers(port.switch.clock.now())?;
             remove_all(port);
             Ok(())
         })

@@ -1,0 +1,67 @@
+"""DPDK's telemetry socket: what `dpdk-telemetry.py` types at, for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from .net import LabError
+
+
+def runtime_directory(file_prefix: str) -> Path:
+    """Where an EAL with this prefix keeps its socket (`eal_create_runtime_dir`)."""
+    base = "/var/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "/tmp")
+    return Path(base) / "dpdk" / file_prefix
+
+
+class Telemetry:
+    """The socket of the DPDK process with this file prefix; connected anew for each question."""
+
+    def __init__(self, file_prefix: str):
+        self.directory = runtime_directory(file_prefix)
+
+    def ask(self, command: str, timeout: float = 10) -> object:
+        """The answer to a command with its parameters, e.g. `/eswitch/stats,net_eswitch0`."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(timeout)
+            try:
+                connection.connect(str(self.directory / "dpdk_telemetry.v2"))
+                longest = json.loads(connection.recv(1024))["max_output_len"]
+                connection.send(command.encode())
+                answer = json.loads(connection.recv(longest))
+            except OSError as error:
+                raise LabError(f"telemetry, {command}: {error}") from error
+        return answer[command.partition(",")[0]]
+
+    def remove(self) -> None:
+        """Removes what the process leaves behind."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class EswitchTelemetry(Telemetry):
+    """What the software eSwitch `net_eswitch0` tells of itself."""
+
+    def stats(self) -> dict:
+        return self.ask("/eswitch/stats,net_eswitch0")
+
+    def rules(self) -> int:
+        """How many rules it has."""
+        return self.stats()["rules"]
+
+    def rule_lines(self) -> list[str]:
+        """All rules, as the commands that make them; long ones go on in further lines."""
+        lines, command = [], "/eswitch/rules,net_eswitch0"
+        while command:
+            page = self.ask(command)
+            lines += page["rules"]
+            command = page.get("next")
+        return lines
+
+    def set_faults(self, faults: str = "none") -> None:
+        """Puts these faults in force, and no others."""
+        answer = self.ask(f"/eswitch/faults,net_eswitch0,{faults}")
+        if "error" in answer:
+            raise LabError(f"faults {faults}: {answer['error']}")
