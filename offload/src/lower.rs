@@ -159,11 +159,15 @@ pub fn leg(
     };
     let items = connection(from, way, &incoming);
     let mut actions = ArrayVec::new();
+    actions.extend((tags == Retag::Off).then_some(Action::PopVlan));
     actions.push(Action::Count);
     actions.extend(age_s.map(|seconds| Action::Age { timeout_s: seconds.clamp(1, AGE_MAX_S) }));
-    tags.before_edits(&mut actions);
     edits(&mut actions, ask, direction, &path, to.mac);
-    tags.after_edits(&mut actions);
+    match tags {
+        Retag::Same | Retag::Off => {}
+        Retag::Other(vid) => actions.push(Action::SetVlanVid(vid)),
+        Retag::On(vid) => actions.extend([Action::PushVlan, Action::SetVlanVid(vid)]),
+    }
     actions.push(match way {
         Way::Eswitch => Action::ToPort(to.ethdev),
         Way::Hairpin(queue) => Action::Queue(queue),
@@ -328,19 +332,5 @@ impl Retag {
             (Some(_), None) => Retag::Off,
             (None, Some(new)) => Retag::On(new),
         })
-    }
-
-    fn before_edits(self, actions: &mut Actions) {
-        match self {
-            Retag::Off => actions.push(Action::PopVlan),
-            Retag::Other(vid) => actions.push(Action::SetVlanVid(vid)),
-            Retag::Same | Retag::On(_) => {}
-        }
-    }
-
-    fn after_edits(self, actions: &mut Actions) {
-        if let Retag::On(vid) = self {
-            actions.extend([Action::PushVlan, Action::SetVlanVid(vid)]);
-        }
     }
 }

@@ -91,8 +91,8 @@ pub enum Item {
 
 /// What happens to a packet.
 ///
-/// A rule has them in the order that software steering takes: tags off, edits, tags on, fate. Hardware
-/// steering wants tags on before edits: see [`Rule::with_tags_first`].
+/// A rule has them in the order that software steering takes: tags off, count and age, edits, tags on, fate.
+/// Hardware steering wants tags on before edits: see [`Rule::with_tags_first`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
     /// It is counted by a counter of the rule's own, which outlives the rule until it is released: so
@@ -153,12 +153,64 @@ impl Rule {
         let Some(push) = actions.iter().position(|action| *action == Action::PushVlan) else {
             return actions;
         };
-        let edits = |action: &Action| !matches!(action, Action::Count | Action::Age { .. });
+        let edits = |action: &Action| !matches!(action, Action::PopVlan | Action::Count | Action::Age { .. });
         let to = actions.iter().position(edits).unwrap_or(push).min(push);
         let tag = 1 + usize::from(matches!(actions.get(push + 1), Some(Action::SetVlanVid(_))));
         if let Some(moved) = actions.get_mut(to..push + tag) {
             moved.rotate_right(tag);
         }
         actions
+    }
+    /// The same rule with nothing where values were: what the rules of one template table have in common.
+    /// The group of a jump stays.
+    #[must_use]
+    pub fn shape(&self) -> Rule {
+        Rule {
+            port: self.port,
+            attr: self.attr,
+            items: self.items.iter().map(Item::without_value).collect(),
+            actions: self.actions.iter().map(Action::without_value).collect(),
+        }
+    }
+}
+
+impl Item {
+    fn without_value(&self) -> Item {
+        let none = |masked: Masked<u8>| Masked { value: 0, mask: masked.mask };
+        let no_ip = |_| Ip::v6([0; 16]);
+        match *self {
+            Item::RepresentedPort(_) => Item::RepresentedPort(0),
+            Item::Eth { dst } => Item::Eth { dst: dst.map(|_| MacAddr::default()) },
+            Item::Vlan(_) => Item::Vlan(0),
+            Item::Ipv4 { src, dst, ttl } => {
+                Item::Ipv4 { src: src.map(|_| 0), dst: dst.map(|_| 0), ttl: ttl.map(none) }
+            }
+            Item::Ipv6 { src, dst, hop_limit } => {
+                Item::Ipv6 { src: src.map(no_ip), dst: dst.map(no_ip), hop_limit: hop_limit.map(none) }
+            }
+            Item::Tcp { src, dst, flags } => {
+                Item::Tcp { src: src.map(|_| 0), dst: dst.map(|_| 0), flags: flags.map(none) }
+            }
+            Item::Udp { src, dst } => Item::Udp { src: src.map(|_| 0), dst: dst.map(|_| 0) },
+        }
+    }
+}
+
+impl Action {
+    fn without_value(&self) -> Action {
+        let none = |ip: Ip| if ip.is_v4() { Ip::v4(0) } else { Ip::v6([0; 16]) };
+        match *self {
+            Action::Count | Action::PopVlan | Action::PushVlan | Action::DecTtl | Action::Jump(_) => *self,
+            Action::Age { .. } => Action::Age { timeout_s: 0 },
+            Action::SetVlanVid(_) => Action::SetVlanVid(0),
+            Action::SetMacSrc(_) => Action::SetMacSrc(MacAddr::default()),
+            Action::SetMacDst(_) => Action::SetMacDst(MacAddr::default()),
+            Action::SetIpSrc(ip) => Action::SetIpSrc(none(ip)),
+            Action::SetIpDst(ip) => Action::SetIpDst(none(ip)),
+            Action::SetPortSrc(_) => Action::SetPortSrc(0),
+            Action::SetPortDst(_) => Action::SetPortDst(0),
+            Action::ToPort(_) => Action::ToPort(0),
+            Action::Queue(_) => Action::Queue(0),
+        }
     }
 }

@@ -10,6 +10,9 @@
 //!
 //! An engine has no opinions and no clock. One thread drives it.
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 use crate::rule::Rule;
 use dataplane::conntrack::Count;
 use dataplane::flow::Direction;

@@ -1,0 +1,235 @@
+//! Hardware steering: templates and tables made as rules need them, and one flow queue.
+
+use super::{SimSetup, refused, spell};
+use crate::engine::{Completion, EngineError, LegId};
+use crate::rule::{Domain, Rule};
+use eswitch::model::action::{Action, Shared};
+use eswitch::model::pattern::PatternTemplate;
+use eswitch::model::program::ActionsTemplate;
+use eswitch::model::queue;
+use eswitch::model::refusal::{Errno, Refusal};
+use eswitch::model::switch::{ConfigureAttr, Eswitch, FlowQueue, PROXY, Table};
+use eswitch::model::types::{RuleHandle, Tick};
+use eswitch::model::validate::{Pools, TableAttr, TemplateAttr, actions_template, pattern_template};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+const POOLS: Pools = Pools { counters: true, ages: true, meters: false };
+
+/// Operations of the base rules' and of failed rules' burials, besides the machine's.
+const OPERATIONS_SPARE: u32 = 64;
+
+/// What an operation was for, by the user data that comes back with its completion.
+enum Purpose {
+    Base(usize, RuleHandle),
+    Create(LegId),
+    Destroy(LegId),
+}
+
+/// The driver's side of hardware steering.
+pub(super) struct Queued {
+    queue: FlowQueue,
+    tables: HashMap<Rule, Table>,
+    rules_max: u32,
+    operations_max: u32,
+    under_way: HashMap<u64, Purpose>,
+    next: u64,
+    base: usize,
+    /// Failed rules whose handles are to be destroyed.
+    dead: VecDeque<(LegId, RuleHandle)>,
+}
+
+impl Queued {
+    pub(super) fn new(device: &mut Eswitch, now: Tick, setup: &SimSetup, seed: u64) -> Queued {
+        let profile = &setup.profile;
+        // Counters and ages of rules that are gone wait for a refresh.
+        let objects = setup.rules_max.saturating_mul(2).max(16);
+        let attr = ConfigureAttr {
+            counters: objects.min(profile.counters_max),
+            ages: objects.min(profile.ages_max),
+            queues: 1,
+            size: setup.operations_max.saturating_add(OPERATIONS_SPARE).min(profile.queue_depth_max),
+            ..ConfigureAttr::default()
+        };
+        let mut queues = device.configure(now, PROXY, &attr, profile, seed).unwrap_or_default();
+        assert_eq!(queues.len(), 1, "sizes are the profile's");
+        Queued {
+            queue: queues.remove(0),
+            tables: HashMap::new(),
+            rules_max: setup.rules_max,
+            operations_max: setup.operations_max,
+            under_way: HashMap::new(),
+            next: 0,
+            base: 0,
+            dead: VecDeque::new(),
+        }
+    }
+
+    /// Base rules whose completion is to come.
+    pub(super) fn base_under_way(&self) -> usize {
+        self.base
+    }
+
+    /// Begins a base rule.
+    pub(super) fn lay(
+        &mut self,
+        device: &mut Eswitch,
+        now: Tick,
+        index: usize,
+        rule: &Rule,
+    ) -> Result<(), EngineError> {
+        let handle = self.enqueue(device, now, rule, None, 0, self.next, false)?;
+        self.expect(Purpose::Base(index, handle));
+        self.base += 1;
+        Ok(())
+    }
+
+    /// Begins a connection's rule.
+    pub(super) fn create(
+        &mut self,
+        device: &mut Eswitch,
+        now: Tick,
+        leg: LegId,
+        rule: &Rule,
+        counter: Shared,
+    ) -> Result<RuleHandle, EngineError> {
+        self.check_room()?;
+        let context = super::context_of(leg);
+        let handle = self.enqueue(device, now, rule, Some(counter), context, self.next, true)?;
+        self.expect(Purpose::Create(leg));
+        Ok(handle)
+    }
+
+    /// Begins a rule's end.
+    pub(super) fn destroy(
+        &mut self,
+        now: Tick,
+        leg: LegId,
+        handle: RuleHandle,
+        at_once: bool,
+    ) -> Result<(), EngineError> {
+        if !at_once {
+            self.check_room()?;
+        }
+        self.queue.destroy(now, handle, self.next, !at_once).map_err(|refusal| match refusal.errno {
+            Errno::Nomem => EngineError::QueueFull,
+            errno => EngineError::Lost(errno as i32),
+        })?;
+        self.expect(Purpose::Destroy(leg));
+        Ok(())
+    }
+
+    /// A failed rule has to be destroyed, too, when there is room.
+    pub(super) fn bury(&mut self, leg: LegId, handle: RuleHandle) {
+        self.dead.push_back((leg, handle));
+    }
+
+    pub(super) fn push(&mut self, now: Tick) {
+        self.queue.push(now);
+    }
+
+    /// One operation that has ended; base rules that failed are due again.
+    pub(super) fn pull(&mut self, now: Tick, base_due: &mut Vec<usize>) -> Option<Completion> {
+        while let Some((leg, handle)) = self.dead.front().copied() {
+            if self.destroy(now, leg, handle, true).is_err() {
+                break;
+            }
+            self.dead.pop_front();
+        }
+        let mut out = [queue::Completion::default()];
+        while self.queue.pull(&mut out) > 0 {
+            let [queue::Completion { user_data, ok }] = out;
+            match (self.under_way.remove(&user_data), ok) {
+                (Some(Purpose::Base(index, handle)), ok) => {
+                    self.base -= 1;
+                    if !ok {
+                        base_due.push(index);
+                        // Nobody waits for that; without room it occupies its place until the next flush.
+                        let _ = self.queue.destroy(now, handle, self.next, false);
+                        self.next += 1;
+                    }
+                }
+                (Some(Purpose::Create(leg)), true) => return Some(Completion::Installed(leg)),
+                (Some(Purpose::Create(leg)), false) => {
+                    return Some(Completion::Failed(leg, EngineError::Failed));
+                }
+                (Some(Purpose::Destroy(leg)), true) => return Some(Completion::Removed(leg)),
+                (Some(Purpose::Destroy(leg)), false) => {
+                    return Some(Completion::Stuck(leg, EngineError::Failed));
+                }
+                (None, _) => {}
+            }
+        }
+        None
+    }
+
+    /// Nothing is under way any more.
+    pub(super) fn forget(&mut self) {
+        self.queue.notice_restart();
+        self.under_way.clear();
+        self.dead.clear();
+        self.base = 0;
+    }
+
+    fn check_room(&self) -> Result<(), EngineError> {
+        if self.queue.outstanding() < self.operations_max { Ok(()) } else { Err(EngineError::QueueFull) }
+    }
+
+    fn expect(&mut self, purpose: Purpose) {
+        self.under_way.insert(self.next, purpose);
+        self.next += 1;
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "rte_flow_async_create's")]
+    fn enqueue(
+        &mut self,
+        device: &mut Eswitch,
+        now: Tick,
+        rule: &Rule,
+        counter: Option<Shared>,
+        context: u64,
+        user_data: u64,
+        postpone: bool,
+    ) -> Result<RuleHandle, EngineError> {
+        if rule.attr.domain != Domain::Transfer {
+            return Err(EngineError::Refused(Errno::Notsup as i32));
+        }
+        let shape = rule.shape();
+        if !self.tables.contains_key(&shape) {
+            let table = make_table(device, &shape, self.rules_max).map_err(refused)?;
+            self.tables.insert(shape.clone(), table);
+        }
+        let table = self.tables.get(&shape).ok_or(EngineError::TableFull)?;
+        let items = spell::items(rule);
+        let items: Vec<_> = items.iter().map(spell::Spelt::item).collect();
+        let actions = spell::modify_actions(rule, counter, context);
+        let topology = &device.context().topology;
+        let (queue, items, actions) = (&mut self.queue, (0, &items[..]), (0, &actions[..]));
+        table.enqueue(now, queue, topology, items, actions, user_data, postpone).map_err(refused)
+    }
+}
+
+/// A table for rules of this shape.
+fn make_table(device: &mut Eswitch, shape: &Rule, rules_max: u32) -> Result<Table, Refusal> {
+    let context = Arc::clone(device.context());
+    let attr = TemplateAttr { transfer: true, ..TemplateAttr::default() };
+    let items = spell::items(shape);
+    let items: Vec<_> = items.iter().map(spell::Spelt::item).collect();
+    let pattern_facts = pattern_template(&context, PROXY, &attr, &items)?;
+    let pattern = Arc::new(PatternTemplate::new(&items, false, None)?);
+    let (actions, mut masks) = spell::template_actions(shape);
+    let actions_facts = actions_template(&context, PROXY, &attr, &actions, &masks, POOLS)?;
+    // Judged as what the handle stands for, translated as a handle.
+    for (action, mask) in actions.iter().zip(&mut masks) {
+        if matches!(action, Action::Indirect(_)) {
+            *mask = Action::Indirect(None);
+        }
+    }
+    let actions = Arc::new(ActionsTemplate::new(&actions, &masks)?);
+    let most = match context.limits.max_table_rules {
+        0 => rules_max,
+        most => rules_max.min(most),
+    };
+    let attr = TableAttr { attr: spell::attr(shape), nb_flows: most.max(1) };
+    device.create_table(PROXY, &attr, &[(pattern, pattern_facts)], &[(actions, actions_facts)])
+}

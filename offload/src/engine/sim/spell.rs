@@ -1,0 +1,232 @@
+//! A rule in the model's words, which are `rte_flow`'s without pointers: both dialects.
+
+use crate::rule::{Action, Attr, Domain, Item, Masked, Rule};
+use dataplane::addr::Ip;
+use eswitch::model::action::{self, Field, FieldRef, FieldSource, ModifyOp, Shared};
+use eswitch::model::item::{self, Header, Layer};
+use eswitch::model::types;
+
+/// The longest header that is matched, IPv6's.
+const HEADER_MAX: usize = 40;
+
+/// The tag protocol identifier of 802.1Q.
+const TPID: u16 = 0x8100;
+
+/// A header to be matched, with the bytes that the model's item borrows; or a port.
+pub(super) enum Spelt {
+    Port(u16),
+    Header { layer: Layer, spec: [u8; HEADER_MAX], mask: [u8; HEADER_MAX], followed: Option<bool> },
+}
+
+impl Spelt {
+    fn new(layer: Layer) -> Spelt {
+        Spelt::Header { layer, spec: [0; HEADER_MAX], mask: [0; HEADER_MAX], followed: None }
+    }
+
+    /// Matches `value` at this offset, whole.
+    fn exactly(self, at: usize, value: &[u8]) -> Spelt {
+        value.iter().enumerate().fold(self, |spelt, (offset, &byte)| {
+            spelt.masked(at + offset, Some(Masked { value: byte, mask: 0xff }))
+        })
+    }
+
+    fn masked(mut self, at: usize, byte: Option<Masked<u8>>) -> Spelt {
+        if let (Spelt::Header { spec, mask, .. }, Some(byte)) = (&mut self, byte) {
+            if let (Some(spec), Some(mask)) = (spec.get_mut(at), mask.get_mut(at)) {
+                (*spec, *mask) = (byte.value, byte.mask);
+            }
+        }
+        self
+    }
+
+    fn maybe<const N: usize>(self, at: usize, value: Option<[u8; N]>) -> Spelt {
+        match value {
+            Some(value) => self.exactly(at, &value),
+            None => self,
+        }
+    }
+
+    /// Whether another tag follows.
+    fn followed_by_tag(mut self, tag: bool) -> Spelt {
+        if let Spelt::Header { followed, .. } = &mut self {
+            *followed = Some(tag);
+        }
+        self
+    }
+
+    /// The model's item.
+    pub(super) fn item(&self) -> item::Item<'_> {
+        match self {
+            Spelt::Port(port_id) => item::Item::RepresentedPort { port_id: Some(*port_id), mask: u16::MAX },
+            Spelt::Header { layer, spec, mask, followed } => {
+                let (spec, mask) = (&spec[..layer.bytes()], &mask[..layer.bytes()]);
+                item::Item::Header(Header { followed: *followed, ..Header::masked(*layer, spec, mask) })
+            }
+        }
+    }
+}
+
+/// A rule's pattern.
+pub(super) fn items(rule: &Rule) -> Vec<Spelt> {
+    let tagged = rule.items.iter().any(|item| matches!(item, Item::Vlan(_)));
+    let spell = |item: &Item| match *item {
+        Item::RepresentedPort(port) => Spelt::Port(port),
+        Item::Eth { dst } => {
+            let eth = Spelt::new(Layer::Eth).maybe(0, dst.map(|mac| mac.0));
+            if tagged { eth } else { eth.followed_by_tag(false) }
+        }
+        Item::Vlan(vid) => Spelt::new(Layer::Vlan)
+            .masked(0, Some(Masked { value: (vid >> 8) as u8, mask: 0x0f }))
+            .exactly(1, &[vid as u8])
+            .followed_by_tag(false),
+        Item::Ipv4 { src, dst, ttl } => Spelt::new(Layer::Ipv4)
+            .maybe(12, src.map(u32::to_be_bytes))
+            .maybe(16, dst.map(u32::to_be_bytes))
+            .masked(8, ttl),
+        Item::Ipv6 { src, dst, hop_limit } => Spelt::new(Layer::Ipv6)
+            .maybe(8, src.map(Ip::octets))
+            .maybe(24, dst.map(Ip::octets))
+            .masked(7, hop_limit),
+        Item::Tcp { src, dst, flags } => Spelt::new(Layer::Tcp)
+            .maybe(0, src.map(u16::to_be_bytes))
+            .maybe(2, dst.map(u16::to_be_bytes))
+            .masked(13, flags),
+        Item::Udp { src, dst } => {
+            Spelt::new(Layer::Udp).maybe(0, src.map(u16::to_be_bytes)).maybe(2, dst.map(u16::to_be_bytes))
+        }
+    };
+    rule.items.iter().map(spell).collect()
+}
+
+/// A rule's attributes.
+pub(super) fn attr(rule: &Rule) -> types::Attr {
+    let Attr { domain, group, priority } = rule.attr;
+    let transfer = domain == Domain::Transfer;
+    types::Attr { group, priority, transfer, ingress: !transfer, egress: false }
+}
+
+/// A rule's actions as software steering takes them. `counter`: in place of a count; `context`: the age's.
+pub(super) fn set_actions(
+    rule: &Rule,
+    counter: Option<Shared>,
+    context: u64,
+) -> Vec<action::Action<'static>> {
+    use action::Action as Out;
+    let spell = |action: &Action| match *action {
+        Action::SetMacSrc(mac) => Out::SetMacSrc(mac.0),
+        Action::SetMacDst(mac) => Out::SetMacDst(mac.0),
+        Action::SetIpSrc(ip) if ip.is_v4() => Out::SetIpv4Src(ip.low32().to_be_bytes()),
+        Action::SetIpSrc(ip) => Out::SetIpv6Src(ip.octets()),
+        Action::SetIpDst(ip) if ip.is_v4() => Out::SetIpv4Dst(ip.low32().to_be_bytes()),
+        Action::SetIpDst(ip) => Out::SetIpv6Dst(ip.octets()),
+        Action::SetPortSrc(port) => Out::SetTpSrc(port),
+        Action::SetPortDst(port) => Out::SetTpDst(port),
+        Action::DecTtl => Out::DecTtl,
+        ref other => plain(other, counter, context),
+    };
+    rule.actions.iter().map(spell).collect()
+}
+
+/// What both dialects say alike.
+fn plain(action: &Action, counter: Option<Shared>, context: u64) -> action::Action<'static> {
+    use action::Action as Out;
+    match *action {
+        Action::Age { timeout_s } => Out::Age { timeout_s, context },
+        Action::PopVlan => Out::PopVlan,
+        Action::PushVlan => Out::PushVlan(TPID),
+        Action::SetVlanVid(vid) => Out::SetVlanVid(vid),
+        Action::Jump(group) => Out::Jump(Some(group)),
+        Action::ToPort(port) => Out::RepresentedPort(Some(port)),
+        Action::Queue(queue) => Out::Queue(Some(queue)),
+        _ => counter.map_or(Out::Count, |shared| Out::Indirect(Some(shared))),
+    }
+}
+
+/// A rule's actions as hardware steering takes them.
+pub(super) fn modify_actions(
+    rule: &Rule,
+    counter: Option<Shared>,
+    context: u64,
+) -> Vec<action::Action<'static>> {
+    let transport = Transport::of(rule);
+    let spell = |action: &Action| match edit(action, transport) {
+        Some(Edit { op, field, value, bytes }) => action::Action::ModifyField {
+            op,
+            dst: FieldRef { field, level: 0, offset: 0 },
+            src: Some(FieldSource::Value(value)),
+            width: 8 * bytes,
+        },
+        None => plain(action, counter, context),
+    };
+    rule.with_tags_first().iter().map(spell).collect()
+}
+
+/// The actions of the template for such rules, and their masks: each rule brings its values.
+pub(super) fn template_actions(shape: &Rule) -> (Vec<action::Action<'static>>, Vec<action::Action<'static>>) {
+    use action::Action as Out;
+    let actions = modify_actions(shape, None, 0).into_iter();
+    let pair = |action| match action {
+        Out::ModifyField { op, dst, width, .. } => {
+            let all = FieldRef { level: u32::MAX, offset: u32::MAX, ..dst };
+            let open = |dst, width| Out::ModifyField { op, dst, src: None, width };
+            (open(dst, width), open(all, u32::MAX))
+        }
+        Out::Count => (Out::Indirect(None), Out::Count),
+        Out::Jump(group) => (Out::Jump(group), Out::Jump(Some(u32::MAX))),
+        Out::RepresentedPort(_) => (Out::RepresentedPort(None), Out::RepresentedPort(None)),
+        Out::PushVlan(_) => (Out::PushVlan(0), Out::PushVlan(0)),
+        other => (other, other),
+    };
+    actions.map(pair).unzip()
+}
+
+/// Which transport's ports are edited: `modify_field` tells them apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Transport {
+    udp: bool,
+    v6: bool,
+}
+
+impl Transport {
+    fn of(rule: &Rule) -> Transport {
+        let has = |wanted: fn(&Item) -> bool| rule.items.iter().any(wanted);
+        Transport {
+            udp: has(|item| matches!(item, Item::Udp { .. })),
+            v6: has(|item| matches!(item, Item::Ipv6 { .. })),
+        }
+    }
+}
+
+/// A `modify_field`.
+struct Edit {
+    op: ModifyOp,
+    field: Field,
+    value: [u8; 16],
+    bytes: u32,
+}
+
+/// The edit that an action is, if it is one.
+fn edit(action: &Action, transport: Transport) -> Option<Edit> {
+    let set = |field, from: &[u8]| {
+        let mut value = [0; 16];
+        value.iter_mut().zip(from).for_each(|(to, byte)| *to = *byte);
+        Some(Edit { op: ModifyOp::Set, field, value, bytes: from.len() as u32 })
+    };
+    let address = |v4, v6, ip: Ip| {
+        if ip.is_v4() { set(v4, &ip.low32().to_be_bytes()) } else { set(v6, &ip.octets()) }
+    };
+    let port = |tcp, udp, port: u16| set(if transport.udp { udp } else { tcp }, &port.to_be_bytes());
+    match *action {
+        Action::SetMacSrc(mac) => set(Field::MacSrc, &mac.0),
+        Action::SetMacDst(mac) => set(Field::MacDst, &mac.0),
+        Action::SetIpSrc(ip) => address(Field::Ipv4Src, Field::Ipv6Src, ip),
+        Action::SetIpDst(ip) => address(Field::Ipv4Dst, Field::Ipv6Dst, ip),
+        Action::SetPortSrc(number) => port(Field::TcpPortSrc, Field::UdpPortSrc, number),
+        Action::SetPortDst(number) => port(Field::TcpPortDst, Field::UdpPortDst, number),
+        Action::DecTtl => {
+            let field = if transport.v6 { Field::Ipv6HopLimit } else { Field::Ipv4Ttl };
+            set(field, &[0xff]).map(|edit| Edit { op: ModifyOp::Add, ..edit })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,273 @@
+//! The simulated engine keeps the engines' promises, under both steerings, and breaks them on request.
+
+use super::*;
+use crate::lower::PortFacts;
+use crate::rule::{Action, Attr, Item};
+use arrayvec::ArrayVec;
+use dataplane::addr::{Ip, MacAddr};
+use dataplane::ids::PortId;
+use dataplane::packet::TestPacket;
+use dataplane::snapshot::VlanTags;
+use eswitch::model::switch::{DropReason, RxMeta};
+use eswitch::model::types::Role;
+
+const MS: u64 = 1_000_000;
+const LEG: LegId = LegId { rule: RuleId(7), direction: Direction::Reply };
+const BOTH: [Steering; 2] = [Steering::Software, Steering::Hardware];
+
+/// How many frames left by a wire, and how many came to software.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Tally {
+    wire: u32,
+    software: u32,
+}
+
+impl Fabric<TestPacket> for Tally {
+    fn transmit(&mut self, _: Vport, _: TestPacket) {
+        self.wire += 1;
+    }
+
+    fn receive(&mut self, _: Vport, _: RxMeta, _: TestPacket) {
+        self.software += 1;
+    }
+
+    fn copy(&mut self, _: &TestPacket) -> Option<TestPacket> {
+        None
+    }
+
+    fn discard(&mut self, reason: DropReason, _: TestPacket) {
+        panic!("{reason:?}");
+    }
+}
+
+/// An engine, and the clock.
+struct Sim {
+    engine: SimEngine,
+    now: u64,
+}
+
+impl Sim {
+    fn new(steering: Steering, profile: &str) -> Sim {
+        let vports = vec![
+            VportInfo { role: Role::Uplink(0), port_id: 0 },
+            VportInfo { role: Role::Host(0), port_id: 1 },
+        ];
+        let port = |ethdev| PortFacts {
+            ethdev,
+            proxy: 0,
+            domain: Some(0),
+            mac: MacAddr([2, 0, 0, 0, 0, ethdev as u8]),
+            any_mac: false,
+            mtu: 1500,
+            vlan: VlanTags::default(),
+            hairpins: Vec::new(),
+        };
+        let setup = SimSetup {
+            profile: Profile::named(profile).expect("a built-in profile"),
+            steering,
+            vports,
+            topology: Arc::new(Topology { ports: vec![port(0), port(1)] }),
+            rx_queues: 1,
+            rules_max: 64,
+            operations_max: 8,
+            seed: 1,
+        };
+        let mut sim = Sim { engine: SimEngine::new(0, setup), now: 0 };
+        sim.settle();
+        assert!(sim.engine.is_ready());
+        sim
+    }
+
+    /// A second passes, and completions are pulled.
+    fn settle(&mut self) -> Vec<Completion> {
+        let mut completions = Vec::with_capacity(64);
+        for _ in 0..10 {
+            self.engine.push();
+            self.now += 100 * MS;
+            self.engine.set_now(self.now);
+            self.engine.pull(&mut completions);
+        }
+        completions
+    }
+
+    fn installed(&mut self) {
+        self.engine.install(LEG, &rule()).expect("a good rule");
+        assert_eq!(self.settle(), [Completion::Installed(LEG)]);
+    }
+
+    /// What becomes of one segment.
+    fn segment(&mut self) -> Tally {
+        let mut burst: Burst<TestPacket> = [TestPacket::new(PortId(0), &segment())].into_iter().collect();
+        let mut tally = Tally::default();
+        self.engine.forward(0, false, &mut burst, &mut tally);
+        tally
+    }
+
+    fn faults(&mut self, text: &str) {
+        self.engine.set_faults(Faults::parse(text).expect("faults"));
+    }
+}
+
+const OFFLOADED: Tally = Tally { wire: 1, software: 0 };
+const MISSED: Tally = Tally { wire: 0, software: 1 };
+
+fn rule() -> Rule {
+    let mut items = ArrayVec::new();
+    items.extend([
+        Item::RepresentedPort(0),
+        Item::Eth { dst: None },
+        Item::Ipv4 { src: Some(0x0a00_0001), dst: Some(0xc000_0250), ttl: None },
+        Item::Udp { src: Some(4000), dst: Some(53) },
+    ]);
+    let mut actions = ArrayVec::new();
+    actions.extend([
+        Action::Count,
+        Action::Age { timeout_s: 30 },
+        Action::SetIpDst(Ip::v4(0x0a01_0007)),
+        Action::SetPortDst(5353),
+        Action::DecTtl,
+        Action::ToPort(1),
+    ]);
+    let attr = Attr { domain: Domain::Transfer, group: lower::CONNECTIONS_V4_UDP, priority: 0 };
+    Rule { port: 0, attr, items, actions }
+}
+
+fn segment() -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 9, 9, 8, 0];
+    frame.extend([0x45, 0, 0, 30, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 192, 0, 2, 80]);
+    frame.extend([0x0f, 0xa0, 0, 53, 0, 10, 0, 0, 1, 2]);
+    frame
+}
+
+#[test]
+fn a_rule_lives_and_its_counter_outlives_it() {
+    for (steering, profile) in BOTH.into_iter().zip(["bf2-sws", "bf3-hws"]) {
+        let mut sim = Sim::new(steering, profile);
+        assert_eq!(sim.segment(), MISSED);
+        sim.installed();
+        assert_eq!(sim.engine.connection_rules(), 1);
+        assert_eq!(sim.segment(), OFFLOADED);
+        sim.engine.remove(LEG).expect("in force");
+        assert_eq!(sim.settle(), [Completion::Removed(LEG)]);
+        assert_eq!(sim.segment(), MISSED);
+        let settled = u64::from(sim.engine.traits().settle_ms);
+        assert!(settled <= 3_000);
+        sim.now += settled * MS;
+        sim.engine.set_now(sim.now);
+        let bytes = segment().len() as u64;
+        assert_eq!(sim.engine.count(LEG), Ok(Count { packets: 1, bytes }), "{steering:?}");
+        sim.engine.release(LEG);
+        assert_eq!(sim.engine.count(LEG), Err(EngineError::Lost(2)));
+        assert_eq!(sim.engine.connection_rules(), 0);
+        assert_eq!(sim.engine.device().objects_in_use(), [0; 3]);
+        sim.installed();
+    }
+}
+
+#[test]
+fn blocking_calls_keep_their_caller() {
+    let mut sim = Sim::new(Steering::Software, "bf2-sws");
+    sim.engine.take_spent_ns();
+    sim.installed();
+    let spent = sim.engine.take_spent_ns();
+    assert!((100_000..3_000_000).contains(&spent), "about 305 us, not {spent} ns");
+    assert_eq!(sim.engine.take_spent_ns(), 0);
+}
+
+#[test]
+fn one_operation_at_a_time_under_software_steering() {
+    let mut sim = Sim::new(Steering::Software, "ideal");
+    let other = LegId { direction: Direction::Original, ..LEG };
+    sim.engine.install(LEG, &rule()).expect("a good rule");
+    assert_eq!(sim.engine.install(other, &rule()), Err(EngineError::QueueFull));
+    sim.settle();
+    sim.engine.install(other, &rule()).expect("there is room again");
+}
+
+#[test]
+fn a_full_queue_has_to_be_pulled() {
+    let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
+    let leg = |number| LegId { rule: RuleId(number), ..LEG };
+    let outcomes: Vec<_> = (0..9).map(|number| sim.engine.install(leg(number), &rule())).collect();
+    assert_eq!(outcomes[8], Err(EngineError::QueueFull));
+    assert!(outcomes[..8].iter().all(Result::is_ok));
+    assert_eq!(sim.settle().len(), 8);
+}
+
+#[test]
+fn what_is_refused_leaves_nothing() {
+    for steering in BOTH {
+        let mut sim = Sim::new(steering, "ideal");
+        sim.faults("refuse=1");
+        assert_eq!(sim.engine.install(LEG, &rule()), Err(EngineError::TableFull), "{steering:?}");
+        sim.faults("");
+        let nowhere = Rule { actions: [Action::Count, Action::ToPort(9)].into_iter().collect(), ..rule() };
+        let refused = sim.engine.install(LEG, &nowhere);
+        assert!(matches!(refused, Err(EngineError::Refused(_))), "{refused:?}");
+        assert_eq!(sim.engine.device().objects_in_use(), [0; 3]);
+        sim.installed();
+    }
+}
+
+#[test]
+fn what_fails_late_leaves_nothing() {
+    let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
+    sim.faults("fail=1");
+    sim.engine.install(LEG, &rule()).expect("enqueued");
+    assert_eq!(sim.settle(), [Completion::Failed(LEG, EngineError::Failed)]);
+    assert_eq!(sim.engine.device().objects_in_use(), [0; 3]);
+    sim.faults("");
+    sim.installed();
+}
+
+#[test]
+fn aged_rules_are_told_by_name() {
+    for steering in BOTH {
+        let mut sim = Sim::new(steering, "ideal");
+        sim.installed();
+        let mut aged = Vec::with_capacity(4);
+        sim.engine.aged(&mut aged);
+        assert_eq!(aged, []);
+        (0..40).for_each(|_| drop(sim.settle()));
+        sim.engine.aged(&mut aged);
+        assert_eq!(aged, [LEG], "{steering:?}");
+    }
+}
+
+#[test]
+fn a_lost_completion_is_mended_by_a_flush() {
+    let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
+    sim.faults("lose_completions=1");
+    sim.engine.install(LEG, &rule()).expect("enqueued");
+    assert_eq!(sim.settle(), []);
+    assert_eq!(sim.segment(), OFFLOADED, "although nobody was told");
+    sim.faults("");
+    sim.engine.flush().expect("it answers");
+    assert_eq!(sim.segment(), MISSED);
+    assert_eq!(sim.settle(), []);
+    assert!(sim.engine.is_ready());
+    assert_eq!(sim.engine.device().objects_in_use(), [0; 3]);
+    sim.installed();
+    assert_eq!(sim.segment(), OFFLOADED, "the base rules are back, too");
+}
+
+#[test]
+fn a_reset_loses_everything_until_the_flush() {
+    for (steering, profile) in BOTH.into_iter().zip(["bf2-sws", "bf3-hws"]) {
+        let mut sim = Sim::new(steering, profile);
+        sim.installed();
+        sim.engine.reset(500 * MS);
+        assert_eq!(sim.segment(), MISSED, "software goes on");
+        assert!(matches!(sim.engine.count(LEG), Err(EngineError::Lost(_))));
+        assert!(matches!(sim.engine.remove(LEG), Err(EngineError::Lost(_))));
+        assert!(sim.engine.flush().is_err(), "it does not answer");
+        sim.settle();
+        sim.engine.fail_flushes(1);
+        assert!(sim.engine.flush().is_err());
+        assert!(matches!(sim.engine.install(LEG, &rule()), Err(EngineError::Lost(_))), "not flushed");
+        sim.engine.flush().expect("it answers again");
+        sim.settle();
+        sim.installed();
+        assert_eq!(sim.segment(), OFFLOADED, "{steering:?}");
+    }
+}
