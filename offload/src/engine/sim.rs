@@ -174,7 +174,7 @@ impl SimEngine {
 
     /// Changes the device's faults.
     pub fn set_faults(&mut self, faults: Faults) {
-        self.device.set_faults(faults);
+        self.device.set_faults(self.now, faults);
         // Flow queues hear of them in the device's turn.
         while self.device.advance(self.now) {}
     }
@@ -185,7 +185,7 @@ impl SimEngine {
         let faults = self.device.faults().clone();
         self.resets += 1;
         (self.device, self.queued) = build(self.now, &self.setup, self.resets);
-        self.device.set_faults(faults);
+        self.device.set_faults(self.now, faults);
         self.done.clear();
         self.down_until = Some(self.now.after(down_ns));
         self.base_due = (0..self.base.len()).collect();
