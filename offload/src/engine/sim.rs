@@ -100,7 +100,6 @@ pub struct SimEngine {
     down_until: Option<Tick>,
     fail_flushes: u32,
     spent_ns: u64,
-    resets: u64,
 }
 
 impl SimEngine {
@@ -111,7 +110,7 @@ impl SimEngine {
     #[must_use]
     pub fn new(now_ns: u64, setup: SimSetup) -> SimEngine {
         let now = Tick(now_ns);
-        let (device, queued) = build(now, &setup, 0);
+        let (device, queued) = build(now, &setup);
         let transfer_only = setup.steering == Steering::Hardware;
         let mut base = lower::base_rules(&setup.topology);
         base.retain(|rule| rule.attr.domain == Domain::Transfer || !transfer_only);
@@ -127,7 +126,6 @@ impl SimEngine {
             down_until: None,
             fail_flushes: 0,
             spent_ns: 0,
-            resets: 0,
         };
         engine.lay_base();
         engine
@@ -172,8 +170,11 @@ impl SimEngine {
         }
     }
 
-    /// Changes the device's faults.
-    pub fn set_faults(&mut self, faults: Faults) {
+    /// Changes the device's faults. A reset among them is [`SimEngine::reset`] without a pause.
+    pub fn set_faults(&mut self, mut faults: Faults) {
+        if faults.take_reset() {
+            self.reset(0);
+        }
         self.device.set_faults(self.now, faults);
         // Flow queues hear of them in the device's turn.
         while self.device.advance(self.now) {}
@@ -182,9 +183,8 @@ impl SimEngine {
     /// The device resets: rules, counters and everything under way are lost without a word. Until
     /// `down_ns` later it answers nothing, and afterwards [`EngineError::Lost`] until it has been flushed.
     pub fn reset(&mut self, down_ns: u64) {
-        let faults = self.device.faults().clone();
-        self.resets += 1;
-        (self.device, self.queued) = build(self.now, &self.setup, self.resets);
+        let mut faults = self.device.faults().clone();
+        faults.reset = true;
         self.device.set_faults(self.now, faults);
         self.done.clear();
         self.down_until = Some(self.now.after(down_ns));
@@ -260,6 +260,7 @@ impl SimEngine {
             Some(queued) => queued.destroy(self.now, leg, handle, false)?,
             None => {
                 self.spent_ns = self.spent_ns.saturating_add(self.device.destroy_cost());
+                self.device.answers(self.now).map_err(lost)?;
                 self.device.destroy(self.now, held.port, handle).map_err(lost)?;
                 self.done.push_back(Completion::Removed(leg));
             }
@@ -395,22 +396,20 @@ impl FlowEngine for SimEngine {
     }
 
     fn flush(&mut self) -> Result<(), EngineError> {
-        let down = self.down_until.is_some_and(|until| self.now < until);
+        let down =
+            self.down_until.is_some_and(|until| self.now < until) || self.device.answers(self.now).is_err();
         if down || self.fail_flushes > 0 {
             self.fail_flushes = self.fail_flushes.saturating_sub(u32::from(!down));
             return Err(EngineError::Lost(Errno::Nodev as i32));
         }
-        if self.down_until.take().is_none() {
-            for (vport, _) in self.device.context().clone().topology.iter() {
-                let mut from = 0;
-                while self.device.flush(self.now, vport, &mut from) {}
-            }
-            for held in self.held.values() {
-                if let Some(counter) = held.counter {
-                    // The rules that used it are gone.
-                    let _ = self.device.indirect_destroy(self.now, Shared::Counter(counter));
-                }
-            }
+        self.down_until = None;
+        for (vport, _) in self.device.context().clone().topology.iter() {
+            let mut from = 0;
+            while self.device.flush(self.now, vport, &mut from) {}
+        }
+        for counter in self.held.values().filter_map(|held| held.counter) {
+            // The rules that used it are gone; after a reset so is the counter.
+            let _ = self.device.indirect_destroy(self.now, Shared::Counter(counter));
         }
         self.held.clear();
         self.done.clear();
@@ -425,13 +424,12 @@ impl FlowEngine for SimEngine {
 }
 
 /// A fresh device, its ports started.
-fn build(now: Tick, setup: &SimSetup, life: u64) -> (Eswitch, Option<Queued>) {
+fn build(now: Tick, setup: &SimSetup) -> (Eswitch, Option<Queued>) {
     let mut context = setup.profile.context(Vports::new(setup.vports.clone()));
     context.steering = setup.steering;
     let context = Arc::new(context);
-    let seed = setup.seed.wrapping_add(life);
-    let mut device = Eswitch::new(Arc::clone(&context), &setup.profile, seed);
-    let queued = (setup.steering == Steering::Hardware).then(|| Queued::new(&mut device, now, setup, seed));
+    let mut device = Eswitch::new(Arc::clone(&context), &setup.profile, setup.seed);
+    let queued = (setup.steering == Steering::Hardware).then(|| Queued::new(&mut device, now, setup));
     for (vport, info) in context.topology.iter() {
         let started = device.start(vport, rx_config(setup, &context.topology, info.port_id));
         assert!(started.is_ok(), "the proxy comes first");
@@ -470,6 +468,7 @@ fn create(
     let items: Vec<_> = items.iter().map(spell::Spelt::item).collect();
     let actions = spell::set_actions(rule, counter, context);
     let attr = spell::attr(rule);
+    device.answers(now).map_err(lost)?;
     let prepared = judge.prepare(&Port::new(vport, true), &attr, &items, &actions).map_err(refused)?;
     device.install(now, prepared).map_err(refused)
 }
@@ -479,6 +478,7 @@ fn refused(refusal: Refusal) -> EngineError {
     match refusal.errno {
         Errno::Nomem => EngineError::TableFull,
         Errno::Again | Errno::Noent => EngineError::NoCounter,
+        Errno::Timedout => lost(refusal),
         errno => EngineError::Refused(errno as i32),
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    pub(super) fn new(device: &mut Eswitch, now: Tick, setup: &SimSetup, seed: u64) -> Queued {
+    pub(super) fn new(device: &mut Eswitch, now: Tick, setup: &SimSetup) -> Queued {
         let profile = &setup.profile;
         // Counters and ages of rules that are gone wait for a refresh.
         let objects = setup.rules_max.saturating_mul(2).max(16);
@@ -51,7 +51,7 @@ impl Queued {
             size: setup.operations_max.saturating_add(OPERATIONS_SPARE).min(profile.queue_depth_max),
             ..ConfigureAttr::default()
         };
-        let mut queues = device.configure(now, PROXY, &attr, profile, seed).unwrap_or_default();
+        let mut queues = device.configure(now, PROXY, &attr, profile, setup.seed).unwrap_or_default();
         assert_eq!(queues.len(), 1, "sizes are the profile's");
         Queued {
             queue: queues.remove(0),

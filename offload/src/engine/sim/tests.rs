@@ -271,3 +271,19 @@ fn a_reset_loses_everything_until_the_flush() {
         assert_eq!(sim.segment(), OFFLOADED, "{steering:?}");
     }
 }
+
+#[test]
+fn a_device_that_hangs_is_waited_for() {
+    let mut sim = Sim::new(Steering::Software, "bf2-sws");
+    sim.faults("hang_ms=500");
+    assert_eq!(sim.engine.install(LEG, &rule()), Err(EngineError::Lost(110)));
+    assert!(sim.engine.flush().is_err());
+    sim.settle();
+    sim.installed();
+
+    let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
+    sim.faults("hang_ms=1500");
+    sim.engine.install(LEG, &rule()).expect("enqueued");
+    assert_eq!(sim.settle(), []);
+    assert_eq!(sim.settle(), [Completion::Installed(LEG)]);
+}
