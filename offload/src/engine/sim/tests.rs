@@ -282,8 +282,8 @@ fn a_device_that_hangs_is_waited_for() {
     sim.installed();
 
     let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
-    sim.faults("hang_ms=1500");
     sim.engine.install(LEG, &rule()).expect("enqueued");
+    sim.faults("hang_ms=1500");
     assert_eq!(sim.settle(), []);
     assert_eq!(sim.settle(), [Completion::Installed(LEG)]);
 }
