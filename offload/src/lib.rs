@@ -16,6 +16,7 @@
 pub mod engine;
 pub mod lower;
 pub mod rule;
+pub mod testpmd;
 
 pub use dataplane::offload::{
     Answer, Ask, Declined, FlowRef, Leg, OffloadState, Removal, Revocation, Revoke, RuleId, Token,
