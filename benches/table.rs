@@ -171,7 +171,7 @@ fn fill_and_drain(criterion: &mut Criterion) {
             let open = WallTime.end(start);
             now = now.after_ms(11_000);
             let start = WallTime.start();
-            while table.expire(now, 256, timeout, |gone| _ = black_box(gone)) == 256 {}
+            while table.expire(now, 256, timeout, |gone| _ = black_box(gone), |_| ()) == 256 {}
             [open, WallTime.end(start)]
         };
         for (which, name) in ["open", "expire"].into_iter().enumerate() {

@@ -100,6 +100,9 @@ drop_reasons! {
     TableFull = "table_full",
     /// The half-open share of the table is used up by younger connections.
     HalfOpenLimit = "half_open_limit",
+    /// A client uses its port again while hardware still forwards for the connection before, whose backend
+    /// takes no new ones. The client tries again.
+    OffloadPending = "offload_pending",
     /// TTL or hop limit ran out here.
     TtlExpired = "ttl_expired",
     /// The packet does not fit the next link. Millrace fragments nothing; it tells the sender the MTU.

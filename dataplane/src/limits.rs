@@ -43,10 +43,14 @@ pub const FRAGMENTS_MAX: u32 = 1 << 20;
 /// Rules in hardware, one per direction of a connection.
 pub const OFFLOAD_RULES_MAX: u32 = 1 << 24;
 /// Longest time between two readings of a rule's counters, milliseconds.
-pub const OFFLOAD_POLL_MS_MAX: u32 = 5_000;
+pub const OFFLOAD_POLL_MS_MAX: u32 = 2_000;
+/// How late a worker may hear of what hardware has forwarded: silence of a connection in hardware counts
+/// only beyond this, milliseconds.
+pub const HARDWARE_STALE_MS: u32 = 3_000;
 /// Packets held for a next hop that is being resolved.
 pub const NEIGHBOUR_QUEUE_MAX: u16 = 256;
 
+const _: () = assert!(OFFLOAD_POLL_MS_MAX < HARDWARE_STALE_MS, "connections in use would expire");
 const _: () = assert!(TIMEOUT_MAX_MS < u32::MAX / 2, "ticks would be ambiguous");
 const _: () = assert!(BACKENDS_MAX <= u16::MAX as usize, "BackendId is 16 bits");
 const _: () = assert!(SERVICES_MAX <= u16::MAX as usize, "ServiceId is 16 bits");

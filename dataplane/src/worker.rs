@@ -11,7 +11,7 @@
 //! neighbouring packets overlap: while one packet's connection is being fetched, the next one's index
 //! bucket is. Everything else hangs off it: `open` (first packets), `egress` (rewrite, next hop, the
 //! link header), `punt` (everything that is not a plain forwarded packet), `upkeep` (ageing, neighbour
-//! upkeep, announcements).
+//! upkeep, announcements), `offload` (what hardware takes over, and gives back).
 //!
 //! A packet is moved, never copied, and ends in exactly one way, counted once: sent, dropped under a
 //! [`DropReason`], consumed, handed to another worker, or held for a neighbour.
@@ -149,8 +149,7 @@ struct State<B: PacketBuf> {
     fragments: Fragments<B, Translation>,
     rates: Rates,
     upkeep: upkeep::Cursors,
-    /// Packets that a connection must have carried to be asked for.
-    price: u32,
+    offload: offload::Bargain,
     /// Datagrams scheduled without affinity so far: the walk over the Maglev table.
     datagrams: u64,
 }
@@ -187,6 +186,8 @@ struct Walk<'a, E: Env> {
     snapshot: &'a Snapshot,
     state: &'a mut State<E::Buf>,
     env: &'a mut E,
+    /// Connections that hardware may still be asked to take.
+    asks_left: u8,
 }
 
 /// A packet between two stages.
@@ -219,7 +220,7 @@ impl<B: PacketBuf> Worker<B> {
             fragments: Fragments::new(&sizes.fragments, hasher),
             rates: Rates::new(sizes.icmp_per_second),
             upkeep: upkeep::Cursors::new(setup.id),
-            price: u32::MAX,
+            offload: offload::Bargain::new(now),
             datagrams: 0,
         };
         state.meet(now, &snapshot, |_, _, _| {});
@@ -242,7 +243,13 @@ impl<B: PacketBuf> Worker<B> {
     }
 
     fn walk<'a, E: Env<Buf = B>>(&'a mut self, now: Tick, env: &'a mut E) -> Walk<'a, E> {
-        Walk { now, snapshot: &self.snapshot, state: &mut self.state, env }
+        Walk {
+            now,
+            snapshot: &self.snapshot,
+            state: &mut self.state,
+            env,
+            asks_left: offload::ASKS_PER_BURST,
+        }
     }
 }
 
@@ -333,6 +340,9 @@ impl<E: Env> Walk<'_, E> {
                 Direction::Reply => &counters.reply,
             };
             traffic.count(u64::from(bytes));
+        }
+        if self.state.table.entry(slot).concerns_hardware(self.state.offload.price) {
+            self.tend_hardware(packet.port(), parsed, slot, direction);
         }
         let translation = self.translation(slot, direction);
         self.deliver(packet, parsed, &translation);

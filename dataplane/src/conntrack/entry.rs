@@ -3,6 +3,7 @@
 use crate::addr::Ip;
 use crate::flow::{Direction, FlowKey, Protocol};
 use crate::ids::{BackendId, ServiceId, TenantId};
+use crate::limits::HARDWARE_STALE_MS;
 use crate::offload::{Declined, OffloadState, RuleId, Token};
 use crate::time::Tick;
 
@@ -28,6 +29,9 @@ impl Slot {
     }
 }
 
+/// The kinds of [`OffloadState`].
+pub(super) const OFFLOAD_KINDS: usize = 5;
+
 /// "No slot" in a link.
 pub(super) const NIL: u32 = u32::MAX;
 
@@ -37,8 +41,14 @@ const REPLY_KEY: u8 = 1 << 2;
 const PICKED_UP: u8 = 1 << 3;
 const HALF_OPEN: u8 = 1 << 4;
 const COLD: u8 = 1 << 5;
+/// Packets of these directions are hardware's business by now: one that comes to software has missed it.
+const IN_HARDWARE: [u8; 2] = [1 << 6, 1 << 7];
 
 const STATE_BITS: u8 = 0x0f;
+const KIND_SHIFT: u32 = 4;
+const REQUESTED: u8 = 1;
+const INSTALLED: u8 = 2;
+const REMOVING: u8 = 3;
 
 /// The hot part of a connection, everything that a packet of an IPv4 connection reads and writes.
 ///
@@ -280,12 +290,90 @@ impl Entry {
         (self.packets[direction as usize], self.bytes[direction as usize])
     }
 
+    /// Whether it is in a state that hardware may forward.
+    #[inline]
+    #[must_use]
+    pub fn may_be_offloaded(&self) -> bool {
+        matches!(self.state(), State::Established | State::Replied)
+    }
+
+    /// Whether the offload engine comes into it: hardware has the connection, or may be asked to take it
+    /// now that it has carried `price` packets.
+    #[inline]
+    #[must_use]
+    pub fn concerns_hardware(&self, price: u32) -> bool {
+        if self.state >= 1 << KIND_SHIFT {
+            return self.is_installed();
+        }
+        let [original, reply] = self.packets;
+        u64::from(original) + u64::from(reply) >= u64::from(price) && self.may_be_offloaded()
+    }
+
+    /// Whether hardware has it.
+    #[inline]
+    #[must_use]
+    pub fn is_installed(&self) -> bool {
+        self.state >> KIND_SHIFT == INSTALLED
+    }
+
+    /// Whether hardware may forward for it now or soon, whatever becomes of it.
+    #[inline]
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        matches!(self.state >> KIND_SHIFT, REQUESTED | INSTALLED | REMOVING)
+    }
+
+    /// Whether it has been in hardware for long enough to know which packets should not come to software.
+    #[inline]
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.flags & (IN_HARDWARE[0] | IN_HARDWARE[1]) != 0
+    }
+
+    /// Whether packets of this direction should not come to software.
+    #[inline]
+    #[must_use]
+    pub fn is_in_hardware(&self, direction: Direction) -> bool {
+        self.flags & IN_HARDWARE[direction as usize] != 0
+    }
+
+    pub(super) fn settle(&mut self, legs: [bool; 2]) {
+        for (bit, _) in IN_HARDWARE.iter().zip(legs).filter(|(_, leg)| *leg) {
+            self.flags |= bit;
+        }
+    }
+
+    /// For how much longer than its timeout it may be silent, milliseconds: what hardware forwards is
+    /// heard of late.
+    #[inline]
+    pub(super) fn silence_ms(&self, timeout_ms: u32) -> u32 {
+        match self.state >> KIND_SHIFT {
+            INSTALLED => timeout_ms.saturating_add(HARDWARE_STALE_MS),
+            REMOVING => timeout_ms.saturating_add(2 * HARDWARE_STALE_MS),
+            _ => timeout_ms,
+        }
+    }
+
+    /// Takes the slot of a connection that has ended for another one between the same ends. The name and
+    /// the hardware half stay.
+    pub(super) fn reopen(&mut self, now: Tick) {
+        self.flags &= !(PICKED_UP | IN_HARDWARE[0] | IN_HARDWARE[1]);
+        self.set_state(State::SynSent);
+        self.born_or_node = now.0;
+        (self.last_seen, self.packets, self.bytes) = (now, [0; 2], [0; 2]);
+    }
+
+    /// Which of the kinds of [`OffloadState`], in declaration order.
+    pub(super) fn offload_kind(&self) -> usize {
+        usize::from(self.state >> KIND_SHIFT).min(OFFLOAD_KINDS - 1)
+    }
+
     /// The offload state; `number` is what the cold array keeps of it.
     pub(super) fn offload(&self, number: impl FnOnce() -> u32) -> OffloadState {
-        match self.state >> 4 {
-            1 => OffloadState::Requested(Token(number())),
-            2 => OffloadState::Installed(RuleId(number())),
-            3 => OffloadState::Removing(RuleId(number())),
+        match self.state >> KIND_SHIFT {
+            REQUESTED => OffloadState::Requested(Token(number())),
+            INSTALLED => OffloadState::Installed(RuleId(number())),
+            REMOVING => OffloadState::Removing(RuleId(number())),
             4 => OffloadState::Declined(Declined::NoEngine),
             5 => OffloadState::Declined(Declined::Budget),
             6 => OffloadState::Declined(Declined::TableFull),
@@ -302,9 +390,9 @@ impl Entry {
     pub(super) fn set_offload(&mut self, state: OffloadState) -> Option<u32> {
         let (kind, number) = match state {
             OffloadState::Software => (0, None),
-            OffloadState::Requested(Token(token)) => (1, Some(token)),
-            OffloadState::Installed(RuleId(rule)) => (2, Some(rule)),
-            OffloadState::Removing(RuleId(rule)) => (3, Some(rule)),
+            OffloadState::Requested(Token(token)) => (REQUESTED, Some(token)),
+            OffloadState::Installed(RuleId(rule)) => (INSTALLED, Some(rule)),
+            OffloadState::Removing(RuleId(rule)) => (REMOVING, Some(rule)),
             OffloadState::Declined(Declined::NoEngine) => (4, None),
             OffloadState::Declined(Declined::Budget) => (5, None),
             OffloadState::Declined(Declined::TableFull) => (6, None),
@@ -314,7 +402,10 @@ impl Entry {
             OffloadState::Declined(Declined::Path) => (10, None),
             OffloadState::Declined(Declined::Timeout) => (11, None),
         };
-        self.state = self.state & STATE_BITS | kind << 4;
+        self.state = self.state & STATE_BITS | kind << KIND_SHIFT;
+        if kind != INSTALLED {
+            self.flags &= !(IN_HARDWARE[0] | IN_HARDWARE[1]);
+        }
         number
     }
 }

@@ -1,8 +1,10 @@
 //! The table: entries, index, wheel and half-open list kept in step.
 
+mod hardware;
+
 use arrayvec::ArrayVec;
 
-use super::entry::{Entry, NIL, Opening, Slot};
+use super::entry::{Entry, NIL, OFFLOAD_KINDS, Opening, Slot};
 use super::half_open::HalfOpen;
 use super::index::{Index, Reference};
 use super::tcp::{Outcome, Segment, State};
@@ -10,7 +12,7 @@ use super::wheel::Wheel;
 use crate::addr::Ip;
 use crate::flow::{Direction, FlowHasher, FlowKey};
 use crate::ids::{BackendId, ServiceId, WorkerId};
-use crate::limits::CONNECTIONS_MAX;
+use crate::limits::{CONNECTIONS_MAX, HARDWARE_STALE_MS};
 use crate::offload::{FlowRef, OffloadState};
 use crate::prefetch::prefetch;
 use crate::time::Tick;
@@ -196,14 +198,17 @@ pub struct Candidates {
 }
 
 /// What few connections need: see [`Table::cold`].
-type Cold = [u64; 5];
+type Cold = [u64; 6];
 /// Where [`Cold`] keeps the packets (and one further on the bytes) of a direction that the entry does
 /// not: what hardware counted, and 2^32 for each time the entry's own counter wrapped.
 const fn cold_packets(direction: Direction) -> usize {
     2 * direction as usize
 }
-/// Where [`Cold`] keeps the number of an offload request or rule.
+/// Where [`Cold`] keeps the number of an offload request or rule, low half, and the tick that goes with
+/// the offload state, high half.
 const COLD_OFFLOAD: usize = 4;
+/// Where [`Cold`] keeps the tick at which the offload state was last known to be true.
+const COLD_CONFIRMED: usize = 5;
 
 /// One worker's connections.
 pub struct Table {
@@ -226,6 +231,8 @@ pub struct Table {
     len: usize,
     /// The hand of the clock that eviction goes by.
     hand: usize,
+    /// Connections by the kind of their offload state.
+    by_offload: [u32; OFFLOAD_KINDS],
 }
 
 impl Table {
@@ -245,11 +252,12 @@ impl Table {
             wheel: Wheel::new(now),
             half_open: HalfOpen::new(shape.half_open_max),
             v6: vec![[0; 6]; slots].into_boxed_slice(),
-            cold: vec![[0; 5]; slots].into_boxed_slice(),
+            cold: vec![Cold::default(); slots].into_boxed_slice(),
             free: NIL,
             fresh: 0,
             len: 0,
             hand: 0,
+            by_offload: [0; OFFLOAD_KINDS],
         }
     }
 }
@@ -340,7 +348,8 @@ impl Table {
     }
 
     /// The key that packets of one direction carry.
-    fn key(&self, slot: Slot, direction: Direction) -> FlowKey {
+    #[must_use]
+    pub fn key(&self, slot: Slot, direction: Direction) -> FlowKey {
         let Ends { client, vip, backend, .. } = self.ends(slot);
         let (src, dst) = match direction {
             Direction::Original => (client, vip),
@@ -397,12 +406,17 @@ impl Table {
 
     /// Looks at connections whose time for it has come, at most `budget` of them, and ends those that
     /// have been silent for their timeout. Returns how many it looked at; at `budget`, there may be more.
+    ///
+    /// One in hardware gets [`HARDWARE_STALE_MS`] more, as hardware is heard of late, and then is not ended
+    /// but named to `on_held`, to be taken back. It stays that much longer at most, so that a client that
+    /// comes back meets its entry for as long as hardware may act on it.
     pub fn expire(
         &mut self,
         now: Tick,
         budget: usize,
         timeout_of: impl Fn(ServiceId, State) -> u32,
         mut on_gone: impl FnMut(Gone),
+        mut on_held: impl FnMut(Slot),
     ) -> usize {
         let mut silent = ArrayVec::<Slot, EXPIRE_BATCH>::new();
         let mut looked_at = 0;
@@ -411,9 +425,16 @@ impl Table {
             looked_at += 1;
             self.wheel.unlink(&mut self.entries, slot);
             let entry = &self.entries[slot as usize];
-            let deadline = entry.last_seen().after_ms(timeout_of(entry.service(), entry.state()));
+            let silence_ms = entry.silence_ms(timeout_of(entry.service(), entry.state()));
+            let deadline = entry.last_seen().after_ms(silence_ms);
             if !now.reached(deadline) {
                 self.wheel.link(&mut self.entries, slot, deadline);
+                continue;
+            }
+            let last = deadline.after_ms(HARDWARE_STALE_MS);
+            if entry.is_installed() && !now.reached(last) {
+                self.wheel.link(&mut self.entries, slot, last);
+                on_held(Slot(slot));
                 continue;
             }
             self.prefetch_retire(Slot(slot));
@@ -424,6 +445,33 @@ impl Table {
         }
         silent.drain(..).for_each(|slot| on_gone(self.retire(slot)));
         looked_at
+    }
+
+    /// Opens a connection in the place of one that has ended, between the same ends. Its name and its
+    /// hardware half stay: what the offload engine says of the one holds for the other.
+    ///
+    /// # Errors
+    /// [`InsertError::HalfOpenLimit`] or [`InsertError::Full`]; the table is unchanged then.
+    pub fn reopen(&mut self, now: Tick, slot: Slot, timeout_ms: u32) -> Result<Option<Gone>, InsertError> {
+        let entry = &self.entries[slot.index()];
+        let (was_half_open, node) = (entry.is_half_open(), entry.born_or_node);
+        let victim =
+            if self.half_open.is_full() && !was_half_open { Some(self.oldest_half_open(now)?) } else { None };
+        let evicted = victim.and_then(|slot| self.remove(slot));
+        if was_half_open {
+            self.half_open.remove(node);
+        }
+        let entry = &mut self.entries[slot.index()];
+        entry.reopen(now);
+        entry.set_half_open(false);
+        if let Some(node) = self.half_open.push(slot.0, now) {
+            entry.set_half_open(true);
+            entry.born_or_node = node;
+        }
+        self.cold[slot.index()][..COLD_OFFLOAD].fill(0);
+        self.wheel.unlink(&mut self.entries, slot.0);
+        self.wheel.link(&mut self.entries, slot.0, now.after_ms(timeout_ms));
+        Ok(evicted)
     }
 
     /// Hashes of both keys, if a connection may be opened with them.
@@ -487,7 +535,7 @@ impl Table {
     }
 
     /// Of the next few connections under the hand that are not half-open: one that has ended, else the
-    /// one silent for longest.
+    /// one silent for longest. One in hardware counts as heard of now if that is all that can be known.
     fn most_idle(&mut self, now: Tick) -> Option<Slot> {
         let slots = self.entries.len();
         let under_hand = (0..SAMPLE.min(slots)).map(|step| (self.hand + step) % slots);
@@ -495,7 +543,8 @@ impl Table {
             .filter(|&slot| self.entries[slot].is_live() && !self.entries[slot].is_half_open())
             .max_by_key(|&slot| {
                 let entry = &self.entries[slot];
-                (entry.state().is_closed(), now.since(entry.last_seen()))
+                let late = if entry.is_pending() { HARDWARE_STALE_MS } else { 0 };
+                (entry.state().is_closed(), now.since(entry.last_seen()).saturating_sub(late))
             });
         self.hand = (self.hand + SAMPLE) % slots;
         victim.map(|slot| Slot(slot as u32))
@@ -541,6 +590,7 @@ impl Table {
             entry.set_half_open(true);
             entry.born_or_node = node;
         }
+        self.by_offload[0] += 1;
         self.len += 1;
     }
 
@@ -561,6 +611,7 @@ impl Table {
         if entry.is_cold() {
             self.cold[slot.index()] = Cold::default();
         }
+        self.by_offload[entry.offload_kind()] -= 1;
         entry.close(self.free);
         self.free = slot.0;
         self.len -= 1;
@@ -654,74 +705,6 @@ impl Table {
     }
 }
 
-/// The hardware half.
-impl Table {
-    /// The name of a connection, for other threads.
-    #[inline]
-    #[must_use]
-    pub fn flow_ref(&self, slot: Slot) -> FlowRef {
-        FlowRef { worker: self.worker, slot: slot.0, generation: self.entries[slot.index()].generation() }
-    }
-
-    /// The connection of a name, unless it is gone.
-    #[inline]
-    #[must_use]
-    pub fn resolve(&self, flow: FlowRef) -> Option<Slot> {
-        let entry = self.entries.get(flow.slot as usize)?;
-        let lives = entry.is_live() && entry.generation() == flow.generation && flow.worker == self.worker;
-        lives.then_some(Slot(flow.slot))
-    }
-
-    /// A connection's offload state.
-    #[inline]
-    #[must_use]
-    pub fn offload(&self, slot: Slot) -> OffloadState {
-        self.entries[slot.index()].offload(|| self.cold[slot.index()][COLD_OFFLOAD] as u32)
-    }
-
-    /// Changes a connection's offload state.
-    pub fn set_offload(&mut self, slot: Slot, state: OffloadState) {
-        if let Some(number) = self.entries[slot.index()].set_offload(state) {
-            self.cold(slot)[COLD_OFFLOAD] = u64::from(number);
-        }
-    }
-
-    /// Adds what hardware has forwarded since the last report. If that is anything, the connection is
-    /// alive.
-    pub fn add_hardware(&mut self, slot: Slot, direction: Direction, now: Tick, count: Count) {
-        if count.packets == 0 {
-            return;
-        }
-        self.entries[slot.index()].touch(now);
-        let cold = self.cold(slot);
-        cold[cold_packets(direction)] += count.packets;
-        cold[cold_packets(direction) + 1] += count.bytes;
-    }
-
-    /// The cold part of a connection, to be written.
-    fn cold(&mut self, slot: Slot) -> &mut Cold {
-        self.entries[slot.index()].set_cold();
-        &mut self.cold[slot.index()]
-    }
-
-    /// What a connection has carried.
-    #[must_use]
-    pub fn totals(&self, slot: Slot) -> Totals {
-        let entry = &self.entries[slot.index()];
-        let count = |direction| {
-            let (packets, bytes) = entry.low_counts(direction);
-            let (mut packets, mut bytes) = (u64::from(packets), u64::from(bytes));
-            if entry.is_cold() {
-                let cold = &self.cold[slot.index()];
-                packets += cold[cold_packets(direction)];
-                bytes += cold[cold_packets(direction) + 1];
-            }
-            Count { packets, bytes }
-        };
-        Totals { original: count(Direction::Original), reply: count(Direction::Reply) }
-    }
-}
-
 /// Looking in from outside.
 impl Table {
     /// Connections now.
@@ -742,6 +725,12 @@ impl Table {
         self.half_open.len()
     }
 
+    /// Slots from this number on were never taken.
+    #[must_use]
+    pub fn slots_taken(&self) -> u32 {
+        self.fresh
+    }
+
     /// Connections it can hold.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -755,7 +744,7 @@ impl Table {
     }
 
     /// Bytes that IPv4 connections need at full capacity. IPv6 ones add 48 each, those with hardware
-    /// counters or more than 4 GiB add 40.
+    /// counters or more than 4 GiB add 48.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         core::mem::size_of_val::<[Entry]>(&self.entries)
@@ -771,15 +760,22 @@ impl Table {
         entry.is_live().then(|| (Slot(number), entry.backend()))
     }
 
-    /// A connection as shown to people; `None` if the slot holds none.
+    /// Milliseconds since a connection was opened (modulo 49 days).
     #[must_use]
-    pub fn row(&self, slot: Slot, now: Tick) -> Option<ConnectionRow> {
-        let entry = self.entries.get(slot.index()).filter(|entry| entry.is_live())?;
+    pub fn age_ms(&self, slot: Slot, now: Tick) -> u32 {
+        let entry = &self.entries[slot.index()];
         let born = if entry.is_half_open() {
             self.half_open.born(entry.born_or_node)
         } else {
             Tick(entry.born_or_node)
         };
+        now.0.wrapping_sub(born.0)
+    }
+
+    /// A connection as shown to people; `None` if the slot holds none.
+    #[must_use]
+    pub fn row(&self, slot: Slot, now: Tick) -> Option<ConnectionRow> {
+        let entry = self.entries.get(slot.index()).filter(|entry| entry.is_live())?;
         let ends = self.ends(slot);
         Some(ConnectionRow {
             flow: self.flow_ref(slot),
@@ -792,7 +788,7 @@ impl Table {
             state: entry.state(),
             picked_up: entry.is_picked_up(),
             half_open: entry.is_half_open(),
-            age_ms: now.0.wrapping_sub(born.0),
+            age_ms: self.age_ms(slot, now),
             idle_ms: now.since(entry.last_seen()),
             totals: self.totals(slot),
             offload: self.offload(slot),

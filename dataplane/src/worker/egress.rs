@@ -84,7 +84,7 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Where a target is reached, and the MTU of the link to it.
-    fn hop(&self, tenant: TenantId, target: Target) -> Option<(Hop, u16)> {
+    pub(super) fn hop(&self, tenant: TenantId, target: Target) -> Option<(Hop, u16)> {
         let hop = match target {
             Target::Backend(id) => self.snapshot.backend(id)?.hop?,
             Target::Address(ip) => self.snapshot.route(tenant, ip)?,

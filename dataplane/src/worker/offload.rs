@@ -1,60 +1,392 @@
-//! The offload engine's side of a connection.
+//! What hardware takes over from the walk, and gives back: the worker's half of [`crate::offload`].
+//!
+//! Nothing here waits. A connection that has proven itself is asked for while one of its packets is at
+//! hand; answers come when they come, and change the state of an entry that still is what was asked for.
+//! A message may be lost on either side, so every state but `Software` is confirmed from time to time by
+//! [`Answer::Counted`], and given up when it no longer is.
 
-use super::{Env, Walk, Worker};
-use crate::conntrack::Count;
+use super::{Env, State, Walk, Worker};
+use crate::addr::MacAddr;
+use crate::conntrack::{Count, Gone, Slot};
+use crate::counters::{PccCause, WorkerCounters};
 use crate::flow::Direction;
-use crate::ids::BackendId;
-use crate::offload::{Answer, FlowRef, Revocation, Revoke, RuleId};
+use crate::ids::{BackendId, PortId};
+use crate::offload::{
+    Answer, Ask, Declined, FlowRef, Leg, OffloadState, Removal, Revocation, Revoke, RuleId, Token,
+};
 use crate::packet::PacketBuf;
+use crate::snapshot::Hop;
 use crate::time::Tick;
+use crate::wire::{FragmentRole, Parsed};
+
+/// Connections asked for per burst, so that a burst of newly proven ones does not hold up the rest.
+pub(super) const ASKS_PER_BURST: u8 = 4;
+/// Packets under way when a rule comes into force have reached software by then.
+const SETTLE_MS: u32 = 2_000;
+/// A removal is asked for again if hardware still counts for the connection after so long.
+const REMOVAL_MS: u32 = 2_000;
+/// When to look again for a way that hardware can take.
+const PATH_RETRY_MS: u32 = 30_000;
+/// Without a word from the engine for so long, its messages were lost, or it was.
+const UNCONFIRMED_MS: u32 = 60_000;
+/// A review of the whole table takes so long,
+const REVIEW_MS: u32 = 4_096;
+/// and a call of it looks at so many slots at most.
+const REVIEW_BUDGET: u32 = 1_024;
+
+/// What is known of the market for rules, and how far the review of offload states has come.
+pub(super) struct Bargain {
+    /// Packets that a connection must have carried to be asked for.
+    pub(super) price: u32,
+    /// The next request's token.
+    token: u32,
+    /// The next slot to review, and when the last ones were.
+    next: u32,
+    reviewed: Tick,
+}
+
+impl Bargain {
+    pub(super) fn new(now: Tick) -> Bargain {
+        Bargain { price: u32::MAX, token: 0, next: 0, reviewed: now }
+    }
+}
 
 impl<B: PacketBuf> Worker<B> {
     /// Sets how many packets, of both directions, a connection must have carried before hardware is asked
     /// to take it; `u32::MAX` is never. At first, never.
     pub fn set_price(&mut self, price: u32) {
-        self.state.price = price;
-    }
-
-    /// The price set last.
-    #[must_use]
-    pub fn price(&self) -> u32 {
-        self.state.price
+        self.state.offload.price = price;
     }
 
     /// Takes what the offload engine says about a connection.
     pub fn on_answer<E: Env<Buf = B>>(&mut self, now: Tick, answer: &Answer, env: &mut E) {
         self.walk(now, env).hear_engine(answer);
-        self.state.count_held();
+        self.state.count_offload();
     }
 }
 
+/// Whether the rules of a connection match such a packet.
+fn is_for_hardware(parsed: &Parsed) -> bool {
+    let flags = parsed.tcp_flags;
+    parsed.ttl > 1 && parsed.fragment == FragmentRole::Whole && !flags.syn() && !flags.fin() && !flags.rst()
+}
+
+/// Packets.
+impl<E: Env> Walk<'_, E> {
+    /// A packet of a connection that hardware has, or may be asked to take.
+    #[inline]
+    pub(super) fn tend_hardware(&mut self, port: PortId, parsed: &Parsed, slot: Slot, direction: Direction) {
+        let entry = self.state.table.entry(slot);
+        if !entry.is_installed() {
+            return self.propose(port, parsed, slot, direction);
+        }
+        if !entry.may_be_offloaded() {
+            return self.take_back(slot, Revocation::Closing);
+        }
+        if !is_for_hardware(parsed) {
+            return;
+        }
+        if entry.is_in_hardware(direction) {
+            self.state.counters.offload_miss.add(1);
+        } else if !entry.is_settled() {
+            self.state.counters.offload_late.add(1);
+        }
+    }
+
+    /// Asks for a connection, if hardware may and can take it.
+    #[inline(never)]
+    fn propose(&mut self, port: PortId, parsed: &Parsed, slot: Slot, direction: Direction) {
+        let entry = self.state.table.entry(slot);
+        let allowed = self.snapshot.allows_offload(entry.service(), entry.backend());
+        if self.asks_left == 0 || self.state.offload.price == u32::MAX || !allowed || !is_for_hardware(parsed)
+        {
+            return;
+        }
+        self.asks_left -= 1;
+        let Ok(legs) = self.legs(port, slot, direction) else { return };
+        if legs == [None, None] {
+            let retry = self.now.after_ms(PATH_RETRY_MS);
+            self.state.table.set_offload(slot, OffloadState::Declined(Declined::Path), retry);
+            return;
+        }
+        let ask = self.ask(slot, legs);
+        if self.env.ask(&ask) {
+            self.state.offload.token = ask.token.0.wrapping_add(1);
+            self.state.table.set_offload(slot, OffloadState::Requested(ask.token), self.now);
+            self.state.counters.offload_asked.add(1);
+        } else {
+            self.asks_left = 0;
+            self.state.counters.offload_ask_refused.add(1);
+        }
+    }
+
+    fn ask(&self, slot: Slot, legs: [Option<Leg>; 2]) -> Ask {
+        let State { table, offload, .. } = &*self.state;
+        let (ends, totals) = (table.ends(slot), table.totals(slot));
+        Ask {
+            flow: table.flow_ref(slot),
+            token: Token(offload.token),
+            key: table.key(slot, Direction::Original),
+            backend_end: ends.backend,
+            nat: ends.nat,
+            service: table.entry(slot).service(),
+            backend: ends.backend_id,
+            legs,
+            packets: totals.original.packets + totals.reply.packets,
+            age_ms: table.age_ms(slot, self.now),
+        }
+    }
+
+    /// The ways of a connection's packets that hardware can take, given that a packet of `direction` has
+    /// come in by `port`. Packets of the other direction come in where those of this one leave.
+    fn legs(&mut self, port: PortId, slot: Slot, direction: Direction) -> Result<[Option<Leg>; 2], Unknown> {
+        let nat = self.state.table.ends(slot).nat;
+        let forward = self.way(slot, direction)?;
+        let mut legs = [None, None];
+        legs[direction as usize] = self.leg(port, forward)?;
+        if nat {
+            let back = self.way(slot, direction.reversed())?;
+            legs[direction.reversed() as usize] = self.leg(forward.port, back)?;
+        }
+        Ok(legs)
+    }
+
+    /// Where software would send a packet of this direction.
+    fn way(&self, slot: Slot, direction: Direction) -> Result<Hop, Unknown> {
+        let tenant = self.state.table.entry(slot).tenant();
+        let (hop, _) = self.hop(tenant, self.translation(slot, direction).target).ok_or(Unknown)?;
+        Ok(hop)
+    }
+
+    /// One direction; `None` if only software can tell its sender that a packet is too big.
+    fn leg(&mut self, ingress: PortId, to: Hop) -> Result<Option<Leg>, Unknown> {
+        let mtu = |port| self.snapshot.port(port).map(|port| port.mtu).ok_or(Unknown);
+        if mtu(to.port)? < mtu(ingress)? {
+            return Ok(None);
+        }
+        let next_hop = self.state.neighbours.find(self.now, to.port, to.next_hop).ok_or(Unknown)?;
+        Ok(Some(Leg { ingress, egress: to.port, next_hop }))
+    }
+
+    /// Hardware is to give a connection back, if it has it. Without room for the message the state stays,
+    /// and the next packet or the next report tries again.
+    pub(super) fn take_back(&mut self, slot: Slot, why: Revocation) {
+        let OffloadState::Installed(rule) = self.state.table.offload(slot) else { return };
+        if self.revoke(self.state.table.flow_ref(slot), rule, why) {
+            self.state.table.set_offload(slot, OffloadState::Removing(rule), self.now);
+        }
+    }
+
+    fn revoke(&mut self, flow: FlowRef, rule: RuleId, why: Revocation) -> bool {
+        revoke(self.env, &self.state.counters, &Revoke { flow, rule, why })
+    }
+}
+
+/// The way, or who takes packets at its next hop, is not known now.
+struct Unknown;
+
+fn revoke<E: Env>(env: &mut E, counters: &WorkerCounters, revoke: &Revoke) -> bool {
+    let taken = env.revoke(revoke);
+    if taken {
+        counters.offload_revoked[revoke.why as usize].add(1);
+    } else {
+        counters.offload_revoke_refused.add(1);
+    }
+    taken
+}
+
+/// Tells hardware of a connection that has left the table. Should the message find no room, then the next
+/// report about the rules finds no connection.
+pub(super) fn revoke_gone<E: Env>(env: &mut E, counters: &WorkerCounters, gone: &Gone) {
+    if let OffloadState::Installed(rule) = gone.offload {
+        revoke(env, counters, &Revoke { flow: gone.flow, rule, why: Revocation::Gone });
+    }
+}
+
+/// Answers.
 impl<E: Env> Walk<'_, E> {
     fn hear_engine(&mut self, answer: &Answer) {
-        match *answer {
-            Answer::Installed { flow, rule, .. } => self.revoke(flow, rule, Revocation::Orphan),
-            Answer::Counted { flow, rule, backend, counts, .. } => {
+        let slot = self.state.table.resolve(answer.flow());
+        match (*answer, slot) {
+            (Answer::Counted { flow, rule, backend, counts, next_hops }, _) => {
                 self.count_hardware(backend, counts);
-                if let Some(rule) = rule {
-                    self.revoke(flow, rule, Revocation::Orphan);
+                match slot {
+                    Some(slot) => self.counted(slot, rule, counts, next_hops),
+                    None => self.counted_unknown(flow, rule, counts),
                 }
             }
-            Answer::Declined { .. } | Answer::Removed { .. } => {}
+            (Answer::Installed { token, rule, .. }, Some(slot)) => self.installed(slot, token, rule),
+            (Answer::Installed { flow, rule, .. }, None) => {
+                self.revoke(flow, rule, Revocation::Orphan);
+            }
+            (Answer::Declined { token, reason, retry_ms, .. }, Some(slot)) => {
+                if self.state.table.offload(slot) == OffloadState::Requested(token) {
+                    self.decline(slot, reason, retry_ms);
+                }
+            }
+            (Answer::Removed { rule, why, retry_ms, .. }, Some(slot)) => {
+                let state = self.state.table.offload(slot);
+                if [OffloadState::Installed(rule), OffloadState::Removing(rule)].contains(&state) {
+                    self.decline(slot, stays_out(why), retry_ms);
+                }
+            }
+            (Answer::Declined { .. } | Answer::Removed { .. }, None) => {}
         }
     }
 
     fn count_hardware(&self, backend: BackendId, counts: [Count; 2]) {
         let Some(counters) = self.state.counters.backend(backend) else { return };
-        for direction in [Direction::Original, Direction::Reply] {
-            counters.hardware[direction as usize].count_all(counts[direction as usize]);
+        for (traffic, count) in counters.hardware.iter().zip(counts) {
+            traffic.count_all(count);
         }
     }
 
-    fn revoke(&mut self, flow: FlowRef, rule: RuleId, why: Revocation) {
-        let counters = &self.state.counters;
-        if self.env.revoke(&Revoke { flow, rule, why }) {
-            counters.offload_revoked[why as usize].add(1);
-        } else {
-            counters.offload_revoke_refused.add(1);
+    fn installed(&mut self, slot: Slot, token: Token, rule: RuleId) {
+        match self.state.table.offload(slot) {
+            OffloadState::Requested(asked) if asked == token => {
+                self.state.table.set_offload(slot, OffloadState::Installed(rule), self.now);
+                if let Some(why) = self.unfit(slot) {
+                    self.take_back(slot, why);
+                }
+            }
+            OffloadState::Installed(known) | OffloadState::Removing(known) if known == rule => {}
+            _ => {
+                self.revoke(self.state.table.flow_ref(slot), rule, Revocation::Orphan);
+            }
+        }
+    }
+
+    /// A connection is in software, for so long at least.
+    fn decline(&mut self, slot: Slot, reason: Declined, retry_ms: u32) {
+        let state = if retry_ms == 0 { OffloadState::Software } else { OffloadState::Declined(reason) };
+        self.state.table.set_offload(slot, state, self.now.after_ms(retry_ms));
+    }
+
+    fn counted_unknown(&mut self, flow: FlowRef, rule: Option<RuleId>, counts: [Count; 2]) {
+        let Some(rule) = rule else { return };
+        if counts.iter().any(|count| count.packets > 0) {
+            self.state.counters.pcc(PccCause::StaleRule).add(1);
+        }
+        self.revoke(flow, rule, Revocation::Orphan);
+    }
+
+    fn counted(
+        &mut self,
+        slot: Slot,
+        rule: Option<RuleId>,
+        counts: [Count; 2],
+        next_hops: [Option<MacAddr>; 2],
+    ) {
+        for direction in [Direction::Original, Direction::Reply] {
+            self.state.table.add_hardware(slot, direction, self.now, counts[direction as usize]);
+        }
+        let Some(rule) = rule else { return };
+        match self.state.table.offload(slot) {
+            OffloadState::Requested(_) => {
+                // The answer that said so was lost.
+                self.state.table.set_offload(slot, OffloadState::Installed(rule), self.now);
+                self.review_installed(slot, next_hops);
+            }
+            OffloadState::Installed(known) if known == rule => self.review_installed(slot, next_hops),
+            OffloadState::Removing(known) if known == rule => self.review_removing(slot, rule),
+            _ => {
+                self.revoke(self.state.table.flow_ref(slot), rule, Revocation::Orphan);
+            }
+        }
+    }
+
+    fn review_installed(&mut self, slot: Slot, next_hops: [Option<MacAddr>; 2]) {
+        let table = &mut self.state.table;
+        table.confirm_offload(slot, self.now);
+        if !table.entry(slot).is_settled() && self.now.since(table.offload_tick(slot)) >= SETTLE_MS {
+            table.settle_offload(slot, next_hops.map(|next_hop| next_hop.is_some()));
+        }
+        let still_right = self.sends_right(slot, next_hops);
+        let why = self.unfit(slot).or((!still_right).then_some(Revocation::Moved));
+        if let Some(why) = why {
+            self.take_back(slot, why);
+        }
+    }
+
+    fn review_removing(&mut self, slot: Slot, rule: RuleId) {
+        self.state.table.confirm_offload(slot, self.now);
+        if self.now.since(self.state.table.offload_tick(slot)) < REMOVAL_MS {
+            return;
+        }
+        let why = self.unfit(slot).unwrap_or(Revocation::Orphan);
+        if self.revoke(self.state.table.flow_ref(slot), rule, why) {
+            self.state.table.set_offload(slot, OffloadState::Removing(rule), self.now);
+        }
+    }
+
+    /// Why hardware may not forward for a connection, if it may not.
+    fn unfit(&self, slot: Slot) -> Option<Revocation> {
+        let entry = self.state.table.entry(slot);
+        if !entry.may_be_offloaded() {
+            return Some(Revocation::Closing);
+        }
+        let allowed = self.snapshot.allows_offload(entry.service(), entry.backend());
+        (!allowed).then_some(Revocation::Policy)
+    }
+
+    /// Whether rules send to whom software would send. Looking counts as use, so that neighbours are
+    /// probed whose packets never come here.
+    fn sends_right(&mut self, slot: Slot, next_hops: [Option<MacAddr>; 2]) -> bool {
+        [Direction::Original, Direction::Reply].into_iter().zip(next_hops).all(|(direction, next_hop)| {
+            let Some(next_hop) = next_hop else { return true };
+            let Ok(hop) = self.way(slot, direction) else { return false };
+            self.state.neighbours.find(self.now, hop.port, hop.next_hop) == Some(next_hop)
+        })
+    }
+}
+
+/// What a connection that has left hardware waits for before it is asked for again.
+const fn stays_out(why: Removal) -> Declined {
+    match why {
+        Removal::Evicted => Declined::TableFull,
+        Removal::Lost => Declined::Failed,
+        Removal::Idle | Removal::Revoked(_) => Declined::Budget,
+    }
+}
+
+/// Upkeep.
+impl<E: Env> Walk<'_, E> {
+    /// Looks at some of the connections that are not simply in software: refusals whose time is up, and
+    /// states that the engine has not confirmed for too long. By time and not by turns, so that the cost
+    /// is the same however fast the worker spins.
+    pub(super) fn review_offload(&mut self) {
+        let elapsed_ms = self.now.since(self.state.offload.reviewed);
+        if elapsed_ms == 0 {
+            return;
+        }
+        self.state.offload.reviewed = self.now;
+        let [_, kinds @ ..] = self.state.table.by_offload();
+        if kinds == [0; 4] {
+            return;
+        }
+        let slots = self.state.table.slots_taken();
+        let per_ms = slots.div_ceil(REVIEW_MS);
+        let begin = if self.state.offload.next < slots { self.state.offload.next } else { 0 };
+        let end = slots.min(begin + elapsed_ms.saturating_mul(per_ms).min(REVIEW_BUDGET));
+        for number in begin..end {
+            if let Some(slot) = self.state.table.offloaded_at(number) {
+                self.review(slot);
+            }
+        }
+        self.state.offload.next = end;
+    }
+
+    fn review(&mut self, slot: Slot) {
+        let table = &mut self.state.table;
+        let over = match table.offload(slot) {
+            OffloadState::Software => return,
+            OffloadState::Declined(_) => self.now.reached(table.offload_tick(slot)),
+            OffloadState::Requested(_) | OffloadState::Installed(_) | OffloadState::Removing(_) => {
+                self.now.since(table.offload_confirmed(slot)) >= UNCONFIRMED_MS
+            }
+        };
+        if over {
+            table.set_offload(slot, OffloadState::Software, self.now);
         }
     }
 }

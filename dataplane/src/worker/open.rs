@@ -1,13 +1,16 @@
 //! First packets: whose they are, which backend takes them, and the entry that remembers it.
 
 use super::egress::{Target, Translation};
+use super::offload::revoke_gone;
 use super::{Env, Walk};
 use crate::addr::Ip;
-use crate::conntrack::{Gone, InsertError, New, Slot};
+use crate::conntrack::{Gone, InsertError, New, Slot, State};
 use crate::counters::PccCause;
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey, Protocol};
+use crate::ids::BackendId;
 use crate::maglev;
+use crate::offload::Revocation;
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, End};
 use crate::snapshot::{Affinity, Backend, BackendState, Mode, OnRemove, Service};
@@ -107,10 +110,15 @@ impl<E: Env> Walk<'_, E> {
             |service, state| self.snapshot.timeouts(service).timeout_ms(state),
         )?;
         if let Some(gone) = &inserted.evicted {
-            self.state.count_evicted(gone);
+            self.end_evicted(gone);
         }
+        self.count_opened(service, backend.id, first);
+        Ok(inserted.slot)
+    }
+
+    fn count_opened(&self, service: &Service, backend: BackendId, first: First) {
         let counters = &self.state.counters;
-        if let Some(backend) = counters.backend(backend.id) {
+        if let Some(backend) = counters.backend(backend) {
             backend.connections.add(1);
             backend.live.add(1);
         }
@@ -120,7 +128,6 @@ impl<E: Env> Walk<'_, E> {
                 _ => service.opened.add(1),
             }
         }
-        Ok(inserted.slot)
     }
 
     /// A packet towards no service. If it comes from a NAT backend it is a reply: of a datagram scheduled
@@ -194,10 +201,39 @@ impl<E: Env> Walk<'_, E> {
 
     /// A SYN for an entry whose connection is over: the client's port is used again.
     pub(super) fn reopen(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot) {
-        if let Some(gone) = self.state.table.remove(slot) {
-            self.state.count_gone(&gone);
+        if self.state.table.entry(slot).is_pending() {
+            return self.reopen_in_place(packet, parsed, slot);
         }
+        self.end(slot);
         self.open(packet, parsed);
+    }
+
+    /// As long as hardware may forward for the connection before, its packets and the new one's look the
+    /// same: the new one stays with the same backend, or has to wait.
+    fn reopen_in_place(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot) {
+        self.take_back(slot, Revocation::Closing);
+        let FlowKey { tenant, dst, dst_port, protocol, .. } = parsed.key;
+        let (snapshot, entry) = (self.snapshot, self.state.table.entry(slot));
+        let service = snapshot.classify(tenant, dst, protocol, dst_port).filter(|s| s.id == entry.service());
+        let backend = snapshot.backend(entry.backend()).filter(|b| b.state == BackendState::Active);
+        let Some((service, backend)) = service.zip(backend) else {
+            return self.drop(packet, DropReason::OffloadPending);
+        };
+        let timeout_ms = snapshot.timeouts(service.id).timeout_ms(State::SynSent);
+        match self.state.table.reopen(self.now, slot, timeout_ms) {
+            Ok(evicted) => {
+                self.state.count_left(backend.id);
+                self.count_opened(service, backend.id, First::Opens);
+                if let Some(gone) = evicted {
+                    self.end_evicted(&gone);
+                }
+                self.forward_known(packet, parsed, slot, Direction::Original);
+            }
+            Err(error) => {
+                self.count_service_drop(service);
+                self.drop(packet, refusal(error));
+            }
+        }
     }
 
     /// The connection's backend takes no more packets: it was removed with policy `reset`. Whichever end
@@ -208,18 +244,27 @@ impl<E: Env> Walk<'_, E> {
             // The entry stays for the next segment, which may get its reset.
             return self.drop(packet, DropReason::BackendRemoved);
         }
-        let backend = self.snapshot.backend(self.state.table.entry(slot).backend());
-        if backend.is_none_or(|backend| backend.state != BackendState::Removed(OnRemove::Reset)) {
-            self.state.counters.pcc(PccCause::BackendGone).add(1);
-        }
         let vip = self.state.table.ends(slot).vip;
-        if let Some(gone) = self.state.table.remove(slot) {
-            self.state.count_gone(&gone);
+        let pending = self.state.table.entry(slot).is_pending();
+        if pending {
+            // It stays until hardware has let go of it, so that no other backend gets half of its packets.
+            self.take_back(slot, Revocation::Policy);
+        } else {
+            self.count_backend_gone(slot);
+            self.end(slot);
         }
         match direction {
+            _ if !resets && pending => self.drop(packet, DropReason::OffloadPending),
             _ if !resets => self.open(packet, parsed),
             Direction::Original => self.reset_sender(packet, parsed, DropReason::BackendRemoved),
             Direction::Reply => self.reset_receiver(packet, parsed, vip, DropReason::BackendRemoved),
+        }
+    }
+
+    fn count_backend_gone(&self, slot: Slot) {
+        let backend = self.snapshot.backend(self.state.table.entry(slot).backend());
+        if backend.is_none_or(|backend| backend.state != BackendState::Removed(OnRemove::Reset)) {
+            self.state.counters.pcc(PccCause::BackendGone).add(1);
         }
     }
 
@@ -254,6 +299,30 @@ impl<E: Env> Walk<'_, E> {
         }
     }
 
+    /// Ends a connection.
+    pub(super) fn end(&mut self, slot: Slot) {
+        if let Some(gone) = self.state.table.remove(slot) {
+            self.bury(&gone);
+        }
+    }
+
+    /// An entry that is no more.
+    fn bury(&mut self, gone: &Gone) {
+        self.state.count_left(gone.backend);
+        revoke_gone(self.env, &self.state.counters, gone);
+    }
+
+    /// An entry that made room for another.
+    fn end_evicted(&mut self, gone: &Gone) {
+        self.bury(gone);
+        let counters = &self.state.counters;
+        if gone.half_open {
+            counters.evicted_half_open.add(1);
+        } else {
+            counters.evicted_idle.add(1);
+        }
+    }
+
     fn count_service_drop(&self, service: &Service) {
         if let Some(counters) = self.state.counters.service(service.id) {
             counters.dropped.add(1);
@@ -262,20 +331,10 @@ impl<E: Env> Walk<'_, E> {
 }
 
 impl<B: PacketBuf> super::State<B> {
-    /// An entry that is no more.
-    pub(super) fn count_gone(&self, gone: &Gone) {
-        if let Some(backend) = self.counters.backend(gone.backend) {
+    /// A connection of this backend is no more.
+    pub(super) fn count_left(&self, backend: BackendId) {
+        if let Some(backend) = self.counters.backend(backend) {
             backend.live.sub(1);
-        }
-    }
-
-    /// An entry that made room for another.
-    fn count_evicted(&self, gone: &Gone) {
-        self.count_gone(gone);
-        if gone.half_open {
-            self.counters.evicted_half_open.add(1);
-        } else {
-            self.counters.evicted_idle.add(1);
         }
     }
 }

@@ -1,17 +1,20 @@
 //! Between bursts: ageing, neighbour upkeep, announcements, a new snapshot, and what `show` asks for.
 //! Every call does a bounded amount of work.
 
+use super::offload::revoke_gone;
 use super::{Env, State, Walk, Worker};
 use crate::addr::{Ip, MacAddr};
-use crate::conntrack::ConnectionRow;
+use crate::conntrack::{ConnectionRow, Slot};
 use crate::counters::WorkerCounters;
 use crate::drops::DropReason;
 use crate::ids::{PortId, WorkerId};
 use crate::neighbour::{Action, LearnOutcome, NeighbourUpdate, NeighbourView};
+use crate::offload::Revocation;
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, Station};
 use crate::snapshot::{BackendState, OnRemove, Snapshot};
 use crate::time::Tick;
+use arrayvec::ArrayVec;
 use std::sync::Arc;
 
 /// Connections looked at per call of the ageing wheel.
@@ -60,10 +63,12 @@ impl<B: PacketBuf> Worker<B> {
         let mut walk = self.walk(now, env);
         walk.expire();
         walk.sweep();
+        walk.review_offload();
         walk.tend_neighbours();
         walk.tend_fragments();
         walk.announce_addresses();
         self.state.count_held();
+        self.state.count_offload();
     }
 
     /// Learns what another worker was told about a neighbour.
@@ -152,6 +157,15 @@ impl<B: PacketBuf> State<B> {
         half_open.set(self.table.half_open() as u64);
     }
 
+    pub(super) fn count_offload(&self) {
+        let counters = &self.counters;
+        let [_, requested, installed, removing, declined] = self.table.by_offload().map(u64::from);
+        counters.offload_requested.set(requested);
+        counters.offload_installed.set(installed);
+        counters.offload_removing.set(removing);
+        counters.offload_declined_now.set(declined);
+    }
+
     /// Makes the neighbours a snapshot names known: the static ones (those that find no room are asked
     /// for like others), and the gateways and backends, which are asked for before the first packet needs
     /// them.
@@ -167,7 +181,8 @@ impl<B: PacketBuf> State<B> {
 impl<E: Env> Walk<'_, E> {
     /// Connections whose time is up.
     fn expire(&mut self) {
-        let (snapshot, counters) = (self.snapshot, &self.state.counters);
+        let (snapshot, counters, env) = (self.snapshot, &self.state.counters, &mut *self.env);
+        let mut held = ArrayVec::<Slot, EXPIRE_BUDGET>::new();
         self.state.table.expire(
             self.now,
             EXPIRE_BUDGET,
@@ -177,8 +192,13 @@ impl<E: Env> Walk<'_, E> {
                 if let Some(backend) = counters.backend(gone.backend) {
                     backend.live.sub(1);
                 }
+                revoke_gone(env, counters, &gone);
             },
+            |slot| held.push(slot),
         );
+        for slot in held {
+            self.take_back(slot, Revocation::Gone);
+        }
     }
 
     /// Connections that a removed backend has left behind leave the table; their clients' next segment
@@ -195,16 +215,14 @@ impl<E: Env> Walk<'_, E> {
             if self.snapshot.keeps_connections(backend) {
                 continue;
             }
-            if let Some(gone) = self.state.table.remove(slot) {
-                self.state.count_gone(&gone);
-            }
+            self.end(slot);
         }
         self.state.upkeep.sweep = (end < slots).then_some(Sweep { next: end, ..sweep });
     }
 
     /// Solicitations that are due, and packets that waited in vain.
     fn tend_neighbours(&mut self) {
-        let Walk { now, snapshot, state: State { neighbours, counters, .. }, env } = self;
+        let Walk { now, snapshot, state: State { neighbours, counters, .. }, env, .. } = self;
         neighbours.tick(*now, NEIGHBOUR_BUDGET, |action| match action {
             Action::Solicit { port, ip, unicast_to } => {
                 let Some(from) = station(snapshot, port, ip) else { return };

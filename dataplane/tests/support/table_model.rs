@@ -11,6 +11,7 @@ use dataplane::conntrack::{
 };
 use dataplane::flow::{Direction, FlowHasher, FlowKey, Protocol};
 use dataplane::ids::{BackendId, ServiceId, TenantId, WorkerId};
+use dataplane::limits::HARDWARE_STALE_MS;
 use dataplane::offload::{Declined, FlowRef, OffloadState, RuleId, Token};
 use dataplane::snapshot::Timeouts;
 use dataplane::time::Tick;
@@ -52,7 +53,11 @@ struct Connection {
 
 impl Connection {
     fn deadline(&self) -> Tick {
-        self.last_seen.after_ms(timeout(self.new.service, self.state))
+        let hardware_ms = match self.offload {
+            OffloadState::Installed(_) | OffloadState::Removing(_) => 2 * HARDWARE_STALE_MS,
+            _ => 0,
+        };
+        self.last_seen.after_ms(timeout(self.new.service, self.state) + hardware_ms)
     }
 
     fn reply_key(&self) -> FlowKey {
@@ -250,8 +255,14 @@ impl World {
     /// second or a twentieth.
     fn pass(&mut self, ms: u32, budget: usize) {
         self.now = self.now.after_ms(ms);
-        let mut gone = Vec::new();
-        let looked_at = self.table.expire(self.now, budget, timeout, |g| gone.push(g));
+        let (mut gone, mut held) = (Vec::new(), Vec::new());
+        let on_held = |slot| held.push(slot);
+        let looked_at = self.table.expire(self.now, budget, timeout, |g| gone.push(g), on_held);
+        for slot in held {
+            let entry = self.table.entry(slot);
+            let silence_ms = timeout(entry.service(), entry.state()) + HARDWARE_STALE_MS;
+            assert!(entry.is_installed() && self.now.since(entry.last_seen()) >= silence_ms);
+        }
         assert!(looked_at <= budget && gone.len() <= looked_at);
         for gone in gone {
             let id = self.id_of(&gone);
@@ -276,7 +287,7 @@ impl World {
             3 => OffloadState::Removing(RuleId(number)),
             _ => OffloadState::Declined(Declined::Budget),
         };
-        self.table.set_offload(slot, state);
+        self.table.set_offload(slot, state, self.now);
         let (id, _) = self.keys[key];
         if let Some(connection) = self.live.get_mut(&id) {
             connection.offload = state;
@@ -335,14 +346,16 @@ impl World {
         }
         assert!(self.dead.iter().all(|flow| self.table.resolve(*flow).is_none()), "names of the dead");
         let mut rows = Vec::with_capacity(3);
-        let mut seen = 0;
+        let (mut seen, mut by_offload) = (0, [0; 5]);
         let mut cursor = Some(0);
         while cursor.is_some() {
             rows.clear();
             self.table.dump(self.now, &mut cursor, 5, &mut rows);
             seen += rows.len();
             rows.iter().for_each(|row| self.compare_row(row));
+            rows.iter().for_each(|row| by_offload[kind(row.offload)] += 1);
         }
+        assert_eq!(self.table.by_offload(), by_offload);
         assert_eq!(seen, self.live.len());
     }
 
@@ -409,5 +422,16 @@ fn new(a: u8, b: u8, c: u8) -> New {
             TcpFlags::SYN,
             TcpFlags::ACK.with(TcpFlags::PSH),
         ][usize::from(c % 8)],
+    }
+}
+
+/// The position of an offload state in the order of their declaration.
+fn kind(state: OffloadState) -> usize {
+    match state {
+        OffloadState::Software => 0,
+        OffloadState::Requested(_) => 1,
+        OffloadState::Installed(_) => 2,
+        OffloadState::Removing(_) => 3,
+        OffloadState::Declined(_) => 4,
     }
 }

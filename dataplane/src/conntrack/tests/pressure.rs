@@ -95,7 +95,7 @@ fn mass_expiry_is_done_in_bounded_steps() {
     let now = T0.after_ms(11_000);
     let (mut calls, mut gone) = (0, 0);
     while !table.is_empty() {
-        let looked_at = table.expire(now, 64, timeout, |_| gone += 1);
+        let looked_at = table.expire(now, 64, timeout, |_| gone += 1, |_| ());
         assert!(looked_at <= 64);
         calls += 1;
     }
@@ -114,10 +114,10 @@ fn hardware_counters_keep_a_connection_alive_and_add_up() {
     let later = T0.after_ms(two_hours - 1_000);
     table.add_hardware(slot, Direction::Reply, later, Count { packets: 1 << 40, bytes: 1 << 50 });
     table.add_hardware(slot, Direction::Reply, later.after_ms(900), Count::default());
-    table.expire(T0.after_ms(two_hours + 600_000), 100, timeout, |_| ());
+    table.expire(T0.after_ms(two_hours + 600_000), 100, timeout, |_| (), |_| ());
     assert_eq!(table.len(), 1);
     assert_eq!(table.totals(slot).reply.packets, before.reply.packets + (1 << 40));
     assert_eq!(table.totals(slot).reply.bytes, before.reply.bytes + (1 << 50));
-    table.expire(later.after_ms(two_hours + two_hours / 20), 100, timeout, |_| ());
+    table.expire(later.after_ms(two_hours + two_hours / 20), 100, timeout, |_| (), |_| ());
     assert_eq!(table.len(), 0);
 }

@@ -81,12 +81,12 @@ fn a_shorter_timeout_takes_hold_at_once() {
     table.insert(T0, &new(0), timeout).expect("room");
     let slot = established(&mut table, 0, T0);
     // Looked at after the half-open timeout, and put off for two hours.
-    assert_eq!(table.expire(T0.after_ms(20_000), 9, timeout, |_| panic!("too early")), 1);
+    assert_eq!(table.expire(T0.after_ms(20_000), 9, timeout, |_| panic!("too early"), |_| ()), 1);
     let now = T0.after_ms(21_000);
     let outcome = table.account(slot, Direction::Reply, now, 40, TcpFlags::RST, |s| timeout(ServiceId(0), s));
     assert_eq!(outcome, Outcome::Changed(State::ResetBackend));
-    assert_eq!(table.expire(now.after_ms(4_900), 9, timeout, |_| panic!("too early")), 0);
-    table.expire(now.after_ms(6_000), 9, timeout, |_| ());
+    assert_eq!(table.expire(now.after_ms(4_900), 9, timeout, |_| panic!("too early"), |_| ()), 0);
+    table.expire(now.after_ms(6_000), 9, timeout, |_| (), |_| ());
     assert!(table.is_empty());
 }
 
