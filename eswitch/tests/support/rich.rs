@@ -182,7 +182,7 @@ impl Fabric<TestPacket> for Doors {
 /// doors: left by a rule or a miss, dropped by reason.
 pub(crate) fn forward(input: &[u8]) -> (usize, [u64; DropReason::ALL.len()]) {
     let mut device = device();
-    let Some((choice, mut rest)) = input.split_first() else { return (0, [0; _]) };
+    let Some((choice, mut rest)) = input.split_first() else { return (0, [0; DropReason::ALL.len()]) };
     let mut burst: Burst<TestPacket> = Burst::new();
     while let Some((len, more)) = rest.split_first() {
         let (frame, more) = more.split_at(usize::from(*len).min(more.len()));

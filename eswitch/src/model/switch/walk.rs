@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use dataplane::packet::{BURST, Burst, PacketBuf};
 
-use super::super::key::{Headers, Key, Registers, parse};
+use super::super::key::{Headers, KEY_WORDS, Key, Registers, parse};
 use super::super::types::{Colour, Domain, RuleId, Tick, Vport};
 use super::nic::{QueueKind, Rx, spread};
 use super::rules::{GroupIndex, Metering, Mirroring, Target};
@@ -71,7 +71,7 @@ impl Eswitch {
         self.refresh(now);
         self.timing.shorten(packets.iter().map(|packet| packet.data().len()));
         let core = &mut self.core;
-        let mut keys = [const { Key { words: [0; _] } }; BURST];
+        let mut keys = [const { Key { words: [0; KEY_WORDS] } }; BURST];
         let mut flights = Flights::new();
         for packet in packets.drain(..) {
             let Some(packet) = core.arrive(source, from_manager, packet, fabric) else { continue };

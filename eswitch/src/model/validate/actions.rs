@@ -527,9 +527,8 @@ pub(super) fn check_queues(
     if done & done::FATES != 0 {
         return Err(two_fates(at));
     }
-    if let Some(configured) = request.port.queues
-        && queues.iter().any(|&queue| queue >= configured)
-    {
+    let beyond = |configured| queues.iter().any(|&queue| queue >= configured);
+    if request.port.queues.is_some_and(beyond) {
         return Err(invalid(Cause::ActionConf(at), "the port has no receive queue of this number"));
     }
     Ok(())

@@ -157,18 +157,16 @@ impl<'a> Walk<'a> {
     fn ipv4(&mut self, header: &Header<'a>, at: usize, length: bool) -> Result<(), Refusal> {
         let mut able: [u8; 20] =
             [0, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255];
-        if let Some(&version) = header.mask.and_then(|mask| mask.first())
-            && version & 0x0f != 0
-        {
+        let version = header.mask.and_then(|mask| mask.first()).copied().unwrap_or(0);
+        if version & 0x0f != 0 {
             if !length {
                 return Err(unsupported(Cause::Item(at), "this device cannot match IPv4's header length"));
             }
             able[0] = version;
         }
         self.network(at, 0x0800)?;
-        if let Some(protocol) = header.mask.and_then(|mask| mask.get(9))
-            && !matches!(protocol, 0 | 0xff)
-        {
+        let protocol = header.mask.and_then(|mask| mask.get(9));
+        if protocol.is_some_and(|protocol| !matches!(protocol, 0 | 0xff)) {
             return Err(invalid(Cause::ItemMask(at), "mask IPv4's protocol wholly or not at all"));
         }
         // Ranges are looked into by `fragment`; mlx5 lets others through and ignores their upper ends.
@@ -187,10 +185,9 @@ impl<'a> Walk<'a> {
             able[5] = 0;
             able
         };
-        if let (Some(spec), Some(mask)) = (header.spec, header.mask)
-            && mask.get(6) == Some(&0xff)
-            && matches!(spec.get(6), Some(0 | 43 | 44 | 50 | 51 | 60))
-        {
+        let whole = header.mask.and_then(|mask| mask.get(6)) == Some(&0xff);
+        let next = header.spec.and_then(|spec| spec.get(6));
+        if whole && matches!(next, Some(0 | 43 | 44 | 50 | 51 | 60)) {
             return Err(invalid(
                 Cause::Item(at),
                 "IPv6's next header cannot be matched as an extension header",
