@@ -29,6 +29,10 @@ UNOWNED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b(?!\([\w-]+\))")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(root|home|work|Users)/")
 CONFLICT = re.compile(r"^(<{7} |={7}$|>{7} )")
 UNSAFE = re.compile(r"\bunsafe\b(?!_)")
+# What the newest rustc takes and Rust 1.85 does not: a chain of conditions one of which is a `let`, as
+# rustfmt lays it out, and the length of an array left to be inferred.
+TOO_NEW = re.compile(r"&&\s+let\b|^( *)(?:} else )?(?:if|while) let\b[^{}]*?\n\1    &&|; _\]"
+                     r"|\b(?:if|while) let\b[^{}()|\n]*(?:\([^()\n]*\)[^{}()|\n]*)*&& ", re.MULTILINE)
 FUNCTION = re.compile(r"^(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?(?:async )?(?:unsafe )?(?:extern \"C\" )?fn (\w+)")
 
 Fault = tuple[int, str]
@@ -95,6 +99,9 @@ def check_rust(relative: str, lines: list[str]) -> Iterator[Fault]:
             code = line.split("//")[0]
             if UNSAFE.search(code) and "unsafe_code" not in code:
                 yield number, "unsafe outside its rooms"
+    code = "\n".join(line.split("//")[0].rstrip() for line in lines)
+    for found in TOO_NEW.finditer(code):
+        yield code.count("\n", 0, found.start()) + 1, "Rust 1.85 has no let chains and infers no array lengths"
     start = None
     for number, line in enumerate(lines, start=1):
         if start is None and (found := FUNCTION.match(line)):
