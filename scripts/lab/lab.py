@@ -11,9 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .millrace import METRICS_PORT, Millrace, configuration, device
+from .eswitch import Eswitch
+from .millrace import METRICS_PORT, Millrace, configuration, device, on_eswitch
 from .net import LabError, Process
 from .servers import Dnsmasq, Nginx, Prometheus
+from .telemetry import runtime_directory
 from .topology import Network, Shape
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +41,7 @@ def exit_on_signals() -> None:
 
 
 class Lab:
-    """A network with servers, and Millrace once it is started.
+    """A network with servers, and Millrace once it is started, on plain ports or on a software eSwitch.
 
     With `keep`, everything outlives this process; `names` of the namespaces and `directory` are what
     has to be removed some day.
@@ -51,11 +53,12 @@ class Lab:
         *,
         workers: int = 1,
         driver: str = "af_packet",
+        eswitch: Eswitch | None = None,
         servers: bool = True,
         keep: bool = False,
     ):
         require_root()
-        self.workers, self.driver, self.keep = workers, driver, keep
+        self.workers, self.driver, self.eswitch, self.keep = workers, driver, eswitch, keep
         self.name = f"mr{secrets.token_hex(3)}"
         self.millrace: Millrace | None = None
         self.prometheus: Prometheus | None = None
@@ -67,6 +70,7 @@ class Lab:
             # Short, because paths of Unix sockets are bounded.
             self.directory = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir="/tmp"))
             self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self._undo.callback(shutil.rmtree, runtime_directory(self.directory.name), ignore_errors=True)
             self.files = self.directory / "files"
             self.files.mkdir()
             self.network = Network(self.name, shape)
@@ -95,6 +99,8 @@ class Lab:
         """Starts Millrace. `ports` is added to both `[[port]]`s, `sections` to those of their names."""
         devices = [device(self.driver, number, self.workers) for number in (0, 1)]
         config = configuration(self.directory, devices, workers=self.workers)
+        if self.eswitch:
+            on_eswitch(config, self.eswitch)
         config["service"] = services
         for port in config["port"]:
             port.update((ports or {}).get(port["name"], {}))

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from .eswitch import DEVICES as eswitch_devices
+from .eswitch import Eswitch, EswitchTelemetry
 from .net import LabError, Netns, Process, wait_until
 from .topology import BACK4, BACK6, FRONT4, FRONT6, VIP4, VIP6, backend4, backend6
 
@@ -56,6 +58,13 @@ def device(driver: str, number: int, workers: int) -> str:
         # Without the kernel's fragment reassembly that net_af_packet asks for.
         return f"net_af_xdp{number},iface=p{number}"
     return f"net_af_packet{number},iface=p{number},qpairs={workers},blocksz=65536,framesz=2048,framecnt=4096"
+
+
+def on_eswitch(config: dict, eswitch: Eswitch) -> None:
+    """Makes the configuration's two ports those of a software eSwitch."""
+    config["dpdk"]["eal_args"] = eswitch.eal_args()
+    for port, name in zip(config["port"], eswitch_devices, strict=True):
+        port["device"] = name
 
 
 def to_toml(config: dict) -> str:
@@ -104,6 +113,26 @@ class Metrics:
                 values[have[label]] = values.get(have[label], 0) + round(value)
         return values
 
+    def value(self, name: str) -> float:
+        """A metric without labels."""
+        return next(value for series, _, value in self.series if series == name)
+
+    def buckets(self, name: str) -> dict[str, int]:
+        """The buckets of a histogram by their upper bounds, each with all that are below."""
+        return self.by(f"{name}_bucket", "le")
+
+    def received(self) -> int:
+        """Packets that workers took from ports."""
+        return self.sum("worker_received_packets_total")
+
+    def forwarded(self, what: str, **labels: str) -> int:
+        """Packets or bytes forwarded for backends, in software and in hardware."""
+        return self.sum(f"lb_{what}_total", **labels)
+
+    def in_hardware(self) -> int:
+        """Packets forwarded by hardware."""
+        return self.forwarded("packets", path="hw")
+
     def imbalance(self) -> dict[str, int]:
         """What each worker took minus what it gave; anything but zero, at rest, is a packet lost sight of."""
         workers = {have["worker"] for series, have, _ in self.series if series == "worker_received_packets_total"}
@@ -123,6 +152,8 @@ class Millrace:
     def __init__(self, netns: Netns, binary: Path, directory: Path, config: dict, *, outlive: bool = False):
         self.netns, self.binary, self.config = netns, binary, config
         self.socket = directory / "control.sock"
+        # Answers if there is an eSwitch.
+        self.eswitch = EswitchTelemetry(config["dpdk"]["file_prefix"])
         self.file = directory / "millrace.toml"
         self.write()
         argv = [str(binary), "run", "--config", str(self.file)]

@@ -40,28 +40,3 @@ class Telemetry:
         """Removes what the process leaves behind."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
-
-class EswitchTelemetry(Telemetry):
-    """What the software eSwitch `net_eswitch0` tells of itself."""
-
-    def stats(self) -> dict:
-        return self.ask("/eswitch/stats,net_eswitch0")
-
-    def rules(self) -> int:
-        """How many rules it has."""
-        return self.stats()["rules"]
-
-    def rule_lines(self) -> list[str]:
-        """All rules, as the commands that make them; long ones go on in further lines."""
-        lines, command = [], "/eswitch/rules,net_eswitch0"
-        while command:
-            page = self.ask(command)
-            lines += page["rules"]
-            command = page.get("next")
-        return lines
-
-    def set_faults(self, faults: str = "none") -> None:
-        """Puts these faults in force, and no others."""
-        answer = self.ask(f"/eswitch/faults,net_eswitch0,{faults}")
-        if "error" in answer:
-            raise LabError(f"faults {faults}: {answer['error']}")
