@@ -6,10 +6,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The first release with the `RTE_ETH_` names and `rte_eth_rxmode.mtu`.
-const VERSION_MIN: &str = "21.11";
+/// The first release whose templates can be of the transfer domain.
+const VERSION_MIN: &str = "22.11";
 
-/// Functions `dpdk` calls, by subject. A later subject (flow rules) adds a list.
+/// Functions `dpdk` calls, by subject.
 const FUNCTIONS: &[&[&str]] = &[
     &["rte_eal_cleanup", "rte_strerror", "rte_thread_register", "rte_thread_unregister"],
     &["rte_get_tsc_hz"],
@@ -40,6 +40,17 @@ const FUNCTIONS: &[&[&str]] = &[
         "rte_eth_dev_rss_reta_update",
     ],
     &["rte_eth_stats_get", "rte_eth_xstats_get", "rte_eth_xstats_get_names"],
+    &["rte_eth_hairpin_bind", "rte_eth_rx_hairpin_queue_setup", "rte_eth_tx_hairpin_queue_setup"],
+    &[
+        "rte_flow_action_handle_destroy",
+        "rte_flow_actions_template_destroy",
+        "rte_flow_destroy",
+        "rte_flow_flush",
+        "rte_flow_pattern_template_destroy",
+        "rte_flow_pick_transfer_proxy",
+        "rte_flow_push",
+        "rte_flow_template_table_destroy",
+    ],
     &["millrace_.*"],
 ];
 
@@ -53,14 +64,15 @@ const CONSTANTS: &[&str] = &[
 ];
 
 /// Types that no function above mentions.
-const TYPES: &[&str] = &["millrace_mbuf_head"];
+const TYPES: &[&str] = &["millrace_mbuf_head", "millrace_item_kind", "millrace_action_kind"];
 
 /// Types seen only through pointers: their insides differ between releases and are none of ours.
 const OPAQUE: &[&str] = &["rte_mbuf", "rte_mempool", "rte_device"];
 
 fn main() {
-    println!("cargo::rerun-if-changed=shim.h");
-    println!("cargo::rerun-if-changed=shim.c");
+    for file in ["shim.h", "shim.c", "flow.h", "flow.c"] {
+        println!("cargo::rerun-if-changed={file}");
+    }
     let cflags = find_dpdk();
     compile_shim(&cflags);
     generate_bindings(&cflags);
@@ -87,7 +99,7 @@ fn find_dpdk() -> Vec<String> {
 fn compile_shim(cflags: &[String]) {
     let mut build = cc::Build::new();
     // The shim is the packet path's other half: optimised also where Rust is not.
-    build.file("shim.c").opt_level(3).std("gnu11").warnings(false);
+    build.files(["shim.c", "flow.c"]).opt_level(3).std("gnu11").warnings(false);
     for flag in cflags {
         build.flag(flag);
     }

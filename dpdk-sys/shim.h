@@ -17,6 +17,8 @@
 #include <rte_mempool.h>
 #include <rte_version.h>
 
+#include "flow.h"
+
 /* Macros that are expressions, and would otherwise stay invisible. */
 
 static const uint64_t MILLRACE_MBUF_F_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
@@ -25,6 +27,7 @@ static const uint64_t MILLRACE_MBUF_F_EXTERNAL = RTE_MBUF_F_EXTERNAL;
 static const uint64_t MILLRACE_TX_OFFLOAD_MBUF_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 static const uint64_t MILLRACE_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 static const uint64_t MILLRACE_DEV_NO_OWNER = RTE_ETH_DEV_NO_OWNER;
+static const uint16_t MILLRACE_SWITCH_DOMAIN_NONE = RTE_ETH_DEV_SWITCH_DOMAIN_ID_INVALID;
 static const uint16_t MILLRACE_RETA_GROUP_SIZE = RTE_ETH_RETA_GROUP_SIZE;
 
 /* Everything that is hashed by its IP addresses alone: no type with ports, which some drivers would

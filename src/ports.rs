@@ -174,6 +174,7 @@ fn open_one<'a>(
         rss_key: owner::DEFAULT_KEY,
         promiscuous: port.promiscuous,
         fast_free: pools.len() == 1,
+        ..PortConfig::default()
     };
     let open = device.configure(&wanted, &pools[pool].mempool).map_err(configure)?;
     let control = |source| PortsError::Control { port: name(), source };

@@ -3,7 +3,7 @@
 //!
 //! Three things live here: functions and types bound as they are (the list is in `build.rs`), `millrace_`
 //! functions for what DPDK's headers only inline, and `MILLRACE_` constants for macros that are
-//! expressions (both in `shim.h`).
+//! expressions (both in `shim.h`; for flow rules, in `flow.h`).
 
 mod bindings {
     // Some of the lints below are younger than our oldest compiler.

@@ -33,6 +33,20 @@ pub struct PortConfig {
     /// Whether the device may return sent packets to the port's pool in bulk, without looking at each.
     /// Then only packets of that pool can be sent: ask for it when all ports share one.
     pub fast_free: bool,
+    /// Receive queues behind the ordinary ones, whose packets the device sends by itself: each with the
+    /// transmit queue, of this or another port, that it is tied to. Flow rules put packets there.
+    pub hairpin_rx: Vec<HairpinPeer>,
+    /// Transmit queues behind the ordinary ones, each with the receive queue that it is tied to.
+    pub hairpin_tx: Vec<HairpinPeer>,
+}
+
+/// The other end of a hairpin queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HairpinPeer {
+    /// DPDK's number for its port.
+    pub port: u16,
+    /// Its number there.
+    pub queue: u16,
 }
 
 impl Default for PortConfig {
@@ -48,6 +62,8 @@ impl Default for PortConfig {
             rss_key: owner::DEFAULT_KEY,
             promiscuous: false,
             fast_free: false,
+            hairpin_rx: Vec::new(),
+            hairpin_tx: Vec::new(),
         }
     }
 }
@@ -199,25 +215,36 @@ pub(crate) fn apply(
 ) -> Result<(dpdk_sys::rte_eth_dev_info, Granted), ConfigureError> {
     let info =
         device.info().map_err(|errno| ConfigureError::Info { port: device.name().to_owned(), errno })?;
-    check_queues(device, Direction::Rx, config.rx_queues, info.max_rx_queues)?;
-    check_queues(device, Direction::Tx, config.tx_queues, info.max_tx_queues)?;
+    let (rx_queues, tx_queues) = all_queues(config);
+    check_queues(device, Direction::Rx, config.rx_queues, rx_queues, info.max_rx_queues)?;
+    check_queues(device, Direction::Tx, config.tx_queues, tx_queues, info.max_tx_queues)?;
     check_mtu(device, config.mtu, &info, pool)?;
 
     let mut granted = configure_device(device, config, &info)?;
     adjust_descriptors(device, &mut granted)?;
     set_up_queues(device, config, &info, &granted, pool)?;
+    set_up_hairpins(device, config, &granted)?;
     set_mtu(device, config.mtu)?;
     Ok((info, granted))
+}
+
+/// Receive and transmit queues, hairpin queues and all.
+fn all_queues(config: &PortConfig) -> (u16, u16) {
+    let all = |queues: u16, hairpins: &[HairpinPeer]| {
+        queues.saturating_add(u16::try_from(hairpins.len()).unwrap_or(u16::MAX))
+    };
+    (all(config.rx_queues, &config.hairpin_rx), all(config.tx_queues, &config.hairpin_tx))
 }
 
 fn check_queues(
     device: &Device<'_>,
     direction: Direction,
+    ordinary: u16,
     asked: u16,
     max: u16,
 ) -> Result<(), ConfigureError> {
     let max = max.min(dpdk_sys::RTE_MAX_QUEUES_PER_PORT as u16);
-    if (1..=max).contains(&asked) {
+    if ordinary > 0 && asked <= max {
         return Ok(());
     }
     Err(ConfigureError::Queues { port: device.name().to_owned(), direction, asked, max })
@@ -271,11 +298,10 @@ fn configure_device(
     if fast_free {
         conf.txmode.offloads |= dpdk_sys::MILLRACE_TX_OFFLOAD_MBUF_FAST_FREE;
     }
+    let (rx_queues, tx_queues) = all_queues(config);
     // SAFETY: the port is valid and ours, not started; `conf` is zero where not set, which is ethdev's
     // default, and drivers copy the key it points at.
-    let ret = unsafe {
-        dpdk_sys::rte_eth_dev_configure(device.number(), config.rx_queues, config.tx_queues, &conf)
-    };
+    let ret = unsafe { dpdk_sys::rte_eth_dev_configure(device.number(), rx_queues, tx_queues, &conf) };
     Errno::check(ret).map_err(|errno| ConfigureError::Device { port: device.name().to_owned(), errno })?;
     Ok(Granted {
         rss,
@@ -332,6 +358,49 @@ fn set_up_queues(
         let ret =
             unsafe { dpdk_sys::rte_eth_tx_queue_setup(number, queue, granted.tx_descriptors, socket, &tx) };
         Errno::check(ret).map_err(failed(Direction::Tx, queue))?;
+    }
+    Ok(())
+}
+
+/// Queues of two ports are bound by hand, once both have started ([`Port::bind_hairpins`]), and what leaves
+/// by them is then the application's business: mlx5 does not do it otherwise.
+///
+/// [`Port::bind_hairpins`]: crate::Port::bind_hairpins
+fn set_up_hairpins(
+    device: &Device<'_>,
+    config: &PortConfig,
+    granted: &Granted,
+) -> Result<(), ConfigureError> {
+    let number = device.number();
+    let ends = [
+        (Direction::Rx, config.rx_queues, &config.hairpin_rx),
+        (Direction::Tx, config.tx_queues, &config.hairpin_tx),
+    ];
+    for (direction, first, peers) in ends {
+        for (queue, peer) in (first..).zip(peers) {
+            let mut conf = dpdk_sys::rte_eth_hairpin_conf::default();
+            let by_hand = u32::from(peer.port != number);
+            conf.set_peer_count(1);
+            conf.set_manual_bind(by_hand);
+            conf.set_tx_explicit(by_hand);
+            (conf.peers[0].port, conf.peers[0].queue) = (peer.port, peer.queue);
+            // SAFETY: the port is configured with this queue and not started; drivers copy `conf`.
+            let ret = unsafe {
+                match direction {
+                    Direction::Rx => {
+                        let descriptors = granted.rx_descriptors;
+                        dpdk_sys::rte_eth_rx_hairpin_queue_setup(number, queue, descriptors, &conf)
+                    }
+                    Direction::Tx => {
+                        let descriptors = granted.tx_descriptors;
+                        dpdk_sys::rte_eth_tx_hairpin_queue_setup(number, queue, descriptors, &conf)
+                    }
+                }
+            };
+            let port = || device.name().to_owned();
+            let failed = |errno| ConfigureError::QueueSetup { port: port(), direction, queue, errno };
+            Errno::check(ret).map_err(failed)?;
+        }
     }
     Ok(())
 }

@@ -130,6 +130,14 @@ impl<'eal> Device<'eal> {
         Ok((info.max_rx_queues, info.max_tx_queues))
     }
 
+    /// The switch that the port is one of, as a number that its other ports have, too; `None` where there is
+    /// none.
+    #[must_use]
+    pub fn switch_domain(&self) -> Option<u16> {
+        let domain = self.info().ok()?.switch_info.domain_id;
+        (domain != dpdk_sys::MILLRACE_SWITCH_DOMAIN_NONE).then_some(domain)
+    }
+
     /// What the driver says of the port, before or after its configuration.
     pub(crate) fn info(&self) -> Result<dpdk_sys::rte_eth_dev_info, Errno> {
         let mut info = dpdk_sys::rte_eth_dev_info::default();

@@ -8,10 +8,16 @@ use core::fmt;
 pub struct Errno(pub i32);
 
 impl Errno {
+    /// `ENOENT`: there is no such thing.
+    pub const NOENT: Errno = Errno(2);
+    /// `EBUSY`: it is in use.
+    pub const BUSY: Errno = Errno(16);
     /// `EEXIST`: it is already there.
     pub const EXIST: Errno = Errno(17);
     /// `EINVAL`: invalid argument.
     pub const INVAL: Errno = Errno(22);
+    /// `ENODEV`: the port is not started, or not there.
+    pub const NODEV: Errno = Errno(19);
     /// `ENOTSUP`: the driver has no such operation.
     pub const NOTSUP: Errno = Errno(95);
 

@@ -6,27 +6,30 @@
 //! Eal ── ThreadGuard<'eal>             a thread with an lcore id, hence a mempool cache
 //!  ├──── Mempool<'eal>                 packet buffers of one NUMA socket
 //!  └──── Device<'eal> ─configure─▶ Port<'pool> ─start─▶ RxQueue<'port>, TxQueue<'port>
+//!                                                        Flows<'port> or FlowQueue<'port>
 //! ```
 //!
 //! The one thing without a lifetime is [`Mbuf`], because packets cross threads in queues of all kinds;
 //! [`Mempool`] says how it stays sound. In reading order: [`eal`], [`mempool`], [`mbuf`], [`device`],
-//! [`configure`], [`port`], [`queue`], [`rss`], [`clock`].
+//! [`configure`], [`port`], [`queue`], [`flow`], [`rss`], [`clock`].
 
 pub mod clock;
 pub mod configure;
 pub mod device;
 pub mod eal;
 mod errno;
+pub mod flow;
 pub mod mbuf;
 pub mod mempool;
 pub mod port;
 pub mod queue;
 pub mod rss;
 
-pub use configure::{ConfigureError, Granted, PortConfig};
+pub use configure::{ConfigureError, Granted, HairpinPeer, PortConfig};
 pub use device::{Device, ProbeError};
 pub use eal::{Eal, EalError, ThreadGuard};
 pub use errno::Errno;
+pub use flow::{FlowError, FlowPort, FlowQueue, Flows};
 pub use mbuf::Mbuf;
 pub use mempool::{Mempool, MempoolError, PoolConfig};
 pub use port::{ControlError, Link, Port, PortStats, StartError, StopError};

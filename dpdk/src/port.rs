@@ -10,6 +10,7 @@ use dataplane::owner::KEY_LEN;
 use crate::configure::{self, ConfigureError, Granted, PortConfig};
 use crate::device::Device;
 use crate::errno::Errno;
+use crate::flow::{self, FlowError, FlowPort, FlowQueue, FlowQueueConfig, Flows, QueueLimits};
 use crate::mempool::Mempool;
 use crate::queue::{Claim, OnlyFrom, QueueError, RxQueue, TxQueue};
 use crate::rss::{self, Rss, RssTable};
@@ -66,6 +67,16 @@ pub enum ControlError {
     Stats {
         /// The port.
         port: String,
+        /// What it answered.
+        errno: Errno,
+    },
+    /// Binding hairpin queues to those of another port.
+    #[error("port {port}: binding its hairpin queues to port {receiver}: {errno}")]
+    Hairpin {
+        /// The port, which transmits.
+        port: String,
+        /// DPDK's number of the other one, which receives.
+        receiver: u16,
         /// What it answered.
         errno: Errno,
     },
@@ -135,6 +146,9 @@ pub struct Port<'pool> {
     started: bool,
     rx_taken: Box<[AtomicBool]>,
     tx_taken: Box<[AtomicBool]>,
+    flows_taken: AtomicBool,
+    /// Its flow queue's size, if it has one.
+    flow_queue: Option<u32>,
     control: Mutex<()>,
 }
 
@@ -160,6 +174,8 @@ impl<'pool> Port<'pool> {
             started: false,
             rx_taken: untaken(config.rx_queues),
             tx_taken: untaken(config.tx_queues),
+            flows_taken: AtomicBool::new(false),
+            flow_queue: None,
             control: Mutex::new(()),
             device,
         })
@@ -223,7 +239,66 @@ impl<'pool> Port<'pool> {
         for taken in self.rx_taken.iter_mut().chain(&mut self.tx_taken) {
             *taken.get_mut() = false;
         }
+        *self.flows_taken.get_mut() = false;
         Ok(())
+    }
+
+    /// The port on which rules of this port's eSwitch are made under hardware steering, by DPDK's number.
+    ///
+    /// # Errors
+    /// There is no eSwitch, or its proxy has not been probed.
+    pub fn transfer_proxy(&self) -> Result<u16, FlowError> {
+        flow::transfer_proxy(self.number())
+    }
+
+    /// What flow queues the port could have.
+    ///
+    /// # Errors
+    /// ENOTSUP, ENOSYS: hardware steering is off, or unknown to the driver.
+    pub fn flow_queue_limits(&self) -> Result<QueueLimits, FlowError> {
+        flow::queue::limits(self.number())
+    }
+
+    /// Gives the port, which is not started yet, a flow queue.
+    ///
+    /// # Errors
+    /// What the driver says; EINVAL if it is started.
+    pub fn configure_flow_queue(&mut self, config: &FlowQueueConfig) -> Result<(), FlowError> {
+        flow::queue::configure(self.number(), config)?;
+        self.flow_queue = Some(config.size);
+        Ok(())
+    }
+
+    /// Takes the port's flow rules, made one by one; they return when dropped.
+    ///
+    /// # Errors
+    /// ENODEV if the port is not started, EBUSY if somebody has them.
+    pub fn flows(&self) -> Result<Flows<'_>, FlowError> {
+        Ok(Flows::new(self.flow_port()?))
+    }
+
+    /// Takes the port's flow queue; it returns when dropped.
+    ///
+    /// # Errors
+    /// As [`Port::flows`]; EINVAL if it was given none.
+    pub fn flow_queue(&self) -> Result<FlowQueue<'_>, FlowError> {
+        let size = self.flow_queue.ok_or_else(|| flow::refused(self.number(), Errno::INVAL))?;
+        Ok(FlowQueue::new(self.flow_port()?, size))
+    }
+
+    fn flow_port(&self) -> Result<FlowPort<'_>, FlowError> {
+        if !self.started {
+            return Err(flow::refused(self.number(), Errno::NODEV));
+        }
+        FlowPort::take(self, &self.flows_taken)
+    }
+
+    /// Binds the hairpin queues that lead from `receiver`, by DPDK's number, to this port: both have started.
+    pub fn bind_hairpins(&self, receiver: u16) -> Result<(), ControlError> {
+        let _lock = self.control();
+        // SAFETY: both numbers are looked up by the callee.
+        Errno::check(unsafe { dpdk_sys::rte_eth_hairpin_bind(self.number(), receiver) })
+            .map_err(|errno| ControlError::Hairpin { port: self.name().to_owned(), receiver, errno })
     }
 
     /// Takes a receive queue; it returns when dropped.
@@ -280,6 +355,12 @@ impl<'pool> Port<'pool> {
     #[must_use]
     pub fn driver_name(&self) -> &str {
         &self.driver
+    }
+
+    /// The switch that the port is one of; see [`Device::switch_domain`].
+    #[must_use]
+    pub fn switch_domain(&self) -> Option<u16> {
+        self.device.switch_domain()
     }
 
     /// The NUMA socket the device is on, if it is on one.

@@ -1,0 +1,352 @@
+//! What a rule can say: patterns and actions, built in fixed arrays, independent of the release and of the
+//! steering. Only what Millrace asks of hardware has a word here.
+
+use arrayvec::ArrayVec;
+use dpdk_sys::{millrace_action, millrace_fields, millrace_item};
+
+use super::CounterKey;
+
+/// Items of a pattern at most.
+pub const ITEMS_MAX: usize = dpdk_sys::MILLRACE_ITEMS_MAX as usize;
+
+/// Actions of a rule at most.
+pub const ACTIONS_MAX: usize = dpdk_sys::MILLRACE_ACTIONS_MAX as usize;
+
+/// Where a rule lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attr {
+    /// In the eSwitch; or else on the port's receive side.
+    pub transfer: bool,
+    /// The group.
+    pub group: u32,
+    /// 0 comes first.
+    pub priority: u32,
+}
+
+impl Attr {
+    pub(super) fn c(self) -> dpdk_sys::millrace_flow_attr {
+        let Attr { transfer, group, priority } = self;
+        dpdk_sys::millrace_flow_attr { group, priority, transfer }
+    }
+}
+
+/// Some bits of a byte: value and mask.
+pub type MaskedByte = (u8, u8);
+
+/// What a packet must be like, layer by layer. `None` and a zero mask compare nothing.
+///
+/// # Panics
+/// Methods panic beyond [`ITEMS_MAX`] items.
+#[derive(Clone, Debug, Default)]
+pub struct Pattern {
+    items: ArrayVec<millrace_item, ITEMS_MAX>,
+}
+
+impl Pattern {
+    /// Matches everything.
+    #[must_use]
+    pub fn new() -> Pattern {
+        Pattern::default()
+    }
+
+    /// It came from the wire of this ethdev.
+    pub fn represented_port(&mut self, ethdev: u16) {
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_REPRESENTED_PORT);
+        (item.value.number, item.mask.number) = (ethdev, u16::MAX);
+    }
+
+    /// It has an Ethernet header, with this destination; and no VLAN tag unless [`Pattern::vlan`] comes next.
+    pub fn eth(&mut self, dst: Option<[u8; 6]>) {
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_ETH);
+        if let Some(dst) = dst {
+            item.value.dst[..6].copy_from_slice(&dst);
+            item.mask.dst[..6].fill(0xff);
+        }
+        item.mask.byte = 1;
+    }
+
+    /// It has one VLAN tag, with this VID.
+    pub fn vlan(&mut self, vid: u16) {
+        if let Some(eth) = self.items.last_mut() {
+            eth.mask.byte = 0;
+        }
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_VLAN);
+        (item.value.number, item.mask.number) = (vid, 0x0fff);
+        item.mask.byte = 1;
+    }
+
+    /// It has an IPv4 header, with these addresses, in host order.
+    pub fn ipv4(&mut self, src: Option<u32>, dst: Option<u32>, ttl: Option<MaskedByte>) {
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_IPV4);
+        let address = |address: Option<u32>, value: &mut [u8; 16], mask: &mut [u8; 16]| {
+            if let Some(address) = address {
+                value[..4].copy_from_slice(&address.to_be_bytes());
+                mask[..4].fill(0xff);
+            }
+        };
+        address(src, &mut item.value.src, &mut item.mask.src);
+        address(dst, &mut item.value.dst, &mut item.mask.dst);
+        byte(item, ttl);
+    }
+
+    /// It has an IPv6 header, with these addresses.
+    pub fn ipv6(&mut self, src: Option<[u8; 16]>, dst: Option<[u8; 16]>, hop_limit: Option<MaskedByte>) {
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_IPV6);
+        if let Some(src) = src {
+            (item.value.src, item.mask.src) = (src, [0xff; 16]);
+        }
+        if let Some(dst) = dst {
+            (item.value.dst, item.mask.dst) = (dst, [0xff; 16]);
+        }
+        byte(item, hop_limit);
+    }
+
+    /// It has a TCP header, with these ports and flags.
+    pub fn tcp(&mut self, src: Option<u16>, dst: Option<u16>, flags: Option<MaskedByte>) {
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_TCP);
+        ports(item, src, dst);
+        byte(item, flags);
+    }
+
+    /// It has a UDP header, with these ports.
+    pub fn udp(&mut self, src: Option<u16>, dst: Option<u16>) {
+        ports(self.item(dpdk_sys::MILLRACE_ITEM_UDP), src, dst);
+    }
+
+    /// Whether it compares the same bits of the same headers: whether one template serves both.
+    #[must_use]
+    pub fn is_alike(&self, other: &Pattern) -> bool {
+        let same =
+            |(a, b): (&millrace_item, &millrace_item)| a.kind == b.kind && parts(&a.mask) == parts(&b.mask);
+        self.items.len() == other.items.len() && self.items.iter().zip(&other.items).all(same)
+    }
+
+    fn item(&mut self, kind: dpdk_sys::millrace_item_kind) -> &mut millrace_item {
+        self.items.push(millrace_item { kind, ..Default::default() });
+        let last = self.items.len() - 1;
+        &mut self.items[last]
+    }
+
+    /// Valid while the pattern is.
+    pub(super) fn c(&self) -> dpdk_sys::millrace_pattern {
+        dpdk_sys::millrace_pattern { items: self.items.as_ptr(), count: self.items.len() as u32 }
+    }
+}
+
+fn parts(fields: &millrace_fields) -> (u16, u16, [u8; 16], [u8; 16], u8) {
+    (fields.number, fields.second, fields.src, fields.dst, fields.byte)
+}
+
+fn byte(item: &mut millrace_item, masked: Option<MaskedByte>) {
+    (item.value.byte, item.mask.byte) = masked.map_or((0, 0), |(value, mask)| (value & mask, mask));
+}
+
+fn ports(item: &mut millrace_item, src: Option<u16>, dst: Option<u16>) {
+    if let Some(src) = src {
+        (item.value.number, item.mask.number) = (src, u16::MAX);
+    }
+    if let Some(dst) = dst {
+        (item.value.second, item.mask.second) = (dst, u16::MAX);
+    }
+}
+
+/// Which transport header an edit is about; drivers' words differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What happens to a packet, in order.
+///
+/// # Panics
+/// Methods panic beyond [`ACTIONS_MAX`] actions.
+#[derive(Clone, Debug, Default)]
+pub struct Actions {
+    list: ArrayVec<millrace_action, ACTIONS_MAX>,
+    counter: Option<CounterKey>,
+}
+
+impl Actions {
+    /// Nothing happens.
+    #[must_use]
+    pub fn new() -> Actions {
+        Actions::default()
+    }
+
+    /// It is counted. A template says `None`: each rule brings its own counter.
+    pub fn count(&mut self, counter: Option<CounterKey>) {
+        self.action(dpdk_sys::MILLRACE_ACTION_COUNT);
+        self.counter = counter;
+    }
+
+    /// After so many seconds without a packet, `context` is among [`FlowPort::aged`](super::FlowPort::aged).
+    /// A context is not 0.
+    pub fn age(&mut self, timeout_s: u32, context: u64) {
+        let action = self.action(dpdk_sys::MILLRACE_ACTION_AGE);
+        (action.number, action.context) = (timeout_s, context);
+    }
+
+    /// The outermost VLAN tag is taken off.
+    pub fn pop_vlan(&mut self) {
+        self.action(dpdk_sys::MILLRACE_ACTION_POP_VLAN);
+    }
+
+    /// A VLAN tag is put on; [`Actions::set_vlan`] comes next.
+    pub fn push_vlan(&mut self) {
+        self.action(dpdk_sys::MILLRACE_ACTION_PUSH_VLAN);
+    }
+
+    /// The outermost tag gets this VID.
+    pub fn set_vlan(&mut self, vid: u16) {
+        self.action(dpdk_sys::MILLRACE_ACTION_SET_VLAN).number = u32::from(vid);
+    }
+
+    /// Source MAC address.
+    pub fn set_mac_src(&mut self, mac: [u8; 6]) {
+        self.action(dpdk_sys::MILLRACE_ACTION_SET_MAC_SRC).bytes[..6].copy_from_slice(&mac);
+    }
+
+    /// Destination MAC address.
+    pub fn set_mac_dst(&mut self, mac: [u8; 6]) {
+        self.action(dpdk_sys::MILLRACE_ACTION_SET_MAC_DST).bytes[..6].copy_from_slice(&mac);
+    }
+
+    /// Source address, in host order.
+    pub fn set_ipv4_src(&mut self, address: u32) {
+        self.action(dpdk_sys::MILLRACE_ACTION_SET_IPV4_SRC).bytes[..4]
+            .copy_from_slice(&address.to_be_bytes());
+    }
+
+    /// Destination address, in host order.
+    pub fn set_ipv4_dst(&mut self, address: u32) {
+        self.action(dpdk_sys::MILLRACE_ACTION_SET_IPV4_DST).bytes[..4]
+            .copy_from_slice(&address.to_be_bytes());
+    }
+
+    /// Source address.
+    pub fn set_ipv6_src(&mut self, address: [u8; 16]) {
+        self.action(dpdk_sys::MILLRACE_ACTION_SET_IPV6_SRC).bytes = address;
+    }
+
+    /// Destination address.
+    pub fn set_ipv6_dst(&mut self, address: [u8; 16]) {
+        self.action(dpdk_sys::MILLRACE_ACTION_SET_IPV6_DST).bytes = address;
+    }
+
+    /// Source port.
+    pub fn set_port_src(&mut self, transport: Transport, port: u16) {
+        let kind = match transport {
+            Transport::Tcp => dpdk_sys::MILLRACE_ACTION_SET_TCP_SRC,
+            Transport::Udp => dpdk_sys::MILLRACE_ACTION_SET_UDP_SRC,
+        };
+        self.action(kind).number = u32::from(port);
+    }
+
+    /// Destination port.
+    pub fn set_port_dst(&mut self, transport: Transport, port: u16) {
+        let kind = match transport {
+            Transport::Tcp => dpdk_sys::MILLRACE_ACTION_SET_TCP_DST,
+            Transport::Udp => dpdk_sys::MILLRACE_ACTION_SET_UDP_DST,
+        };
+        self.action(kind).number = u32::from(port);
+    }
+
+    /// Time to live less one.
+    pub fn dec_ttl(&mut self) {
+        self.action(dpdk_sys::MILLRACE_ACTION_DEC_TTL_IPV4);
+    }
+
+    /// Hop limit less one.
+    pub fn dec_hop_limit(&mut self) {
+        self.action(dpdk_sys::MILLRACE_ACTION_DEC_TTL_IPV6);
+    }
+
+    /// It goes on in another group.
+    pub fn jump(&mut self, group: u32) {
+        self.action(dpdk_sys::MILLRACE_ACTION_JUMP).number = group;
+    }
+
+    /// It leaves by the wire of this ethdev.
+    pub fn represented_port(&mut self, ethdev: u16) {
+        self.action(dpdk_sys::MILLRACE_ACTION_PORT).number = u32::from(ethdev);
+    }
+
+    /// It goes to this receive queue.
+    pub fn queue(&mut self, queue: u16) {
+        self.action(dpdk_sys::MILLRACE_ACTION_QUEUE).number = u32::from(queue);
+    }
+
+    /// Whether it does the same things, with whatever values: whether one template serves both.
+    #[must_use]
+    pub fn is_alike(&self, other: &Actions) -> bool {
+        self.list.iter().map(|action| action.kind).eq(other.list.iter().map(|action| action.kind))
+    }
+
+    fn action(&mut self, kind: dpdk_sys::millrace_action_kind) -> &mut millrace_action {
+        self.list.push(millrace_action { kind, ..Default::default() });
+        let last = self.list.len() - 1;
+        &mut self.list[last]
+    }
+
+    pub(super) fn counter(&self) -> Option<CounterKey> {
+        self.counter
+    }
+
+    /// With the driver's handle of the counter in its place.
+    pub(super) fn resolved(&self, counter: Option<*mut dpdk_sys::rte_flow_action_handle>) -> Resolved {
+        let mut list = self.list.clone();
+        if let Some(handle) = counter {
+            let counts = |action: &&mut millrace_action| action.kind == dpdk_sys::MILLRACE_ACTION_COUNT;
+            list.iter_mut().filter(counts).for_each(|action| action.handle = handle);
+        }
+        Resolved(list)
+    }
+}
+
+/// Actions as the shim takes them.
+pub(super) struct Resolved(ArrayVec<millrace_action, ACTIONS_MAX>);
+
+impl Resolved {
+    /// Valid while `self` is.
+    pub(super) fn c(&self) -> dpdk_sys::millrace_actions {
+        dpdk_sys::millrace_actions { actions: self.0.as_ptr(), count: self.0.len() as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_alike_if_they_compare_the_same_bits() {
+        let pattern = |src: Option<u32>, port: u16, flags: MaskedByte| {
+            let mut pattern = Pattern::new();
+            pattern.represented_port(port);
+            pattern.eth(None);
+            pattern.ipv4(src, Some(7), None);
+            pattern.tcp(Some(port), None, Some(flags));
+            pattern
+        };
+        assert!(pattern(Some(1), 1, (0, 7)).is_alike(&pattern(Some(2), 9, (1, 7))));
+        assert!(!pattern(Some(1), 1, (0, 7)).is_alike(&pattern(None, 1, (0, 7))));
+        assert!(!pattern(Some(1), 1, (0, 7)).is_alike(&pattern(Some(1), 1, (0, 3))));
+        let mut longer = pattern(Some(1), 1, (0, 7));
+        longer.eth(None);
+        assert!(!longer.is_alike(&pattern(Some(1), 1, (0, 7))));
+    }
+
+    #[test]
+    fn actions_are_alike_if_they_do_the_same() {
+        let actions = |transport, port: u16| {
+            let mut actions = Actions::new();
+            actions.age(port.into(), 1);
+            actions.set_port_dst(transport, port);
+            actions
+        };
+        assert!(actions(Transport::Tcp, 1).is_alike(&actions(Transport::Tcp, 2)));
+        assert!(!actions(Transport::Tcp, 1).is_alike(&actions(Transport::Udp, 1)));
+    }
+}
