@@ -92,12 +92,12 @@ check_purity
 step style
 /usr/bin/python3 scripts/tidy.py
 
+step 'the software eSwitch as a driver'
+cargo build --quiet --profile driver --package eswitch --features pmd --locked
+
 step 'unit and property tests'
 cargo test --quiet --workspace --locked
 cargo test --quiet --package eswitch --features pmd --lib --locked
-
-step 'the software eSwitch as a driver'
-cargo build --quiet --profile driver --package eswitch --features pmd --locked
 
 if [[ $mode != quick ]]; then
     step 'fuzz targets'

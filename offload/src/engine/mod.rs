@@ -10,8 +10,16 @@
 //!
 //! An engine has no opinions and no clock. One thread drives it.
 
+#[cfg(feature = "dpdk")]
+mod legs;
+#[cfg(feature = "dpdk")]
+pub mod open;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "dpdk")]
+mod spell;
+#[cfg(feature = "dpdk")]
+pub mod sync;
 
 use crate::rule::Rule;
 use dataplane::conntrack::Count;

@@ -1,0 +1,141 @@
+//! A [`Rule`] in `dpdk::flow`'s words.
+
+use super::{Direction, EngineError, LegId, RuleId};
+use crate::rule::{ACTIONS_MAX, Action, Domain, ITEMS_MAX, Item, Masked, Rule};
+use dpdk::flow::spec::{MaskedByte, Transport};
+use dpdk::flow::{Actions, Attr, CounterKey, FlowError, Pattern};
+
+const _: () = assert!(ITEMS_MAX <= dpdk::flow::ITEMS_MAX && ACTIONS_MAX <= dpdk::flow::ACTIONS_MAX);
+
+/// Where the rule lives.
+pub(super) fn attr(rule: &Rule) -> Attr {
+    let transfer = rule.attr.domain == Domain::Transfer;
+    Attr { transfer, group: rule.attr.group, priority: rule.attr.priority }
+}
+
+fn byte(masked: Option<Masked<u8>>) -> Option<MaskedByte> {
+    masked.map(|masked| (masked.value, masked.mask))
+}
+
+/// What a packet must be like.
+pub(super) fn pattern(rule: &Rule) -> Pattern {
+    let mut pattern = Pattern::new();
+    for item in &rule.items {
+        match *item {
+            Item::RepresentedPort(port) => pattern.represented_port(port),
+            Item::Eth { dst } => pattern.eth(dst.map(|mac| mac.0)),
+            Item::Vlan(vid) => pattern.vlan(vid),
+            Item::Ipv4 { src, dst, ttl } => pattern.ipv4(src, dst, byte(ttl)),
+            Item::Ipv6 { src, dst, hop_limit } => {
+                pattern.ipv6(src.map(|ip| ip.octets()), dst.map(|ip| ip.octets()), byte(hop_limit));
+            }
+            Item::Tcp { src, dst, flags } => pattern.tcp(src, dst, byte(flags)),
+            Item::Udp { src, dst } => pattern.udp(src, dst),
+        }
+    }
+    pattern
+}
+
+/// What happens to it. Counted by `counter`; reported as aged under `context`.
+pub(super) fn actions(rule: &Rule, counter: Option<CounterKey>, context: u64) -> Actions {
+    let v4 = rule.items.iter().any(|item| matches!(item, Item::Ipv4 { .. }));
+    let udp = rule.items.iter().any(|item| matches!(item, Item::Udp { .. }));
+    let transport = if udp { Transport::Udp } else { Transport::Tcp };
+    let mut actions = Actions::new();
+    for action in &rule.actions {
+        match *action {
+            Action::Count => actions.count(counter),
+            Action::Age { timeout_s } => actions.age(timeout_s, context),
+            Action::PopVlan => actions.pop_vlan(),
+            Action::PushVlan => actions.push_vlan(),
+            Action::SetVlanVid(vid) => actions.set_vlan(vid),
+            Action::SetMacSrc(mac) => actions.set_mac_src(mac.0),
+            Action::SetMacDst(mac) => actions.set_mac_dst(mac.0),
+            Action::SetIpSrc(ip) if ip.is_v4() => actions.set_ipv4_src(ip.low32()),
+            Action::SetIpSrc(ip) => actions.set_ipv6_src(ip.octets()),
+            Action::SetIpDst(ip) if ip.is_v4() => actions.set_ipv4_dst(ip.low32()),
+            Action::SetIpDst(ip) => actions.set_ipv6_dst(ip.octets()),
+            Action::SetPortSrc(port) => actions.set_port_src(transport, port),
+            Action::SetPortDst(port) => actions.set_port_dst(transport, port),
+            Action::DecTtl if v4 => actions.dec_ttl(),
+            Action::DecTtl => actions.dec_hop_limit(),
+            Action::Jump(group) => actions.jump(group),
+            Action::ToPort(port) => actions.represented_port(port),
+            Action::Queue(queue) => actions.queue(queue),
+        }
+    }
+    actions
+}
+
+/// Whether it counts.
+pub(super) fn counts(rule: &Rule) -> bool {
+    rule.actions.contains(&Action::Count)
+}
+
+/// A leg as a rule's age context: a number, never 0, never a pointer.
+pub(super) fn context(leg: LegId) -> u64 {
+    (u64::from(leg.rule.0) << 1 | leg.direction as u64) + 1
+}
+
+/// The reverse of [`context`]; `None` for what is none.
+pub(super) fn leg(context: u64) -> Option<LegId> {
+    let bits = context.checked_sub(1)?;
+    let direction = if bits & 1 == 0 { Direction::Original } else { Direction::Reply };
+    Some(LegId { rule: RuleId(u32::try_from(bits >> 1).ok()?), direction })
+}
+
+const ENOENT: i32 = 2;
+const EIO: i32 = 5;
+const ENXIO: i32 = 6;
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EBUSY: i32 = 16;
+const ENODEV: i32 = 19;
+const ENOSPC: i32 = 28;
+const ETIMEDOUT: i32 = 110;
+
+/// Why a rule was not created. A driver that gives no reason has no room: mlx5 22.11 forgets to say so.
+pub(super) fn of_creation(error: &FlowError) -> EngineError {
+    match error.errno.0 {
+        0 | ENOMEM | ENOSPC => EngineError::TableFull,
+        ENOENT | EAGAIN => EngineError::NoCounter,
+        EBUSY => EngineError::QueueFull,
+        errno @ (ENODEV | EIO | ENXIO | ETIMEDOUT) => EngineError::Lost(errno),
+        errno => EngineError::Refused(errno),
+    }
+}
+
+/// Why a counter was not created.
+pub(super) fn of_counter(error: &FlowError) -> EngineError {
+    match error.errno.0 {
+        0 | ENOMEM | ENOSPC | ENOENT | EAGAIN => EngineError::NoCounter,
+        errno @ (ENODEV | EIO | ENXIO | ETIMEDOUT) => EngineError::Lost(errno),
+        errno => EngineError::Refused(errno),
+    }
+}
+
+/// Why something that was there could not be asked or removed.
+pub(super) fn of_existing(error: &FlowError) -> EngineError {
+    match error.errno.0 {
+        EBUSY | EAGAIN => EngineError::QueueFull,
+        errno => EngineError::Lost(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_names_a_leg_and_is_never_null() {
+        for rule in [0, 1, 77, u32::MAX] {
+            for direction in [Direction::Original, Direction::Reply] {
+                let id = LegId { rule: RuleId(rule), direction };
+                assert_ne!(context(id), 0);
+                assert_eq!(leg(context(id)), Some(id));
+            }
+        }
+        assert_eq!(leg(0), None);
+        assert_eq!(leg(u64::MAX), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! Software steering: `rte_flow_create`, one blocking call per rule.
+//!
+//! What the call has done is told by the next pull, so that whoever drives an engine sees one life of a rule
+//! under both steerings.
+
+use std::collections::VecDeque;
+
+use super::legs::Legs;
+use super::spell;
+use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Traits};
+use crate::rule::Rule;
+use dpdk::flow::{CounterKey, FlowError, Flows, RuleKey};
+
+/// Calls whose outcome waits to be pulled: one, as they have blocked already.
+const OPERATIONS_MAX: usize = 1;
+
+/// mlx5 reads each pool of counters about once a second (`mlx5_flow_query_alarm`, 22.11); twice that.
+const SETTLE_MS: u32 = 2000;
+
+/// Aged rules asked for in one call.
+const AGED_MAX: usize = 256;
+
+/// Errno of an operation on something that is not there, or already is.
+const ENODEV: i32 = 19;
+const EEXIST: i32 = 17;
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// Index of its port.
+    port: usize,
+    /// `None` once it is out.
+    rule: Option<RuleKey>,
+    counter: Option<CounterKey>,
+}
+
+/// The synchronous engine.
+#[derive(Debug)]
+pub struct SyncEngine<'port> {
+    ports: Vec<Flows<'port>>,
+    base: Vec<Rule>,
+    legs: Legs<Held>,
+    ended: VecDeque<Completion>,
+    rules_max: u32,
+    /// Where the next search for aged rules begins.
+    aged_from: usize,
+    last_error: Option<FlowError>,
+}
+
+impl<'port> SyncEngine<'port> {
+    /// An engine for rules on these ports, with `base` in force.
+    ///
+    /// # Errors
+    /// The driver refuses one of `base`.
+    pub fn new(
+        ports: Vec<Flows<'port>>,
+        base: Vec<Rule>,
+        rules_max: u32,
+    ) -> Result<SyncEngine<'port>, FlowError> {
+        let mut engine = SyncEngine {
+            ports,
+            base,
+            legs: Legs::new(rules_max.saturating_mul(2)),
+            ended: VecDeque::new(),
+            rules_max,
+            aged_from: 0,
+            last_error: None,
+        };
+        engine.install_base()?;
+        Ok(engine)
+    }
+
+    /// What the driver said when it last refused something.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&FlowError> {
+        self.last_error.as_ref()
+    }
+
+    fn install_base(&mut self) -> Result<(), FlowError> {
+        for rule in &self.base {
+            let Some(port) = self.ports.iter_mut().find(|flows| flows.number() == rule.port) else {
+                continue;
+            };
+            let actions = spell::actions(rule, None, 0);
+            port.create(spell::attr(rule), &spell::pattern(rule), &actions)?;
+        }
+        Ok(())
+    }
+
+    fn try_install(&mut self, leg: LegId, rule: &Rule) -> Result<Held, (EngineError, Option<FlowError>)> {
+        let port = self.ports.iter_mut().position(|flows| flows.number() == rule.port);
+        let port = port.ok_or((EngineError::Refused(ENODEV), None))?;
+        let flows = &mut self.ports[port];
+        let attr = spell::attr(rule);
+        let counter = if spell::counts(rule) {
+            let made = flows.port().create_counter(attr.transfer);
+            Some(made.map_err(|error| (spell::of_counter(&error), Some(error)))?)
+        } else {
+            None
+        };
+        let actions = spell::actions(rule, counter, spell::context(leg));
+        match flows.create(attr, &spell::pattern(rule), &actions) {
+            Ok(rule) => Ok(Held { port, rule: Some(rule), counter }),
+            Err(error) => {
+                if let Some(counter) = counter {
+                    // No rule uses it; a driver that keeps it all the same is made to give it up by a flush.
+                    let _ = flows.port().destroy_counter(counter);
+                }
+                Err((spell::of_creation(&error), Some(error)))
+            }
+        }
+    }
+
+    fn note(&mut self, error: FlowError, means: EngineError) -> EngineError {
+        self.last_error = Some(error);
+        means
+    }
+}
+
+impl FlowEngine for SyncEngine<'_> {
+    fn traits(&self) -> Traits {
+        Traits {
+            kind: Kind::Sync,
+            rules_max: self.rules_max,
+            operations_max: OPERATIONS_MAX as u32,
+            settle_ms: SETTLE_MS,
+            ages: true,
+        }
+    }
+
+    fn install(&mut self, leg: LegId, rule: &Rule) -> Result<(), EngineError> {
+        if self.ended.len() >= OPERATIONS_MAX {
+            return Err(EngineError::QueueFull);
+        }
+        if !self.legs.is_free(leg) {
+            return Err(EngineError::Refused(EEXIST));
+        }
+        match self.try_install(leg, rule) {
+            Ok(held) => {
+                self.legs.put(leg, held);
+                self.ended.push_back(Completion::Installed(leg));
+                Ok(())
+            }
+            Err((means, error)) => {
+                self.last_error = error.or(self.last_error.take());
+                Err(means)
+            }
+        }
+    }
+
+    fn remove(&mut self, leg: LegId) -> Result<(), EngineError> {
+        if self.ended.len() >= OPERATIONS_MAX {
+            return Err(EngineError::QueueFull);
+        }
+        let held = self.legs.get_mut(leg).ok_or(EngineError::Lost(ENODEV))?;
+        let rule = held.rule.ok_or(EngineError::Lost(ENODEV))?;
+        let port = held.port;
+        if let Err(error) = self.ports[port].destroy(rule) {
+            let means = spell::of_existing(&error);
+            return Err(self.note(error, means));
+        }
+        if let Some(held) = self.legs.get_mut(leg) {
+            held.rule = None;
+        }
+        self.ended.push_back(Completion::Removed(leg));
+        Ok(())
+    }
+
+    fn push(&mut self) {}
+
+    fn pull(&mut self, completions: &mut Vec<Completion>) {
+        let room = completions.capacity() - completions.len();
+        completions.extend(self.ended.drain(..room.min(self.ended.len())));
+    }
+
+    fn count(&mut self, leg: LegId) -> Result<Count, EngineError> {
+        let lost = EngineError::Lost(ENODEV);
+        let held = *self.legs.get(leg).ok_or(lost)?;
+        let counter = held.counter.ok_or(lost)?;
+        let value = self.ports[held.port].port().count(counter);
+        let value = value.map_err(|error| self.note(error.clone(), spell::of_existing(&error)))?;
+        Ok(Count { packets: value.packets, bytes: value.bytes })
+    }
+
+    fn release(&mut self, leg: LegId) {
+        let Some(held) = self.legs.take(leg) else { return };
+        if let Some(counter) = held.counter {
+            if let Err(error) = self.ports[held.port].port().destroy_counter(counter) {
+                self.last_error = Some(error);
+            }
+        }
+    }
+
+    fn aged(&mut self, aged: &mut Vec<LegId>) {
+        let mut contexts = [0; AGED_MAX];
+        for _ in 0..self.ports.len() {
+            let room = (aged.capacity() - aged.len()).min(AGED_MAX);
+            if room == 0 {
+                return;
+            }
+            self.aged_from = (self.aged_from + 1) % self.ports.len();
+            match self.ports[self.aged_from].port().aged(&mut contexts[..room]) {
+                Ok(count) => aged.extend(contexts[..count].iter().filter_map(|bits| spell::leg(*bits))),
+                Err(error) => self.last_error = Some(error),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), EngineError> {
+        self.legs.clear();
+        self.ended.clear();
+        let mut flushed = Ok(());
+        for port in &mut self.ports {
+            let done = port.flush();
+            flushed = flushed.and(done);
+        }
+        let done = flushed.and_then(|()| self.install_base());
+        done.map_err(|error| {
+            let errno = error.errno.0;
+            self.note(error, EngineError::Lost(errno))
+        })
+    }
+}

@@ -1,0 +1,34 @@
+//! The two real engines on real ports: those of the software eSwitch's driver, in this process.
+//!
+//! Each of its wires is a ring that returns what it is given, so a packet that leaves by a wire comes in by
+//! it: to get a packet to the uplink's wire it is sent on the uplink's port, and what a rule has sent out of
+//! the host's wire comes in there, hits no other rule, and is received on the host's port.
+
+#[path = "engines/bed.rs"]
+mod bed;
+#[path = "engines/life.rs"]
+mod life;
+
+use bed::Bed;
+use dpdk::Port;
+
+/// One test, because a process has one EAL.
+#[test]
+fn engines_keep_their_promises_on_a_driver() {
+    let eal = bed::eal(&["profile=ideal,dv_flow_en=1"]);
+    let pool = bed::pool(&eal);
+    let mut devices = eal.devices();
+    let mut ports = |number| bed::ports(&mut devices, number, &pool);
+
+    on(ports(0), &pool, life::keeps_its_promises);
+}
+
+/// Starts ports and tries something on them; nothing is left when the engine is gone.
+fn on<'a>(mut ports: [Port<'a>; 2], pool: &'a dpdk::Mempool<'a>, tried: impl FnOnce(Bed<'_>)) {
+    ports.iter_mut().for_each(|port| port.start().expect("the port starts"));
+    tried(Bed::new(&ports, pool));
+    assert_eq!(bed::device_rules(&ports), 0, "the engine takes everything with it");
+    let [uplink, host] = &mut ports;
+    host.stop().expect("the port stops");
+    uplink.stop().expect("the proxy stops last");
+}
