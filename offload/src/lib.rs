@@ -13,8 +13,11 @@
 //! configuration ──┘
 //! ```
 
+pub mod admission;
+pub mod counters;
 pub mod engine;
 pub mod lower;
+pub mod machine;
 pub mod rule;
 pub mod testpmd;
 

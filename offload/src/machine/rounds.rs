@@ -1,0 +1,288 @@
+//! What is done again and again: counters are read, idle rules found, a new configuration enforced, and the
+//! last counts of pairs that are out settled.
+
+use super::pair::{DIRECTIONS, Phase};
+use super::{MS, Machine, Outbox};
+use crate::admission::follow;
+use crate::engine::{EngineError, FlowEngine, LegId};
+use dataplane::conntrack::Count;
+use dataplane::ids::PortId;
+use dataplane::offload::{Answer, Declined, Removal, RuleId};
+use dataplane::wire::{ether, vlan};
+
+/// Slots looked at in one step of a round,
+const SLOTS_PER_STEP: u32 = 1024;
+/// of a sweep,
+const SWEEP_PER_STEP: u32 = 2048;
+/// and pairs settled in one step.
+const SETTLED_PER_STEP: usize = 512;
+/// How often the engine is asked for aged rules, nanoseconds.
+const AGED_NS: u64 = 100 * MS;
+/// So many counters in a row that the device says it has lost mean that it has lost everything.
+const LOST_STREAK: u32 = 4;
+/// So many times in a row the counters of one pair may be lost.
+const LOST_READINGS: u8 = 3;
+const RETRY_IDLE_MS: u32 = 1_000;
+
+/// A round over all counters.
+#[derive(Debug)]
+pub(super) struct Round {
+    cursor: u32,
+    started_ns: u64,
+    /// When the last round began that is complete.
+    complete_ns: u64,
+}
+
+impl Round {
+    pub(super) fn new(now_ns: u64) -> Round {
+        Round { cursor: 0, started_ns: now_ns, complete_ns: now_ns }
+    }
+
+    /// How old the oldest count is, milliseconds.
+    pub(super) fn age_ms(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.complete_ns) / MS
+    }
+}
+
+/// A walk over all pairs with a new configuration in hand.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    cursor: u32,
+}
+
+impl Sweep {
+    pub(super) fn new() -> Sweep {
+        Sweep { cursor: 0 }
+    }
+}
+
+impl Machine {
+    /// Reads the counters whose turn it is: so many that a round takes as long as it should.
+    pub(super) fn read_some<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, outbox: &mut impl Outbox) {
+        let slots = u64::from(self.slab.slots());
+        let poll_ns = u64::from(self.settings.poll_ms.max(1)) * MS;
+        if self.round.cursor == self.slab.slots() {
+            if now_ns - self.round.started_ns < poll_ns {
+                return;
+            }
+            self.round.cursor = 0;
+            self.round.started_ns = now_ns;
+        }
+        let elapsed_ns = (now_ns - self.round.started_ns).min(poll_ns);
+        let due = (u128::from(slots) * u128::from(elapsed_ns)).div_ceil(u128::from(poll_ns)) as u32;
+        let end = due.min(self.round.cursor.saturating_add(SLOTS_PER_STEP)).min(self.slab.slots());
+        while self.round.cursor < end && self.health.is_running() {
+            let index = self.round.cursor;
+            self.round.cursor += 1;
+            self.visit(now_ns, engine, outbox, index);
+        }
+        if self.round.cursor == self.slab.slots() {
+            self.round.complete_ns = self.round.started_ns;
+        }
+    }
+
+    /// One pair's turn in a round.
+    fn visit<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, outbox: &mut impl Outbox, index: u32) {
+        let Some(pair) = self.slab.get(index) else { return };
+        let timeout_ns = u64::from(self.settings.operation_timeout_ms) * MS;
+        let overdue = |begun_ns: u64| now_ns.saturating_sub(begun_ns) > timeout_ns;
+        if pair.legs.iter().filter_map(|leg| leg.begun_ns()).any(overdue) {
+            return self.begin_recovery(Declined::Timeout);
+        }
+        match pair.phase {
+            Phase::Installed { told, .. } => {
+                self.read_and_judge(now_ns, engine, index);
+                if told {
+                    self.report(outbox, index);
+                }
+            }
+            // Its rules may still be hit, for long if the engine is slow.
+            Phase::Closing { .. } => self.read(now_ns, engine, index),
+            Phase::Free | Phase::Opening | Phase::Settling { .. } => {}
+        }
+    }
+
+    /// Reads a pair's counters, and takes it out if it is idle or lost.
+    fn read_and_judge<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, index: u32) {
+        self.read(now_ns, engine, index);
+        let Some(pair) = self.slab.get(index) else { return };
+        let Phase::Installed { told: true, .. } = pair.phase else { return };
+        if pair.lost >= LOST_READINGS {
+            self.close(now_ns, index, Removal::Lost, RETRY_IDLE_MS);
+        } else if now_ns - pair.used_ns >= u64::from(self.settings.idle_ms) * MS {
+            self.close(now_ns, index, Removal::Idle, RETRY_IDLE_MS);
+        }
+    }
+
+    /// Reads the counters of a pair and notes what is new.
+    pub(super) fn read<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, index: u32) {
+        let Some(pair) = self.slab.get_mut(index) else { return };
+        let (mut packets, mut bytes, mut lost) = (0, 0, false);
+        for direction in DIRECTIONS {
+            let way = direction as usize;
+            if !pair.legs[way].has_counter() {
+                continue;
+            }
+            match engine.count(LegId { rule: RuleId(index), direction }) {
+                Ok(count) => {
+                    self.lost_streak = 0;
+                    let port = pair.ask.legs[way].map(|leg| leg.ingress);
+                    let total = ip_count(count, port.map_or(0, |port| overhead(&self.topology, port)));
+                    let seen = pair.seen[way];
+                    // Totals only grow; what was read between packets and bytes is mended next time.
+                    let new = Count {
+                        packets: total.packets.saturating_sub(seen.packets),
+                        bytes: total.bytes.saturating_sub(seen.bytes),
+                    };
+                    add(&mut pair.seen[way], new);
+                    add(&mut pair.unreported[way], new);
+                    packets += new.packets;
+                    bytes += new.bytes;
+                }
+                Err(EngineError::Lost(_)) => {
+                    self.lost_streak += 1;
+                    lost = true;
+                }
+                Err(_) => {}
+            }
+        }
+        pair.lost = if lost { pair.lost.saturating_add(1) } else { 0 };
+        pair.rate = follow(pair.rate, packets, now_ns.saturating_sub(pair.read_ns));
+        pair.read_ns = now_ns;
+        if packets > 0 {
+            pair.used_ns = now_ns;
+            self.counters.packets.add(packets);
+            self.counters.bytes.add(bytes);
+        }
+        if self.lost_streak >= LOST_STREAK {
+            self.begin_recovery(Declined::Failed);
+        }
+    }
+
+    /// Tells a worker what is new, and asks it without words whether it still knows the connection. If its
+    /// ring is full the next round does.
+    fn report(&mut self, outbox: &mut impl Outbox, index: u32) {
+        let Some(pair) = self.slab.get_mut(index) else { return };
+        let answer = counted(pair, Some(RuleId(index)));
+        match outbox.answer(answer) {
+            Ok(()) => pair.unreported = [Count::default(); 2],
+            Err(_) => self.counters.answers_delayed.add(1),
+        }
+    }
+
+    /// Listens to the engine: it knows of rules that may be idle before their turn comes.
+    pub(super) fn hear_aged<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E) {
+        if !self.traits.ages || now_ns - self.aged_ns < AGED_NS {
+            return;
+        }
+        self.aged_ns = now_ns;
+        let mut aged = std::mem::take(&mut self.aged);
+        aged.clear();
+        engine.aged(&mut aged);
+        for leg in &aged {
+            if self.slab.get(leg.rule.0).is_some_and(|pair| matches!(pair.phase, Phase::Installed { .. })) {
+                self.read_and_judge(now_ns, engine, leg.rule.0);
+            }
+        }
+        self.aged = aged;
+    }
+
+    /// Goes on with the sweep that a new configuration began.
+    pub(super) fn sweep_some(&mut self, now_ns: u64) {
+        let Some(Sweep { cursor }) = self.sweep else { return };
+        let end = cursor.saturating_add(SWEEP_PER_STEP).min(self.slab.slots());
+        for index in cursor..end {
+            let Some(pair) = self.slab.get(index) else { continue };
+            let ask = pair.ask;
+            if let Some(why) = self.snapshot_objects(&ask) {
+                self.enforce(index);
+                self.close(now_ns, index, Removal::Revoked(why), 0);
+            }
+        }
+        self.sweep = (end < self.slab.slots()).then_some(Sweep { cursor: end });
+    }
+
+    /// Reads the counters of pairs that are out one last time, once they have come to rest, and frees them.
+    pub(super) fn settle_some<E: FlowEngine>(
+        &mut self,
+        now_ns: u64,
+        engine: &mut E,
+        outbox: &mut impl Outbox,
+    ) {
+        for _ in 0..self.settling.len().min(SETTLED_PER_STEP) {
+            let Some(&index) = self.settling.front() else { break };
+            let Some(Phase::Settling { until_ns, told, .. }) = self.slab.get(index).map(|pair| pair.phase)
+            else {
+                self.settling.pop_front();
+                continue;
+            };
+            if until_ns > now_ns {
+                break;
+            }
+            self.settling.pop_front();
+            if !told || !self.settle(now_ns, engine, outbox, index) {
+                self.settling.push_back(index);
+            }
+        }
+    }
+
+    /// The last report on a pair; `false` if it has to be tried again.
+    fn settle<E: FlowEngine>(
+        &mut self,
+        now_ns: u64,
+        engine: &mut E,
+        outbox: &mut impl Outbox,
+        index: u32,
+    ) -> bool {
+        self.read(now_ns, engine, index);
+        let Some(pair) = self.slab.get(index) else { return true };
+        let Phase::Settling { ending, .. } = pair.phase else { return true };
+        if (1..LOST_READINGS).contains(&pair.lost) {
+            // Perhaps the device finds it again.
+            return false;
+        }
+        let silent = matches!(ending, super::pair::Ending::Declined { .. })
+            && pair.unreported.iter().all(|count| *count == Count::default());
+        if !silent && outbox.answer(counted(pair, None)).is_err() {
+            self.counters.answers_delayed.add(1);
+            return false;
+        }
+        for direction in DIRECTIONS {
+            if pair.legs[direction as usize].has_counter() {
+                engine.release(LegId { rule: RuleId(index), direction });
+            }
+        }
+        self.slab.release(index);
+        true
+    }
+}
+
+fn counted(pair: &super::pair::Pair, rule: Option<RuleId>) -> Answer {
+    Answer::Counted {
+        flow: pair.ask.flow,
+        rule,
+        backend: pair.ask.backend,
+        counts: pair.unreported,
+        next_hops: pair.ask.legs.map(|leg| leg.map(|leg| leg.next_hop)),
+    }
+}
+
+/// Bytes of link layer on every frame of a port, as hardware counts them: without FCS.
+fn overhead(topology: &crate::lower::Topology, port: PortId) -> u64 {
+    let Some(facts) = topology.ports.get(port.index()) else { return ether::LEN as u64 };
+    let tags = usize::from(facts.vlan.outer.is_some()) + usize::from(facts.vlan.inner.is_some());
+    (ether::LEN + tags * vlan::LEN) as u64
+}
+
+/// A count of whole frames as one of IP packets.
+fn ip_count(count: Count, overhead: u64) -> Count {
+    Count {
+        packets: count.packets,
+        bytes: count.bytes.saturating_sub(count.packets.saturating_mul(overhead)),
+    }
+}
+
+fn add(sum: &mut Count, new: Count) {
+    sum.packets += new.packets;
+    sum.bytes += new.bytes;
+}
