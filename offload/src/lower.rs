@@ -20,8 +20,12 @@
 //! another or the same. Such rules are in the receive domain of their port, in its first group: behind any
 //! other group a miss is a drop there, and not the business of software.
 //!
-//! What is left to software for good: two VLAN tags, a way out whose MTU is smaller than the way in's, and
-//! tags put on in the receive domain, which no engine takes.
+//! What is left to software for good: two VLAN tags, a way out whose MTU is smaller than the way in's, and in
+//! the receive domain tags put on, or taken off by a representor, which mlx5 refuses.
+//!
+//! What hardware does otherwise than the worker: it keeps a tag's priority; and it does not see that a second
+//! customer tag is within the right one (no pattern can say so: `has_more_vlan` asks for a service tag),
+//! which it then forwards as a part of the packet.
 
 #[cfg(test)]
 mod tests;
@@ -148,7 +152,12 @@ pub fn leg(
         return Err(Declined::Path);
     }
     let tags = Retag::between(from.vlan, to.vlan).ok_or(Declined::Path)?;
-    if matches!((way, tags), (Way::Hairpin(_), Retag::On(_))) {
+    let in_hairpin = match tags {
+        Retag::Same | Retag::Other(_) => true,
+        Retag::Off => from.domain.is_none() || from.ethdev == from.proxy,
+        Retag::On(_) => false,
+    };
+    if way != Way::Eswitch && !in_hairpin {
         return Err(Declined::Path);
     }
     let (port, attr) = match way {

@@ -1,0 +1,468 @@
+//! Agreement: a device that carries out a lowered rule makes of a packet, byte for byte, what the worker
+//! makes of it, and leaves alone what the worker must see.
+//!
+//! A connection is opened through a worker, which asks for it to be offloaded. What it asks for is lowered
+//! and put into a model of a device; then the same packets go to both.
+
+mod frames;
+
+use dataplane::addr::{Ip, MacAddr};
+use dataplane::config::Config;
+use dataplane::counters::WorkerCounters;
+use dataplane::flow::{Direction, Protocol};
+use dataplane::ids::{BackendId, PortId, WorkerId};
+use dataplane::neighbour::NeighbourUpdate;
+use dataplane::offload::{Ask, Declined, Revoke, RuleId};
+use dataplane::owner::{DEFAULT_KEY, Owners};
+use dataplane::packet::{Burst, PacketBuf, TestPacket};
+use dataplane::snapshot::{Overrides, PortFacts as SnapshotFacts, Snapshot, VlanTags};
+use dataplane::time::Tick;
+use dataplane::worker::{Env, Sizes, Worker, WorkerSetup};
+use eswitch::model::profile::Profile;
+use eswitch::model::switch::{DropReason, Fabric, RxMeta};
+use eswitch::model::types::{Role, Steering, Vport, VportInfo};
+use frames::{Fragment, Frame};
+use offload::engine::sim::{SimEngine, SimSetup};
+use offload::engine::{Completion, FlowEngine, LegId};
+use offload::lower::{self, Hairpin, PortFacts, Topology};
+use proptest::prelude::*;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+const PORT_MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])];
+/// The gateway in front, and the backend behind.
+const HOST_MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 9, 1]), MacAddr([2, 0, 0, 0, 9, 2])];
+const START_NS: u64 = 1_000_000_000;
+/// SYN, FIN and RST.
+const CONTROL: u8 = 0x07;
+
+/// A connection, its ports, and the device.
+#[derive(Clone, Debug)]
+struct Scene {
+    v6: bool,
+    udp: bool,
+    nat: bool,
+    backend_port: u16,
+    tags: [Option<u16>; 2],
+    device: (&'static str, Steering),
+    hairpin: bool,
+}
+
+impl Scene {
+    fn end(&self, v4: &str, v6: &str, port: u16) -> (Ip, u16) {
+        let ip: IpAddr = if self.v6 { v6 } else { v4 }.parse().expect("an address");
+        (ip.into(), port)
+    }
+
+    fn client(&self) -> (Ip, u16) {
+        self.end("198.51.100.7", "2001:db8:1::7", 40_000)
+    }
+
+    fn vip(&self) -> (Ip, u16) {
+        self.end("192.0.2.80", "2001:db8::80", 80)
+    }
+
+    fn backend(&self) -> (Ip, u16) {
+        self.end("10.0.1.11", "fd00:2::11", self.backend_port)
+    }
+
+    fn config(&self) -> Config {
+        let [front, back] = self.tags.map(|tag| tag.map(|vid| format!("vlan = {vid}")).unwrap_or_default());
+        let (vip, (address, port)) = (self.vip().0, self.backend());
+        let backend = match (self.nat, self.v6) {
+            (false, _) => address.to_string(),
+            (true, false) => format!("{address}:{port}"),
+            (true, true) => format!("[{address}]:{port}"),
+        };
+        let mode = if self.nat { "nat" } else { "dsr" };
+        let protocol = if self.udp { "udp" } else { "tcp" };
+        let text = format!(
+            r#"
+            [[port]]
+            name = "front"
+            device = "net_null0"
+            addresses = ["10.0.0.1/24", "fd00:1::1/64"]
+            gateway = "10.0.0.254"
+            gateway6 = "fd00:1::fe"
+            {front}
+            [[port]]
+            name = "back"
+            device = "net_null1"
+            addresses = ["10.0.1.1/24", "fd00:2::1/64"]
+            {back}
+            [[service]]
+            name = "service"
+            vip = "{vip}"
+            protocol = "{protocol}"
+            ports = [80]
+            mode = "{mode}"
+            [[service.backend]]
+            address = "{backend}"
+            "#
+        );
+        Config::parse("test.toml", &text).unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    fn topology(&self) -> Topology {
+        let port = |at: usize| PortFacts {
+            ethdev: at as u16,
+            proxy: 0,
+            domain: Some(if self.hairpin { at as u16 } else { 0 }),
+            mac: PORT_MACS[at],
+            any_mac: false,
+            mtu: 1500,
+            vlan: VlanTags { outer: None, inner: self.tags[at] },
+            hairpins: if self.hairpin {
+                vec![Hairpin { egress: PortId(1 - at as u16), queue: 1 }]
+            } else {
+                Vec::new()
+            },
+        };
+        Topology { ports: vec![port(0), port(1)] }
+    }
+
+    /// Whether hardware can take this direction.
+    fn can(&self, direction: Direction) -> bool {
+        let [from, to] = match direction {
+            Direction::Original => self.tags,
+            Direction::Reply => [self.tags[1], self.tags[0]],
+        };
+        let seen = self.nat || direction == Direction::Original;
+        let retagged = match (from.is_some(), to.is_some()) {
+            (false, true) => false,
+            (true, false) => direction == Direction::Original,
+            _ => true,
+        };
+        seen && (!self.hairpin || retagged)
+    }
+
+    /// Whether there is a second customer tag within the right one, which no pattern tells from one tag.
+    fn has_hidden_tag(&self, frame: &Frame) -> bool {
+        let first = frame.tags.first().filter(|_| frame.tags.len() > 1);
+        first.is_some_and(|&(tpid, vid)| tpid == 0x8100 && self.tags.contains(&Some(vid)))
+    }
+
+    /// A packet of the connection, as it comes in.
+    fn packet(&self, direction: Direction) -> Frame {
+        let (at, src, dst) = match direction {
+            Direction::Original => (0, self.client(), self.vip()),
+            Direction::Reply => (1, self.backend(), self.client()),
+        };
+        Frame {
+            dst_mac: PORT_MACS[at],
+            src_mac: HOST_MACS[at],
+            tags: self.tags[at].map(|vid| (0x8100, vid)).into_iter().collect(),
+            src,
+            dst,
+            protocol: if self.udp { Protocol::Udp } else { Protocol::Tcp },
+            ttl: 64,
+            flags: 0x10,
+            options: 0,
+            fragment: Fragment::None,
+            checksum: None,
+            payload: vec![1, 2, 3],
+            padding: 0,
+        }
+    }
+}
+
+/// What a worker has around it.
+#[derive(Default)]
+struct Outside {
+    sent: Vec<(PortId, Vec<u8>)>,
+    asked: Vec<Ask>,
+}
+
+impl Env for Outside {
+    type Buf = TestPacket;
+
+    fn alloc(&mut self, port: PortId) -> Option<TestPacket> {
+        Some(TestPacket::new(port, &[]))
+    }
+
+    fn send(&mut self, port: PortId, packet: TestPacket) {
+        self.sent.push((port, packet.data().to_vec()));
+    }
+
+    fn hand_off(&mut self, _: WorkerId, packet: TestPacket) -> Result<(), TestPacket> {
+        Err(packet)
+    }
+
+    fn announce(&mut self, _: &NeighbourUpdate) {}
+
+    fn ask(&mut self, ask: &Ask) -> bool {
+        self.asked.push(*ask);
+        true
+    }
+
+    fn revoke(&mut self, _: &Revoke) -> bool {
+        true
+    }
+}
+
+/// A worker with a connection that it has asked to be offloaded.
+struct Software {
+    worker: Worker<TestPacket>,
+    outside: Outside,
+    now: Tick,
+}
+
+impl Software {
+    fn new(scene: &Scene) -> Software {
+        let config = scene.config();
+        let facts = PORT_MACS.map(|mac| SnapshotFacts { mac, mtu: 1500 });
+        let live = |_: BackendId| 0;
+        let snapshot =
+            Snapshot::build(&config, &facts, &Overrides::default(), None, &live).expect("it builds");
+        let setup = WorkerSetup {
+            id: WorkerId(0),
+            owners: Owners::new(&DEFAULT_KEY, 1, 128).expect("a worker"),
+            seed: [1, 2, 3, 4],
+            sizes: Sizes::of(&config.limits),
+        };
+        let now = Tick(1_000);
+        let counters = Arc::new(WorkerCounters::new(64, 256));
+        let mut worker = Worker::new(now, &setup, Arc::new(snapshot), counters);
+        worker.set_price(1);
+        let mut outside = Outside::default();
+        let gateway = scene.end("10.0.0.254", "fd00:1::fe", 0).0;
+        for (at, ip) in [(0, gateway), (1, scene.backend().0)] {
+            let (port, mac) = (PortId(at), HOST_MACS[usize::from(at)]);
+            let update = NeighbourUpdate { port, ip, mac, solicited: true, overrides: true };
+            worker.introduce(now, &update, &mut outside);
+        }
+        let mut software = Software { worker, outside, now };
+        software.open(scene);
+        software
+    }
+
+    /// The connection opens, and goes on until it is asked for.
+    fn open(&mut self, scene: &Scene) {
+        let exchange = [
+            (Direction::Original, 0x02),
+            (Direction::Reply, 0x12),
+            (Direction::Original, 0x10),
+            (Direction::Reply, 0x10),
+            (Direction::Original, 0x10),
+        ];
+        for (direction, flags) in exchange {
+            self.now = self.now.after_ms(100);
+            if scene.nat || direction == Direction::Original {
+                self.receive(direction, &Frame { flags, ..scene.packet(direction) }.bytes());
+            }
+        }
+    }
+
+    /// One frame in; what is sent.
+    fn receive(&mut self, direction: Direction, frame: &[u8]) -> Vec<(PortId, Vec<u8>)> {
+        let packet = TestPacket::new(PortId(direction as u16), frame);
+        let mut burst: Burst<TestPacket> = [packet].into_iter().collect();
+        self.worker.on_burst(self.now, &mut burst, &mut self.outside);
+        std::mem::take(&mut self.outside.sent)
+    }
+}
+
+/// Where frames leave the device.
+#[derive(Default)]
+struct Doors {
+    wire: Vec<(PortId, Vec<u8>)>,
+    missed: u32,
+}
+
+impl Fabric<TestPacket> for Doors {
+    fn transmit(&mut self, to: Vport, packet: TestPacket) {
+        self.wire.push((PortId(to.0), packet.data().to_vec()));
+    }
+
+    fn receive(&mut self, _: Vport, _: RxMeta, _: TestPacket) {
+        self.missed += 1;
+    }
+
+    fn copy(&mut self, _: &TestPacket) -> Option<TestPacket> {
+        None
+    }
+
+    fn discard(&mut self, reason: DropReason, _: TestPacket) {
+        panic!("dropped: {reason:?}");
+    }
+}
+
+/// The device, with the rules of what was asked for.
+struct Device {
+    engine: SimEngine,
+    now: u64,
+    /// By direction: whether there is a rule.
+    offloaded: [bool; 2],
+}
+
+impl Device {
+    fn new(scene: &Scene, ask: &Ask) -> Device {
+        let topology = Arc::new(scene.topology());
+        let setup = SimSetup {
+            profile: Profile::named(scene.device.0).expect("a built-in profile"),
+            steering: scene.device.1,
+            vports: vec![
+                VportInfo { role: Role::Uplink(0), port_id: 0 },
+                VportInfo { role: Role::Host(0), port_id: 1 },
+            ],
+            topology: Arc::clone(&topology),
+            rx_queues: 1,
+            rules_max: 16,
+            operations_max: 16,
+            seed: 1,
+        };
+        let engine = SimEngine::new(START_NS, setup);
+        let mut device = Device { engine, now: START_NS, offloaded: [false; 2] };
+        device.pass();
+        assert!(device.engine.is_ready());
+        for direction in [Direction::Original, Direction::Reply] {
+            let lowered = lower::leg(&topology, ask, direction, Some(30));
+            assert_eq!(lowered.is_ok(), scene.can(direction), "{direction:?} of {ask:?}");
+            match lowered {
+                Ok(rule) => device.install(LegId { rule: RuleId(0), direction }, &rule),
+                Err(reason) => assert_eq!(reason, Declined::Path),
+            }
+        }
+        device
+    }
+
+    fn install(&mut self, leg: LegId, rule: &offload::rule::Rule) {
+        self.engine.install(leg, rule).unwrap_or_else(|error| panic!("{error}: {rule:#?}"));
+        assert_eq!(self.pass(), [Completion::Installed(leg)]);
+        self.offloaded[leg.direction as usize] = true;
+    }
+
+    /// A tenth of a second passes; what has completed.
+    fn pass(&mut self) -> Vec<Completion> {
+        let mut completions = Vec::with_capacity(8);
+        for _ in 0..10 {
+            self.engine.push();
+            self.now += 10_000_000;
+            self.engine.set_now(self.now);
+            self.engine.pull(&mut completions);
+        }
+        completions
+    }
+
+    fn receive(&mut self, direction: Direction, frame: &[u8]) -> Doors {
+        let packet = TestPacket::new(PortId(direction as u16), frame);
+        let mut burst: Burst<TestPacket> = [packet].into_iter().collect();
+        let mut doors = Doors::default();
+        self.engine.forward(direction as u16, false, &mut burst, &mut doors);
+        doors
+    }
+}
+
+fn scenes() -> impl Strategy<Value = Scene> {
+    let tag = || prop_oneof![Just(None), Just(Some(10)), Just(Some(20))];
+    let device = prop_oneof![
+        Just(("bf2-sws", Steering::Software)),
+        Just(("bf3-hws", Steering::Hardware)),
+        Just(("ideal", Steering::Software)),
+        Just(("ideal", Steering::Hardware)),
+    ];
+    let ways = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (ways, prop_oneof![Just(80), Just(8080)], [tag(), tag()], device).prop_map(
+        |((v6, udp, nat, hairpin), backend_port, tags, device)| {
+            let hairpin = hairpin && device.1 == Steering::Software;
+            let backend_port = if nat { backend_port } else { 80 };
+            Scene { v6, udp, nat, backend_port, tags, device, hairpin }
+        },
+    )
+}
+
+/// How a packet differs from a plain one of the connection.
+#[derive(Clone, Debug)]
+enum Twist {
+    /// Not at all; hardware must take it.
+    Plain,
+    /// IPv4 options, or a hop-by-hop header: hardware may take it.
+    Options(u8),
+    /// A SYN, FIN or RST, whatever else.
+    Control(u8),
+    Ttl(u8),
+    Fragment(Fragment),
+    /// Another client's port.
+    Port(u16),
+    /// Another station's frame.
+    Mac,
+    /// Tags that the port's frames do not have.
+    Tags(Vec<(u16, u16)>),
+}
+
+fn twists() -> impl Strategy<Value = Twist> {
+    let tags = prop::collection::vec((prop_oneof![Just(0x8100), Just(0x88a8)], 9..22_u16), 0..3);
+    prop_oneof![
+        6 => Just(Twist::Plain),
+        1 => (1..4_u8).prop_map(Twist::Options),
+        2 => (1..64_u8).prop_filter("a control flag", |flags| flags & CONTROL != 0).prop_map(Twist::Control),
+        1 => (0..4_u8).prop_map(Twist::Ttl),
+        1 => prop_oneof![Just(Fragment::First), Just(Fragment::Later)].prop_map(Twist::Fragment),
+        1 => (1..=u16::MAX).prop_map(Twist::Port),
+        1 => Just(Twist::Mac),
+        1 => tags.prop_map(Twist::Tags),
+    ]
+}
+
+fn twisted(plain: Frame, twist: &Twist) -> Frame {
+    match *twist {
+        Twist::Plain => plain,
+        Twist::Options(options) => Frame { options, ..plain },
+        Twist::Control(flags) => Frame { flags, ..plain },
+        Twist::Ttl(ttl) => Frame { ttl, ..plain },
+        Twist::Fragment(fragment) => Frame { fragment, ..plain },
+        Twist::Port(port) => Frame { src: (plain.src.0, port), ..plain },
+        Twist::Mac => Frame { dst_mac: MacAddr([2, 0, 0, 0, 7, 7]), ..plain },
+        Twist::Tags(ref tags) => Frame { tags: tags.clone(), ..plain },
+    }
+}
+
+/// Whether hardware is to take a packet; `None` if it may.
+fn expected(scene: &Scene, offloaded: bool, direction: Direction, frame: &Frame) -> Option<bool> {
+    let plain = scene.packet(direction);
+    let own = offloaded
+        && frame.ttl > 1
+        && frame.fragment == Fragment::None
+        && (scene.udp || frame.flags & CONTROL == 0)
+        && (frame.src, frame.dst_mac, &frame.tags) == (plain.src, plain.dst_mac, &plain.tags);
+    if own && frame.options > 0 { None } else { Some(own) }
+}
+
+/// A packet of either direction, and its particulars.
+type Packet = (bool, Twist, Vec<u8>, Option<u16>, u8, u8);
+
+fn packets() -> impl Strategy<Value = Vec<Packet>> {
+    let payload = prop::collection::vec(any::<u8>(), 0..40);
+    let checksum = prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => any::<u16>().prop_map(Some)];
+    let packet = (any::<bool>(), twists(), payload, checksum, 0..8_u8, 0x08..64_u8);
+    prop::collection::vec(packet, 1..24)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn hardware_does_as_the_worker_does(scene in scenes(), packets in packets()) {
+        let mut software = Software::new(&scene);
+        let ask = software.outside.asked.first().copied().expect("the worker asks once it is established");
+        let mut device = Device::new(&scene, &ask);
+        for (reply, twist, payload, checksum, padding, flags) in packets {
+            let direction = if reply && scene.nat { Direction::Reply } else { Direction::Original };
+            let plain = Frame { payload, checksum, padding, flags: flags & !CONTROL, ..scene.packet(direction) };
+            let frame = twisted(plain, &twist);
+            if scene.has_hidden_tag(&frame) {
+                continue;
+            }
+            let bytes = frame.bytes();
+            let doors = device.receive(direction, &bytes);
+            let taken = doors.missed == 0;
+            let offloaded = device.offloaded[direction as usize];
+            if let Some(expected) = expected(&scene, offloaded, direction, &frame) {
+                prop_assert_eq!(taken, expected, "{:?} {:?}: {:?}", direction, twist, frame);
+            }
+            if taken {
+                prop_assert_eq!(doors.wire, software.receive(direction, &bytes), "{:?}", frame);
+            }
+        }
+    }
+}
