@@ -4,6 +4,7 @@
 //! is a total since the start of the process.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Packets and bytes of one direction.
@@ -12,6 +13,30 @@ pub(crate) struct TrafficRow {
     pub(crate) packets: u64,
     /// Bytes of IP packet.
     pub(crate) bytes: u64,
+}
+
+impl std::ops::Add for TrafficRow {
+    type Output = TrafficRow;
+
+    fn add(self, other: TrafficRow) -> TrafficRow {
+        TrafficRow {
+            packets: self.packets.wrapping_add(other.packets),
+            bytes: self.bytes.wrapping_add(other.bytes),
+        }
+    }
+}
+
+impl std::ops::AddAssign for TrafficRow {
+    fn add_assign(&mut self, other: TrafficRow) {
+        *self = *self + other;
+    }
+}
+
+/// What hardware forwarded, as far as it has been counted.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HardwareRow {
+    pub(crate) original: TrafficRow,
+    pub(crate) reply: TrafficRow,
 }
 
 /// A service.
@@ -34,6 +59,8 @@ pub(crate) struct ServiceRow {
     pub(crate) dropped: u64,
     pub(crate) original: TrafficRow,
     pub(crate) reply: TrafficRow,
+    /// Of these two, what hardware forwarded.
+    pub(crate) hardware: HardwareRow,
 }
 
 /// A backend of a service.
@@ -53,6 +80,8 @@ pub(crate) struct BackendRow {
     pub(crate) opened: u64,
     pub(crate) original: TrafficRow,
     pub(crate) reply: TrafficRow,
+    /// Of these two, what hardware forwarded.
+    pub(crate) hardware: HardwareRow,
 }
 
 /// A share of a whole in parts per million, written as a number from 0 to 1.
@@ -123,7 +152,8 @@ pub(crate) struct ConnectionRow {
     /// `address:port` of the backend.
     pub(crate) backend: String,
     pub(crate) state: String,
-    /// Where it is forwarded: `software` or the state of its hardware rule.
+    /// Where it is forwarded: `software`, `requested`, `hardware`, `removing`, or `declined:` and why
+    /// hardware does not take it.
     pub(crate) path: String,
     pub(crate) age_ms: u64,
     pub(crate) idle_ms: u64,
@@ -187,6 +217,100 @@ pub(crate) struct DropRow {
     pub(crate) reason: String,
     pub(crate) packets: u64,
     pub(crate) description: String,
+}
+
+/// The offload engine, and what became of connections that were to be forwarded by hardware.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OffloadRow {
+    /// `sync`, `template`, or `none`.
+    pub(crate) engine: String,
+    /// `running`, `recovering`, `resting`, `stuck`, or `off`.
+    pub(crate) state: String,
+    /// Why there is no engine, or what is wrong with it; empty if nothing is.
+    pub(crate) problems: Vec<String>,
+    /// Rules in force, one per direction of a connection.
+    pub(crate) rules: u64,
+    pub(crate) capacity: u64,
+    /// Connections by state: `installed`, `requested`, `removing`, `declined`.
+    pub(crate) connections: BTreeMap<String, u64>,
+    /// Packets a connection must have carried to be asked for; `null`: none is.
+    pub(crate) price_packets: Option<u64>,
+    /// Rules that the budget allows per second now.
+    pub(crate) insertions_per_second: u64,
+    pub(crate) insertions: u64,
+    /// What is under way, by kind.
+    pub(crate) queues: BTreeMap<String, u64>,
+    /// Age of the oldest count that the figures rest on.
+    pub(crate) stats_age_ms: u64,
+    /// Forwarded by hardware, both directions.
+    pub(crate) hardware: TrafficRow,
+    /// Forwarded by workers, both directions.
+    pub(crate) software: TrafficRow,
+    /// Packets of connections in hardware that came to workers all the same.
+    pub(crate) misses: u64,
+    /// Packets that were under way to a worker when hardware took over.
+    pub(crate) late: u64,
+    /// Requests by result.
+    pub(crate) requests: BTreeMap<String, u64>,
+    /// Connections that left hardware, by reason.
+    pub(crate) removals: BTreeMap<String, u64>,
+    /// Connections that had to make room, by reason.
+    pub(crate) evictions: BTreeMap<String, u64>,
+    /// Connections that workers wanted back, by reason.
+    pub(crate) revocations: BTreeMap<String, u64>,
+    /// Times everything was taken out because what hardware held was no longer certain.
+    pub(crate) recoveries: u64,
+    /// Connections that the device lost.
+    pub(crate) lost: u64,
+    /// Rules found without a connection that wants them.
+    pub(crate) orphans: u64,
+}
+
+/// What to look for among rules; everything given must match.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RuleQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) backend: Option<IpAddr>,
+    /// Rules at most; 100 if not given, and never more than 100,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<usize>,
+}
+
+/// Rules that matched.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rules {
+    pub(crate) rules: Vec<RuleRow>,
+    /// Whether the limit cut the list.
+    pub(crate) truncated: bool,
+    /// Rules in force, matching or not.
+    pub(crate) total: u64,
+}
+
+/// A rule: one direction of a connection in hardware.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RuleRow {
+    /// The number of the connection's rules.
+    pub(crate) id: u32,
+    /// `original` or `reply`.
+    pub(crate) direction: String,
+    pub(crate) service: String,
+    /// `address:port` of the client.
+    pub(crate) client: String,
+    /// `address:port` of the backend.
+    pub(crate) backend: String,
+    pub(crate) state: String,
+    /// Since the connection's rules were installed.
+    pub(crate) age_ms: u64,
+    pub(crate) packets: u64,
+    /// Bytes of IP packet.
+    pub(crate) bytes: u64,
+    /// As testpmd's command would make it.
+    pub(crate) rule: String,
 }
 
 /// A neighbour.

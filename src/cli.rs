@@ -13,6 +13,7 @@ Examples:
   millrace run --config /etc/millrace/millrace.toml forward packets until SIGINT or SIGTERM
   millrace show backends                            weights, states and live connections
   millrace show connections --client 198.51.100.7   what one client is connected to
+  millrace show rules --service web                 what hardware forwards by itself
   millrace drain web 10.0.0.3:8080                  no new connections to that backend
   millrace reload                                   read the configuration again (so does SIGHUP)
 
@@ -115,6 +116,26 @@ pub(crate) enum Show {
     },
     /// The neighbour table (ARP and neighbour discovery)
     Neighbours,
+    /// The offload engine: rules, budget, and what became of connections it was asked to take
+    Offload,
+    /// Rules in hardware, as testpmd would be told to make them
+    Rules(RuleArgs),
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct RuleArgs {
+    /// Only of this service
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// Only of this client's connections
+    #[arg(long, value_name = "IP")]
+    pub(crate) client: Option<IpAddr>,
+    /// Only of connections to this backend address
+    #[arg(long, value_name = "IP")]
+    pub(crate) backend: Option<IpAddr>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(crate) limit: usize,
 }
 
 #[derive(Args, Debug, Default)]

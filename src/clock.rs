@@ -36,6 +36,12 @@ impl Clock {
         ((u128::from(elapsed) * u128::from(self.ms_per_cycle)) >> 64) as u64
     }
 
+    /// Nanoseconds since the start.
+    pub(crate) fn nanoseconds(&self, cycles: u64) -> u64 {
+        let elapsed = cycles.wrapping_sub(self.start_cycles);
+        (u128::from(elapsed) * 1_000_000_000 / u128::from(self.hz)) as u64
+    }
+
     /// Cycles per second.
     pub(crate) fn hz(&self) -> u64 {
         self.hz
@@ -66,6 +72,8 @@ mod tests {
                 let tick = clock.tick((u64::MAX - 5).wrapping_add(seconds * hz));
                 let error = Tick((seconds * 1000) as u32).since(tick);
                 assert!(error <= 1, "{hz} Hz after {seconds} s is off by {error} ms");
+                let ns = clock.nanoseconds((u64::MAX - 5).wrapping_add(seconds * hz));
+                assert_eq!(ns, seconds * 1_000_000_000, "{hz} Hz");
             }
         }
     }

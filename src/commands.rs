@@ -1,8 +1,8 @@
 //! The commands that talk to a running Millrace, and `check`.
 
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
-use crate::api::{PortRow, RefusalKind, ServiceRow, VersionInfo, WorkerRow};
-use crate::cli::{BackendArgs, Cli, ConnectionArgs, ProtocolArg, Show};
+use crate::api::{OffloadRow, PortRow, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo, WorkerRow};
+use crate::cli::{BackendArgs, Cli, ConnectionArgs, ProtocolArg, RuleArgs, Show};
 use crate::client::{Client, ClientError};
 use crate::{Failure, output, version};
 use dataplane::config::{Config, Fault, Faults, Severity};
@@ -80,6 +80,8 @@ pub(crate) fn show(cli: &Cli, what: &Show) -> Result<(), Failure> {
         Show::Neighbours => {
             table(cli, client.get::<Vec<NeighbourRow>>("/v1/neighbours")?, |rows| output::neighbours(rows));
         }
+        Show::Offload => table(cli, client.get::<OffloadRow>("/v1/offload")?, output::offload),
+        Show::Rules(filter) => table(cli, client.get::<Rules>(&rules_path(filter))?, output::rules),
     }
     Ok(())
 }
@@ -102,6 +104,16 @@ fn connections_path(filter: &ConnectionArgs) -> String {
     };
     // Strings, addresses and numbers: nothing that cannot be written as a query.
     format!("/v1/connections?{}", serde_urlencoded::to_string(&query).unwrap_or_default())
+}
+
+fn rules_path(filter: &RuleArgs) -> String {
+    let query = RuleQuery {
+        service: filter.service.clone(),
+        client: filter.client,
+        backend: filter.backend,
+        limit: Some(filter.limit),
+    };
+    format!("/v1/rules?{}", serde_urlencoded::to_string(&query).unwrap_or_default())
 }
 
 /// `drain` and `undrain`, by the API's path.

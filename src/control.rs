@@ -3,8 +3,9 @@
 //! Nothing is decided here. Each handler turns its request into a [`Request`], gives it to the manager
 //! (the main thread, which owns everything) and waits for the answer, for a bounded time.
 
+use crate::api::WorkerRow;
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
-use crate::api::{PortRow, Refusal, RefusalKind, ServiceRow, VersionInfo, WorkerRow};
+use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -34,6 +35,8 @@ pub(crate) enum Request {
     Workers(Reply<Vec<WorkerRow>>),
     Drops(Reply<Vec<DropRow>>),
     Neighbours(Reply<Result<Vec<NeighbourRow>, Refusal>>),
+    Offload(Reply<OffloadRow>),
+    Rules(RuleQuery, Reply<Result<Rules, Refusal>>),
     Version(Reply<VersionInfo>),
     Drain(BackendName, Reply<Result<Changed, Refusal>>),
     Undrain(BackendName, Reply<Result<Changed, Refusal>>),
@@ -214,6 +217,8 @@ fn api_router(events: Events) -> Router {
         .route("/v1/workers", get(|State(events): State<Events>| ask(events, Request::Workers)))
         .route("/v1/drops", get(|State(events): State<Events>| ask(events, Request::Drops)))
         .route("/v1/neighbours", get(|State(events): State<Events>| try_ask(events, Request::Neighbours)))
+        .route("/v1/offload", get(|State(events): State<Events>| ask(events, Request::Offload)))
+        .route("/v1/rules", get(rules))
         .route("/v1/version", get(|State(events): State<Events>| ask(events, Request::Version)))
         .route("/v1/drain", post(drain))
         .route("/v1/undrain", post(undrain))
@@ -236,6 +241,13 @@ async fn connections(
 ) -> Response {
     match query {
         Ok(Query(query)) => try_ask(events, |reply| Request::Connections(query, reply)).await,
+        Err(rejection) => Refusal::new(RefusalKind::Malformed, rejection.body_text()).into_response(),
+    }
+}
+
+async fn rules(State(events): State<Events>, query: Result<Query<RuleQuery>, QueryRejection>) -> Response {
+    match query {
+        Ok(Query(query)) => try_ask(events, |reply| Request::Rules(query, reply)).await,
         Err(rejection) => Refusal::new(RefusalKind::Malformed, rejection.body_text()).into_response(),
     }
 }

@@ -12,10 +12,12 @@ mod commands;
 mod control;
 mod devices;
 mod eal;
+mod engine;
 mod failure;
 mod logging;
 mod manager;
 mod metrics;
+mod offloading;
 mod output;
 mod ports;
 mod reload;
@@ -24,6 +26,7 @@ mod runtime;
 mod server;
 mod totals;
 mod version;
+mod watch;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -33,6 +36,7 @@ use dataplane::snapshot::{Overrides, Snapshot};
 use dpdk::Eal;
 use failure::Failure;
 use manager::{Manager, Running};
+use offloading::Offloading;
 use runtime::crew::{Crew, Equipment};
 use std::path::Path;
 use std::process::ExitCode;
@@ -84,12 +88,15 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let snapshot = Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0)?;
     let snapshot = Arc::new(snapshot);
     let crew = Crew::new(&config, &snapshot);
+    let (unit, engine) = engine::start(&config, &ports, &snapshot, clock, main_core)
+        .map_or_else(|why| (None, Err(why)), |(unit, engine)| (Some(unit), Ok(engine)));
     let equipment = Equipment {
         eal: &eal,
         owners: &owners,
         ports: &ports,
         pools: &pools,
         snapshot: Arc::clone(&snapshot),
+        offload: unit.as_ref().map(|unit| Arc::clone(&unit.shared().rings)),
         clock,
     };
     let running = Running {
@@ -98,20 +105,24 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
         dpdk: dpdk::eal::version(),
         ports: &ports,
         pools: &pools,
+        offloading: Offloading::new(engine, config.offload.engine),
         config,
         facts,
         snapshot,
         clock,
     };
     let mut manager = Manager::new(running);
-    let served = crew.run(&equipment, || {
-        let server = server::start(socket, pages, events)?;
-        manager.log_ready();
-        manager.run(&inbox);
-        tracing::info!("stopping");
-        server.stop();
-        Ok(())
-    });
+    let forward = || {
+        crew.run(&equipment, || {
+            let server = server::start(socket, pages, events)?;
+            manager.log_ready();
+            manager.run(&inbox);
+            tracing::info!("stopping");
+            server.stop();
+            Ok(())
+        })
+    };
+    let served = runtime::offload::beside(unit, &eal, forward);
     manager.log_totals();
     drop(manager);
     ports::stop(ports);

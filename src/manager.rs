@@ -4,17 +4,20 @@
 //! nothing here is shared or locked. Workers are told through their mailboxes.
 
 use crate::api::{BackendName, Changed, ConnectionQuery, Connections, NeighbourRow, PortRow, Refusal};
-use crate::api::{RefusalKind, VersionInfo, WorkerRow};
+use crate::api::{OffloadRow, RefusalKind, VersionInfo, WorkerRow};
 use crate::clock::{self, Clock};
 use crate::control::{Event, Request};
 use crate::metrics::{Exporter, Figures, PoolRow};
+use crate::offloading::Offloading;
 use crate::ports::{OpenPort, Pool};
 use crate::rows::{self, Books, ConnectionFilter};
 use crate::runtime::mailbox::{self, Command, ConnectionPage, Mailbox, Report, Silent};
 use crate::{Failure, commands, reload, version};
 use dataplane::config::{self, Config};
 use dataplane::counters::WorkerCounters;
+use dataplane::ids::BackendId;
 use dataplane::snapshot::{BackendState, Overrides, PortFacts, Snapshot};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -51,6 +54,7 @@ pub(crate) struct Running<'a> {
     pub(crate) ports: &'a [OpenPort<'a>],
     pub(crate) pools: &'a [Pool<'a>],
     pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) offloading: Offloading,
     pub(crate) clock: Clock,
     pub(crate) dpdk: String,
 }
@@ -62,6 +66,8 @@ pub(crate) struct Manager<'a> {
     counters: Vec<Arc<WorkerCounters>>,
     overrides: Overrides,
     books: Books,
+    /// When a removed backend was last seen to have connections.
+    removed: HashMap<BackendId, u64>,
     exporter: Exporter,
     started_at_s: u64,
     reloaded_at_s: u64,
@@ -83,6 +89,7 @@ impl<'a> Manager<'a> {
             counters,
             overrides: Overrides::default(),
             books,
+            removed: HashMap::new(),
             exporter: Exporter::new(),
             started_at_s: now,
             reloaded_at_s: now,
@@ -102,6 +109,7 @@ impl<'a> Manager<'a> {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if clock::monotonic() >= upkeep_at {
+                self.tend_offload();
                 self.forget_removed();
                 upkeep_at = clock::monotonic() + UPKEEP;
             }
@@ -122,6 +130,10 @@ impl<'a> Manager<'a> {
             Request::Workers(reply) => drop(reply.send(self.workers())),
             Request::Drops(reply) => drop(reply.send(rows::drops(&self.counters))),
             Request::Neighbours(reply) => drop(reply.send(self.neighbours())),
+            Request::Offload(reply) => drop(reply.send(self.offload())),
+            Request::Rules(query, reply) => {
+                drop(reply.send(self.running.offloading.rules(&query, snapshot)));
+            }
             Request::Version(reply) => drop(reply.send(self.version())),
             Request::Drain(name, reply) => drop(reply.send(self.drain(&name, true))),
             Request::Undrain(name, reply) => drop(reply.send(self.drain(&name, false))),
@@ -157,7 +169,10 @@ impl<'a> Manager<'a> {
             refusal_of(failure)
         })?;
         commands::log_faults(&config.warnings);
-        let fixed = reload::fixed_keys_changed(&self.running.config, &config);
+        let mut fixed = reload::fixed_keys_changed(&self.running.config, &config);
+        if self.running.offloading.counters().is_some() {
+            fixed.extend(reload::rule_keys_changed(&self.running.config, &config));
+        }
         if !fixed.is_empty() {
             let error = format!(
                 "these keys cannot change while Millrace runs; restart it, or take the changes back: {}",
@@ -206,7 +221,8 @@ impl<'a> Manager<'a> {
         // Slots may only be given away once all workers have stopped using them.
         mailbox::publish(&self.mailboxes, current)
             .map_err(|late| failed(format!("{late}: it has not taken up the configuration before")))?;
-        let live = |id| self.books.live(id);
+        let now_ms = self.now_ms();
+        let live = |id| self.in_use(id, now_ms);
         let next = Snapshot::build(&config, &self.running.facts, &overrides, Some(&**current), &live);
         let next = Arc::new(next.map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))?);
         self.books.assign(&next);
@@ -217,6 +233,11 @@ impl<'a> Manager<'a> {
         self.running.snapshot = next;
         self.running.config = config;
         self.overrides = overrides;
+        self.note_removed();
+        // Hardware follows; what it still forwards by the old configuration, workers know of and revoke.
+        if self.running.offloading.publish(&self.running.snapshot).is_err() {
+            tracing::warn!(generation, "the offload thread is late to take up the configuration");
+        }
         published.map_err(|late| failed(format!("{late}; the change is in force and reaches it later")))?;
         Ok(generation)
     }
@@ -227,20 +248,58 @@ impl<'a> Manager<'a> {
         self.mailboxes.iter().position(|mailbox| mailbox.generation() != current).map(Silent)
     }
 
-    /// Removed backends whose last connection has ended leave the snapshot.
+    fn now_ms(&self) -> u64 {
+        self.running.clock.milliseconds(dpdk::clock::rdtsc())
+    }
+
+    /// How many connections may still use a backend's slot. A removed one's slot is its own for a while
+    /// longer, as hardware's last counts for it come late.
+    fn in_use(&self, id: BackendId, now_ms: u64) -> u64 {
+        let lingers = |last: &u64| now_ms < last + self.running.offloading.linger_ms();
+        self.books.live(id).max(u64::from(self.removed.get(&id).is_some_and(lingers)))
+    }
+
+    /// Remembers which removed backends have connections, and since when the others have none.
+    fn note_removed(&mut self) {
+        let now_ms = self.now_ms();
+        let before = std::mem::take(&mut self.removed);
+        for backend in self.running.snapshot.backends.iter().flatten() {
+            if !matches!(backend.state, BackendState::Removed(_)) {
+                continue;
+            }
+            let seen = before.get(&backend.id).copied().filter(|_| self.books.live(backend.id) == 0);
+            self.removed.insert(backend.id, seen.unwrap_or(now_ms));
+        }
+    }
+
+    /// Looks whether the offload thread is well, and tells it what it has missed.
+    fn tend_offload(&mut self) {
+        let now_ms = self.now_ms();
+        let Running { offloading, snapshot, .. } = &mut self.running;
+        offloading.look(now_ms, &self.counters);
+        if offloading.is_late(snapshot.generation) {
+            // It is told again in a second if it is still late.
+            let _ = offloading.publish(snapshot);
+        }
+    }
+
+    /// Removed backends that nobody uses any more leave the snapshot.
     fn forget_removed(&mut self) {
-        let backends = self.running.snapshot.backends.iter().flatten();
-        let removed = |state| matches!(state, BackendState::Removed(_));
-        let gone = |backend: &dataplane::snapshot::Backend| {
-            removed(backend.state) && self.books.live(backend.id) == 0
-        };
-        if !backends.clone().any(gone) || self.late_worker().is_some() {
+        self.note_removed();
+        let now_ms = self.now_ms();
+        let gone = |(id, _): (&BackendId, &u64)| self.in_use(*id, now_ms) == 0;
+        if !self.removed.iter().any(gone) || self.late_worker().is_some() {
             return;
         }
         let (config, overrides) = (self.running.config.clone(), self.overrides.clone());
         if let Err(refusal) = self.change(config, overrides) {
             tracing::warn!("removed backends stay in the tables: {}", refusal.error);
         }
+    }
+
+    fn offload(&self) -> OffloadRow {
+        let backends = rows::backends(&self.running.snapshot, &self.books);
+        self.running.offloading.row(&backends, &self.counters)
     }
 
     fn connections(&self, query: &ConnectionQuery) -> Result<Connections, Refusal> {
@@ -321,9 +380,13 @@ impl<'a> Manager<'a> {
             available: pool.mempool.available().into(),
             size: pool.size.into(),
         };
+        let backends = rows::backends(snapshot, &self.books);
+        let offloading = &self.running.offloading;
         let figures = Figures {
             services: rows::services(snapshot, &self.running.config.tenants, &self.books),
-            backends: rows::backends(snapshot, &self.books),
+            offload: offloading.row(&backends, &self.counters),
+            engine: offloading.counters().map(Arc::clone),
+            backends,
             workers: self.workers(),
             tables: self.counters.iter().map(|counters| rows::table_events(counters)).collect(),
             ports: self.ports(),
@@ -369,6 +432,10 @@ impl<'a> Manager<'a> {
         if let Some(late) = self.late_worker() {
             problems.push(format!("worker {} forwards by an older configuration", late.0));
         }
+        problems.extend(self.running.offloading.problems());
+        if self.running.offloading.is_late(self.running.snapshot.generation) {
+            problems.push("the offload thread judges by an older configuration".to_owned());
+        }
         let mut services = self.running.snapshot.services.iter().flatten().peekable();
         if services.peek().is_some() && services.all(|service| service.lookup.is_empty()) {
             problems.push("no service has a backend that takes connections".to_owned());
@@ -383,6 +450,7 @@ impl<'a> Manager<'a> {
             services = config.services.len(),
             backends = config.services.iter().map(|service| service.backends.len()).sum::<usize>(),
             workers = self.running.workers.len(),
+            offload = self.offload().engine,
             metrics = %config.metrics.map_or_else(|| "off".to_owned(), |metrics| metrics.listen.to_string()),
             "ready"
         );
@@ -404,6 +472,15 @@ impl<'a> Manager<'a> {
                 held = row.held,
                 unaccounted = %counters.imbalance(),
                 "worker stopped"
+            );
+        }
+        let offload = self.offload();
+        if offload.engine != "none" {
+            tracing::info!(
+                packets = offload.hardware.packets,
+                bytes = offload.hardware.bytes,
+                insertions = offload.insertions,
+                "offload stopped"
             );
         }
         for row in rows::drops(&self.counters).iter().filter(|row| row.packets > 0) {
@@ -502,6 +579,7 @@ address = "10.0.0.2"
             ports: &[],
             pools: &[],
             workers: vec![late],
+            offloading: Offloading::new(Err("none here".to_owned()), config::EngineChoice::Auto),
             clock: Clock::new(0, 1_000_000_000),
             dpdk: String::new(),
         });

@@ -3,16 +3,34 @@
 //! Packet threads know nothing of this: they add to [`dataplane::counters`], and a scrape turns those
 //! totals into samples. `docs/metrics.md` lists [`METRICS`]; a test compares.
 
-use crate::api::{BackendRow, DropRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
+use crate::api::{BackendRow, DropRow, OffloadRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
 use crate::version;
+use dataplane::counters::PccCause;
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use offload::counters::{BOUNDS_NS, EngineState, Histogram, OffloadCounters};
 use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
 
+/// What a metric's samples are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Counter,
     Gauge,
+    /// Counted in buckets elsewhere; written by [`histogram`].
+    Histogram,
+}
+
+impl Kind {
+    /// As the exposition format calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
 }
 
 /// What a metric is called and means.
@@ -42,7 +60,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    Counter lb_packets_total [vip, service, backend, direction, path] "Packets forwarded for a backend. direction: original (client to backend) or reply; path: sw (workers).";
+    Counter lb_packets_total [vip, service, backend, direction, path] "Packets forwarded for a backend. direction: original (client to backend) or reply; path: sw (workers) or hw (hardware, as of its last counts).";
     Counter lb_bytes_total [vip, service, backend, direction, path] "Bytes of IP packet forwarded for a backend, labelled like lb_packets_total.";
     Counter lb_connections_total [service, backend] "Connections given to a backend.";
     Gauge lb_connections [service, backend] "Connections of a backend in the tables now.";
@@ -51,7 +69,7 @@ metrics! {
     Counter lb_opened_total [service] "Connections opened by a SYN or a first datagram.";
     Counter lb_picked_up_total [service] "TCP connections picked up in the middle: a segment without SYN and without an entry.";
     Counter lb_dropped_total [service] "Packets dropped after they were known to be for this service; drops_total has the reasons.";
-    Counter lb_pcc_violations_total [cause] "Live connections that changed their backend. cause: backend_gone.";
+    Counter lb_pcc_violations_total [cause] "Live connections whose packets went to another backend. cause: backend_gone, or stale_rule (at most so many: a rule forwarded for a connection that had gone).";
     Gauge ct_entries [worker] "Connections in the worker's table now.";
     Gauge ct_half_open [worker] "Of ct_entries, the half-open ones.";
     Gauge ct_capacity [worker] "Connections the worker's table can hold.";
@@ -82,6 +100,27 @@ metrics! {
     Counter port_tx_bytes_total [port] "Bytes transmitted, as the device counts them.";
     Counter port_tx_errors_total [port] "Packets the device failed to transmit.";
     Gauge port_link_up [port] "1 if the port has link.";
+    Gauge offload_info [engine] "Always 1; engine: sync, template or none.";
+    Gauge offload_up [] "1 if the offload engine is running; 0 if there is none, it is being recovered, or its thread hangs.";
+    Gauge offload_rules [] "Rules in hardware, one per direction of a connection.";
+    Gauge offload_rule_capacity [] "Rules there may be in hardware.";
+    Gauge offload_connections [state] "Connections by what hardware has to do with them. state: requested, installed, removing or declined (not asked for again before some time has passed); all others are in software.";
+    Counter offload_requests_total [result] "Requests to have a connection forwarded by hardware. result: ok, full, rejected (by the driver), timeout, budget, tenant_share, path, failed (in the device), or dropped (more than there was room for).";
+    Counter offload_insertions_total [] "Rules that the engine was told to put in force.";
+    Histogram offload_insert_seconds [] "From telling the engine a rule until it is in force.";
+    Gauge offload_insertions_per_second [] "Rules per second that the budget allows now.";
+    Gauge offload_price_packets [] "Packets a connection must have carried to be asked for; 4294967295: none is.";
+    Counter offload_revocations_total [reason] "Connections that workers wanted back from hardware. reason: closing (FIN or RST), gone (expired or evicted), policy, moved (next hop) or orphan (no such connection).";
+    Counter offload_removals_total [reason] "Connections taken out of hardware. reason: those of offload_revocations_total, idle, evicted (for one that saves more) or lost (by the device).";
+    Counter offload_evictions_total [reason] "Connections that had to make room in hardware. reason: full (the table), or tenant_share.";
+    Counter offload_miss_packets_total [] "Packets that came to a worker though hardware has had their connection for two seconds.";
+    Counter offload_late_packets_total [] "Packets that came to a worker just after their connection went to hardware.";
+    Gauge offload_stats_age_seconds [] "Age of the oldest count of a rule that the figures rest on.";
+    Gauge offload_queue [queue] "What the offload thread has to do. queue: waiting (requests), in_flight (operations), leaving (connections to be taken out), owing (answers), settling (counters of rules that are out).";
+    Counter offload_recoveries_total [] "Times all rules were taken out because what hardware held was no longer certain.";
+    Counter offload_lost_total [] "Connections that the device lost.";
+    Counter offload_orphans_total [] "Rules found without a connection that wants them.";
+    Histogram policy_time_to_enforce_seconds [] "From a new configuration until a rule that it does not allow was out of hardware.";
     Gauge mempool_available [pool] "Free packet buffers.";
     Gauge mempool_size [pool] "Packet buffers in the pool.";
     Gauge policy_generation [] "Generation of the configuration in force; it grows with every reload, drain and undrain.";
@@ -105,7 +144,8 @@ pub(crate) struct TableEvents {
     pub(crate) expired: u64,
     pub(crate) evicted_half_open: u64,
     pub(crate) evicted_idle: u64,
-    pub(crate) pcc_backend_gone: u64,
+    /// Connections that changed their backend, by [`PccCause`].
+    pub(crate) pcc: [u64; PccCause::ALL.len()],
 }
 
 /// Everything a scrape shows, at one moment.
@@ -119,6 +159,9 @@ pub(crate) struct Figures {
     pub(crate) ports: Vec<PortRow>,
     pub(crate) drops: Vec<DropRow>,
     pub(crate) pools: Vec<PoolRow>,
+    pub(crate) offload: OffloadRow,
+    /// The engine's own counters; `None` without an engine.
+    pub(crate) engine: Option<Arc<OffloadCounters>>,
     /// Connections entered into a table, for services that are gone too.
     pub(crate) opened: u64,
     pub(crate) generation: u64,
@@ -155,8 +198,10 @@ impl Exporter {
         self.services(figures);
         self.workers(figures);
         self.ports(figures);
+        self.offload(&figures.offload);
         self.process(figures);
-        self.recorder.handle().render()
+        let page = self.recorder.handle().render();
+        page + &histograms(figures.engine.as_deref().unwrap_or(&OffloadCounters::default()))
     }
 
     fn services(&self, figures: &Figures) {
@@ -179,8 +224,8 @@ impl Exporter {
         self.total(Name::ct_new_total, [], figures.opened);
         for row in &figures.backends {
             let vip = vips.get(row.service.as_str()).copied().unwrap_or_default();
-            self.traffic(vip, row, "original", row.original);
-            self.traffic(vip, row, "reply", row.reply);
+            self.traffic(vip, row, "original", row.original, row.hardware.original);
+            self.traffic(vip, row, "reply", row.reply, row.hardware.reply);
             let backend = [row.service.as_str(), row.backend.as_str()];
             self.total(Name::lb_connections_total, backend, row.opened);
             self.value(Name::lb_connections, backend, row.connections as f64);
@@ -188,10 +233,16 @@ impl Exporter {
         }
     }
 
-    fn traffic(&self, vip: &str, row: &BackendRow, direction: &str, traffic: TrafficRow) {
-        let labels = [vip, row.service.as_str(), row.backend.as_str(), direction, "sw"];
-        self.total(Name::lb_packets_total, labels, traffic.packets);
-        self.total(Name::lb_bytes_total, labels, traffic.bytes);
+    fn traffic(&self, vip: &str, row: &BackendRow, direction: &str, all: TrafficRow, hardware: TrafficRow) {
+        let software = TrafficRow {
+            packets: all.packets.saturating_sub(hardware.packets),
+            bytes: all.bytes.saturating_sub(hardware.bytes),
+        };
+        for (path, traffic) in [("sw", software), ("hw", hardware)] {
+            let labels = [vip, row.service.as_str(), row.backend.as_str(), direction, path];
+            self.total(Name::lb_packets_total, labels, traffic.packets);
+            self.total(Name::lb_bytes_total, labels, traffic.bytes);
+        }
     }
 
     fn workers(&mut self, figures: &Figures) {
@@ -225,8 +276,10 @@ impl Exporter {
             self.total(Name::ct_evicted_total, [worker.as_str(), "half_open"], table.evicted_half_open);
             self.total(Name::ct_evicted_total, [worker.as_str(), "idle"], table.evicted_idle);
         }
-        let violations = figures.tables.iter().map(|table| table.pcc_backend_gone).sum();
-        self.total(Name::lb_pcc_violations_total, ["backend_gone"], violations);
+        for cause in PccCause::ALL {
+            let violations = figures.tables.iter().map(|table| table.pcc[cause as usize]).sum();
+            self.total(Name::lb_pcc_violations_total, [cause.name()], violations);
+        }
         for row in &figures.drops {
             self.total(Name::drops_total, [row.reason.as_str()], row.packets);
             if ["table_full", "half_open_limit"].contains(&row.reason.as_str()) {
@@ -251,6 +304,35 @@ impl Exporter {
         for pool in &figures.pools {
             self.value(Name::mempool_available, [pool.name.as_str()], pool.available as f64);
             self.value(Name::mempool_size, [pool.name.as_str()], pool.size as f64);
+        }
+    }
+
+    fn offload(&self, row: &OffloadRow) {
+        self.value(Name::offload_info, [&row.engine], 1.0);
+        self.value(Name::offload_up, [], f64::from(u8::from(row.state == EngineState::Running.name())));
+        self.value(Name::offload_rules, [], row.rules as f64);
+        self.value(Name::offload_rule_capacity, [], row.capacity as f64);
+        self.value(Name::offload_insertions_per_second, [], row.insertions_per_second as f64);
+        self.value(Name::offload_price_packets, [], row.price_packets.unwrap_or(u32::MAX.into()) as f64);
+        self.value(Name::offload_stats_age_seconds, [], row.stats_age_ms as f64 / 1e3);
+        self.total(Name::offload_insertions_total, [], row.insertions);
+        self.total(Name::offload_miss_packets_total, [], row.misses);
+        self.total(Name::offload_late_packets_total, [], row.late);
+        self.total(Name::offload_recoveries_total, [], row.recoveries);
+        self.total(Name::offload_lost_total, [], row.lost);
+        self.total(Name::offload_orphans_total, [], row.orphans);
+        let gauges = [(Name::offload_connections, &row.connections), (Name::offload_queue, &row.queues)];
+        for (name, counts) in gauges {
+            counts.iter().for_each(|(label, count)| self.value(name, [label.as_str()], *count as f64));
+        }
+        let totals = [
+            (Name::offload_requests_total, &row.requests),
+            (Name::offload_revocations_total, &row.revocations),
+            (Name::offload_removals_total, &row.removals),
+            (Name::offload_evictions_total, &row.evictions),
+        ];
+        for (name, counts) in totals {
+            counts.iter().for_each(|(label, count)| self.total(name, [label.as_str()], *count));
         }
     }
 
@@ -283,9 +365,31 @@ fn empty_recorder() -> PrometheusRecorder {
         match metric.kind {
             Kind::Counter => recorder.describe_counter(name, None::<Unit>, metric.help.into()),
             Kind::Gauge => recorder.describe_gauge(name, None::<Unit>, metric.help.into()),
+            Kind::Histogram => {}
         }
     }
     recorder
+}
+
+/// The histograms, as the exposition format writes them: they come in buckets already, and the recorder
+/// would only take single observations.
+fn histograms(counters: &OffloadCounters) -> String {
+    let insert = histogram(Name::offload_insert_seconds, &counters.insert_seconds);
+    insert + &histogram(Name::policy_time_to_enforce_seconds, &counters.time_to_enforce)
+}
+
+fn histogram(name: Name, histogram: &Histogram) -> String {
+    let metric = &METRICS[name as usize];
+    let (name, mut seen) = (metric.name, 0);
+    let mut text = format!("# HELP {name} {}\n# TYPE {name} {}\n", metric.help, metric.kind.name());
+    let bounds = BOUNDS_NS.iter().map(|ns| (*ns as f64 / 1e9).to_string()).chain(["+Inf".to_owned()]);
+    for (bound, bucket) in bounds.zip(&histogram.buckets) {
+        seen += bucket.get();
+        let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {seen}");
+    }
+    // Of the buckets just read, not of a later moment: a scrape must agree with itself.
+    let _ = writeln!(text, "{name}_sum {}\n{name}_count {seen}\n", histogram.sum_ns.get() as f64 / 1e9);
+    text
 }
 
 /// The series of a metric with these label values, in the order the metric declares its labels.
@@ -299,6 +403,7 @@ fn key<const N: usize>(name: Name, kind: Kind, values: [&str; N]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::HardwareRow;
 
     fn figures() -> Figures {
         let backend = |backend: &str, state: &str| BackendRow {
@@ -308,10 +413,12 @@ mod tests {
             weight: 10,
             connections: 4,
             opened: 5,
-            original: TrafficRow { packets: 7, bytes: 700 },
+            original: TrafficRow { packets: 10, bytes: 1000 },
             reply: TrafficRow { packets: 8, bytes: 8000 },
+            hardware: HardwareRow { original: TrafficRow { packets: 3, bytes: 300 }, ..Default::default() },
             ..BackendRow::default()
         };
+        let one = |name: &str, count| [(name.to_owned(), count)].into_iter().collect();
         Figures {
             services: vec![ServiceRow {
                 name: "web".into(),
@@ -330,6 +437,18 @@ mod tests {
             tables: vec![TableEvents { expired: 2, ..TableEvents::default() }],
             ports: vec![PortRow { name: "wan".into(), link_up: true, rx_packets: 101, ..PortRow::default() }],
             drops: vec![DropRow { reason: "table_full".into(), packets: 3, ..DropRow::default() }],
+            offload: OffloadRow {
+                engine: "sync".into(),
+                state: "running".into(),
+                connections: one("installed", 5),
+                queues: one("waiting", 0),
+                requests: one("ok", 12),
+                removals: one("idle", 1),
+                evictions: one("full", 1),
+                revocations: one("gone", 1),
+                stats_age_ms: 250,
+                ..OffloadRow::default()
+            },
             pools: vec![PoolRow { name: "packets".into(), available: 10, size: 20 }],
             opened: 10,
             generation: 2,
@@ -343,14 +462,44 @@ mod tests {
         let page = Exporter::new().render(&figures());
         for line in [
             "lb_packets_total{vip=\"192.0.2.1\",service=\"web\",backend=\"10.0.0.3:80\",direction=\"original\",path=\"sw\"} 7",
+            "lb_packets_total{vip=\"192.0.2.1\",service=\"web\",backend=\"10.0.0.3:80\",direction=\"original\",path=\"hw\"} 3",
             "lb_bytes_total{vip=\"192.0.2.1\",service=\"web\",backend=\"[2001:db8::3]:80\",direction=\"reply\",path=\"sw\"} 8000",
             "lb_backends{service=\"web\",state=\"draining\"} 1",
             "ct_new_total 10",
             "ct_insert_failures_total{reason=\"table_full\"} 3",
             "worker_cycles_per_packet{worker=\"0\"} 50",
             "port_link_up{port=\"wan\"} 1",
+            "lb_pcc_violations_total{cause=\"stale_rule\"} 0",
+            "offload_info{engine=\"sync\"} 1",
+            "offload_up 1",
+            "offload_price_packets 4294967295",
+            "offload_requests_total{result=\"ok\"} 12",
+            "offload_connections{state=\"installed\"} 5",
+            "offload_stats_age_seconds 0.25",
             "mempool_available{pool=\"packets\"} 10",
             "config_reload_total{result=\"failure\"} 0",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn histograms_are_cumulative_and_agree_with_themselves() {
+        let counters = OffloadCounters::default();
+        for ns in [15_000, 15_000, 400_000_000, 60_000_000_000] {
+            counters.insert_seconds.observe(ns);
+        }
+        let figures = Figures { engine: Some(Arc::new(counters)), ..figures() };
+        let page = Exporter::new().render(&figures);
+        for line in [
+            "offload_insert_seconds_bucket{le=\"0.00001\"} 0",
+            "offload_insert_seconds_bucket{le=\"0.00002\"} 2",
+            "offload_insert_seconds_bucket{le=\"0.5\"} 3",
+            "offload_insert_seconds_bucket{le=\"5\"} 3",
+            "offload_insert_seconds_bucket{le=\"+Inf\"} 4",
+            "offload_insert_seconds_sum 60.40003",
+            "offload_insert_seconds_count 4",
+            "policy_time_to_enforce_seconds_count 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }
@@ -360,7 +509,7 @@ mod tests {
     fn every_metric_is_exported_with_help_and_type() {
         let page = Exporter::new().render(&figures());
         for metric in METRICS {
-            let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+            let kind = metric.kind.name();
             let help = format!("# HELP {} {}", metric.name, metric.help);
             assert!(page.lines().any(|line| line == help), "{help}");
             let kind = format!("# TYPE {} {kind}", metric.name);
@@ -402,7 +551,7 @@ mod tests {
         let table = page.lines().skip_while(|line| *line != "| Metric | Type | Labels | Meaning |").skip(2);
         let listed: Vec<&str> = table.take_while(|line| line.starts_with('|')).collect();
         let line = |metric: &Metric| {
-            let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+            let kind = metric.kind.name();
             let labels = metric.labels.join(", ");
             format!("| `{}` | {kind} | {labels} | {} |", metric.name, metric.help)
         };

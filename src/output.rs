@@ -1,7 +1,8 @@
 //! Rows as tables for people. Machines take `--json`, which prints the rows as they came.
 
-use crate::api::{BackendRow, Connections, DropRow, NeighbourRow, PortRow, ServiceRow, TrafficRow};
-use crate::api::{VersionInfo, WorkerRow};
+use crate::api::{BackendRow, Connections, DropRow, HardwareRow, NeighbourRow, OffloadRow, PortRow, Rules};
+use crate::api::{ServiceRow, TrafficRow, VersionInfo, WorkerRow};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// A table whose columns are as wide as they need to be.
@@ -88,6 +89,11 @@ fn traffic(original: TrafficRow, reply: TrafficRow) -> [String; 4] {
     [original.packets.to_string(), bytes(original.bytes), reply.packets.to_string(), bytes(reply.bytes)]
 }
 
+/// The share of packets that hardware forwarded.
+fn in_hardware(original: TrafficRow, reply: TrafficRow, hardware: HardwareRow) -> String {
+    percent((hardware.original + hardware.reply).packets, (original + reply).packets)
+}
+
 /// `show services`.
 pub(crate) fn services(rows: &[ServiceRow]) -> String {
     let mut table = Table::new(&[
@@ -104,6 +110,7 @@ pub(crate) fn services(rows: &[ServiceRow]) -> String {
         ">BYTES IN",
         ">PKTS OUT",
         ">BYTES OUT",
+        ">IN HW",
         ">DROPPED",
     ]);
     for row in rows {
@@ -122,6 +129,7 @@ pub(crate) fn services(rows: &[ServiceRow]) -> String {
             bytes_in,
             packets_out,
             bytes_out,
+            in_hardware(row.original, row.reply, row.hardware),
             row.dropped.to_string(),
         ]);
     }
@@ -142,6 +150,7 @@ pub(crate) fn backends(rows: &[BackendRow]) -> String {
         ">BYTES IN",
         ">PKTS OUT",
         ">BYTES OUT",
+        ">IN HW",
         "NEXT HOP",
     ]);
     for row in rows {
@@ -158,6 +167,7 @@ pub(crate) fn backends(rows: &[BackendRow]) -> String {
             bytes_in,
             packets_out,
             bytes_out,
+            in_hardware(row.original, row.reply, row.hardware),
             if row.next_hop.is_empty() { "no route".to_owned() } else { row.next_hop.clone() },
         ]);
     }
@@ -328,6 +338,84 @@ pub(crate) fn neighbours(rows: &[NeighbourRow]) -> String {
     table.render("no neighbours")
 }
 
+/// `show offload`: a line for each thing, and what is zero only where that says something.
+pub(crate) fn offload(row: &OffloadRow) -> String {
+    let mut table = Table::new(&["OFFLOAD", ""]);
+    let mut line = |name: &str, value: String| table.row([name.to_owned(), value]);
+    line("engine", row.engine.clone());
+    line("state", row.state.clone());
+    for problem in &row.problems {
+        line("problem", problem.clone());
+    }
+    let (hardware, all) = (row.hardware, row.hardware + row.software);
+    let share = percent(hardware.packets, all.packets);
+    line("traffic in hardware", format!("{share}: {} packets, {}", hardware.packets, bytes(hardware.bytes)));
+    if row.engine == "none" {
+        return table.render("");
+    }
+    line("rules", format!("{} of {}", row.rules, row.capacity));
+    line("connections", tally(&row.connections));
+    let price = row.price_packets.map_or_else(|| "none is asked for".to_owned(), |n| format!("{n} packets"));
+    line("price", price);
+    line("insertions", format!("{}, at most {}/s now", row.insertions, row.insertions_per_second));
+    line("under way", tally(&row.queues));
+    line("counts are", format!("{} old", duration(row.stats_age_ms)));
+    line("missed", format!("{} packets, and {} under way when hardware took over", row.misses, row.late));
+    line("requests", tally(&row.requests));
+    line("left hardware", tally(&row.removals));
+    line("made room", tally(&row.evictions));
+    line("wanted back", tally(&row.revocations));
+    line("recoveries", format!("{} ({} connections lost)", row.recoveries, row.lost));
+    line("orphans", row.orphans.to_string());
+    table.render("")
+}
+
+/// `12 ok, 3 full`; what did not occur is left out.
+fn tally(counts: &BTreeMap<String, u64>) -> String {
+    let mut counts: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
+    counts.sort_by(|a, b| b.1.cmp(a.1));
+    let words: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+/// `show rules`.
+pub(crate) fn rules(found: &Rules) -> String {
+    let mut table = Table::new(&[
+        ">ID",
+        "DIRECTION",
+        "SERVICE",
+        "CLIENT",
+        "BACKEND",
+        "STATE",
+        ">AGE",
+        ">PACKETS",
+        ">BYTES",
+        "RULE",
+    ]);
+    for row in &found.rules {
+        table.row([
+            row.id.to_string(),
+            row.direction.clone(),
+            row.service.clone(),
+            row.client.clone(),
+            row.backend.clone(),
+            row.state.clone(),
+            duration(row.age_ms),
+            row.packets.to_string(),
+            bytes(row.bytes),
+            row.rule.clone(),
+        ]);
+    }
+    let mut text = table.render("no rules");
+    let shown = found.rules.len();
+    if found.truncated {
+        let _ = writeln!(text, "the first {shown}; {} in force; --limit shows more", found.total);
+    } else {
+        let _ = writeln!(text, "{shown} shown, {} in force", found.total);
+    }
+    text
+}
+
 /// `version`, the running one's half.
 pub(crate) fn version(info: &VersionInfo) -> String {
     format!(
@@ -344,7 +432,7 @@ pub(crate) fn version(info: &VersionInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Share;
+    use crate::api::{RuleRow, Share};
 
     #[test]
     fn quantities_read_well() {
@@ -369,6 +457,10 @@ mod tests {
             opened: 3456,
             original: TrafficRow { packets: 100, bytes: 6400 },
             reply: TrafficRow { packets: 99, bytes: 148_500 },
+            hardware: HardwareRow {
+                original: TrafficRow { packets: 50, bytes: 3200 },
+                reply: TrafficRow { packets: 99, bytes: 148_500 },
+            },
         };
         let draining = BackendRow {
             backend: "10.0.0.4:8080".into(),
@@ -378,9 +470,9 @@ mod tests {
             ..row.clone()
         };
         insta::assert_snapshot!(backends(&[row, draining]), @r"
-        SERVICE  BACKEND        STATE     WEIGHT  SHARE  CONNS  OPENED  PKTS IN  BYTES IN  PKTS OUT  BYTES OUT  NEXT HOP
-        web      10.0.0.3:8080  active        10  33.3%     12    3456      100  6.25 KiB        99    145 KiB  lan via 10.0.0.3
-        web      10.0.0.4:8080  draining      10   0.0%     12    3456      100  6.25 KiB        99    145 KiB  no route
+        SERVICE  BACKEND        STATE     WEIGHT  SHARE  CONNS  OPENED  PKTS IN  BYTES IN  PKTS OUT  BYTES OUT  IN HW  NEXT HOP
+        web      10.0.0.3:8080  active        10  33.3%     12    3456      100  6.25 KiB        99    145 KiB  74.9%  lan via 10.0.0.3
+        web      10.0.0.4:8080  draining      10   0.0%     12    3456      100  6.25 KiB        99    145 KiB  74.9%  no route
         ");
     }
 
@@ -399,6 +491,83 @@ mod tests {
         ");
         assert_eq!(drops(&rows, true).lines().count(), 4);
         assert_eq!(drops(&rows[1..2], false), "nothing dropped\n");
+    }
+
+    #[test]
+    fn the_engine_reads_well() {
+        let tally =
+            |counts: &[(&str, u64)]| counts.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+        let row = OffloadRow {
+            engine: "template".into(),
+            state: "recovering".into(),
+            problems: vec!["the offload engine is recovering".into()],
+            rules: 2000,
+            capacity: 65536,
+            connections: tally(&[("declined", 1), ("installed", 1000), ("requested", 0)]),
+            hardware: TrafficRow { packets: 990, bytes: 1 << 20 },
+            software: TrafficRow { packets: 10, bytes: 640 },
+            insertions: 2400,
+            insertions_per_second: 300_000,
+            stats_age_ms: 512,
+            requests: tally(&[("budget", 3), ("ok", 1200)]),
+            removals: tally(&[("closing", 200)]),
+            ..OffloadRow::default()
+        };
+        insta::assert_snapshot!(offload(&row), @r"
+        OFFLOAD
+        engine               template
+        state                recovering
+        problem              the offload engine is recovering
+        traffic in hardware  99.0%: 990 packets, 1.00 MiB
+        rules                2000 of 65536
+        connections          1000 installed, 1 declined
+        price                none is asked for
+        insertions           2400, at most 300000/s now
+        under way            none
+        counts are           512ms old
+        missed               0 packets, and 0 under way when hardware took over
+        requests             1200 ok, 3 budget
+        left hardware        200 closing
+        made room            none
+        wanted back          none
+        recoveries           0 (0 connections lost)
+        orphans              0
+        ");
+        let none = OffloadRow {
+            engine: "none".into(),
+            state: "off".into(),
+            problems: vec!["no port takes rules".into()],
+            ..OffloadRow::default()
+        };
+        insta::assert_snapshot!(offload(&none), @r"
+        OFFLOAD
+        engine               none
+        state                off
+        problem              no port takes rules
+        traffic in hardware  -: 0 packets, 0 B
+        ");
+    }
+
+    #[test]
+    fn rules_are_shown_one_a_line() {
+        let row = RuleRow {
+            id: 7,
+            direction: "reply".into(),
+            service: "web".into(),
+            client: "198.51.100.7:5000".into(),
+            backend: "10.0.0.3:8080".into(),
+            state: "installed".into(),
+            age_ms: 65_000,
+            packets: 12_345,
+            bytes: 1_500_000,
+            rule: "flow create 0 transfer group 1 pattern eth / end actions drop / end".into(),
+        };
+        let found = Rules { rules: vec![row], truncated: false, total: 2 };
+        insta::assert_snapshot!(rules(&found), @r"
+        ID  DIRECTION  SERVICE  CLIENT             BACKEND        STATE        AGE  PACKETS     BYTES  RULE
+         7  reply      web      198.51.100.7:5000  10.0.0.3:8080  installed  1m05s    12345  1.43 MiB  flow create 0 transfer group 1 pattern eth / end actions drop / end
+        1 shown, 2 in force
+        ");
     }
 
     #[test]

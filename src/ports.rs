@@ -77,6 +77,8 @@ pub(crate) struct OpenPort<'a> {
     /// Which of the pools its buffers come from.
     pub(crate) pool: usize,
     steering: Steering,
+    /// Whether it is the port of an eSwitch on which rules are made: the first to start, the last to stop.
+    is_proxy: bool,
 }
 
 /// How a packet gets to the worker that owns its client.
@@ -181,19 +183,23 @@ fn open_one<'a>(
     let facts = PortFacts { mac: MacAddr(open.mac().map_err(control)?), mtu: open.mtu().map_err(control)? };
     let steering = if workers == 1 { Steering::Single } else { Steering::HandOff };
     let (name, device) = (name(), port.device.clone());
-    Ok(OpenPort { port: open, name, device, facts, rx_queues: wanted.rx_queues, pool, steering })
+    let is_proxy = open.transfer_proxy().is_ok_and(|proxy| proxy == open.number());
+    Ok(OpenPort { port: open, name, device, facts, rx_queues: wanted.rx_queues, pool, steering, is_proxy })
 }
 
-/// Starts every port, now that all are configured.
+/// Starts every port, now that all are configured: those first on which rules for others are made.
 pub(crate) fn start(ports: &mut [OpenPort<'_>]) -> Result<(), PortsError> {
-    for open in ports {
-        open.port.start().map_err(|source| PortsError::Start { port: open.name.clone(), source })?;
+    for proxies in [true, false] {
+        for open in ports.iter_mut().filter(|open| open.is_proxy == proxies) {
+            open.port.start().map_err(|source| PortsError::Start { port: open.name.clone(), source })?;
+        }
     }
     Ok(())
 }
 
 /// Stops every port, in the reverse of the order in which they were started, and then closes them likewise.
 pub(crate) fn stop(mut ports: Vec<OpenPort<'_>>) {
+    ports.sort_by_key(|open| !open.is_proxy);
     for open in ports.iter_mut().rev() {
         if let Err(error) = open.port.stop() {
             tracing::warn!(port = open.name, %error, "port not stopped cleanly");

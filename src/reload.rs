@@ -3,7 +3,7 @@
 //! Everything a worker forwards by is in the snapshot and changes at a burst boundary: services, backends,
 //! addresses, routes, neighbours, Maglev tables. What was allocated, opened or pinned at start stays.
 
-use dataplane::config::{Config, Port};
+use dataplane::config::{Config, Offload, Port};
 
 /// The keys in which the new configuration differs where a running process cannot follow; empty if it can.
 pub(crate) fn fixed_keys_changed(old: &Config, new: &Config) -> Vec<String> {
@@ -19,9 +19,7 @@ pub(crate) fn fixed_keys_changed(old: &Config, new: &Config) -> Vec<String> {
     fixed("[metrics]", old.metrics == new.metrics);
     fixed("[control]", old.control == new.control);
     fixed("[limits]", old.limits == new.limits);
-    fixed("[offload] engine", old.offload.engine == new.offload.engine);
-    fixed("[offload] rules_max", old.offload.rules_max == new.offload.rules_max);
-    fixed("[offload] core", old.offload.core == new.offload.core);
+    fixed_offload_keys(&old.offload, &new.offload, &mut fixed);
     // A tenant's number is its position, and is in the keys of live connections: were positions to change,
     // one tenant's connections would answer to another's packets.
     fixed("[[tenant]]: their order, except for new ones at the end", new.tenants.starts_with(&old.tenants));
@@ -30,6 +28,31 @@ pub(crate) fn fixed_keys_changed(old: &Config, new: &Config) -> Vec<String> {
         fixed_port_keys(index, old, new, &mut fixed);
     }
     keys
+}
+
+/// The keys in which the new configuration differs where rules in hardware cannot follow.
+pub(crate) fn rule_keys_changed(old: &Config, new: &Config) -> Vec<String> {
+    let ports = old.ports.iter().zip(&new.ports).enumerate();
+    let changed = ports.flat_map(|(index, (old, new))| {
+        let keys = [("vlan", old.vlan == new.vlan), ("pass_to", old.pass_to == new.pass_to)];
+        let changed = keys.into_iter().filter(|(_, same)| !same);
+        changed.map(move |(key, _)| {
+            format!("port[{index}] \"{}\".{key} (while connections are offloaded)", old.name)
+        })
+    });
+    changed.collect()
+}
+
+fn fixed_offload_keys(old: &Offload, new: &Offload, fixed: &mut impl FnMut(&str, bool)) {
+    let mut key = |name: &str, same| fixed(&format!("[offload] {name}"), same);
+    key("engine", old.engine == new.engine);
+    key("rules_max", old.rules_max == new.rules_max);
+    key("insertions_per_second", old.insertions_per_second == new.insertions_per_second);
+    key("price_min", old.price_min == new.price_min);
+    key("idle_s", old.idle_s == new.idle_s);
+    key("tenant_share_percent", old.tenant_share_percent == new.tenant_share_percent);
+    key("poll_ms", old.poll_ms == new.poll_ms);
+    key("core", old.core == new.core);
 }
 
 fn fixed_port_keys(index: usize, old: &Port, new: &Port, fixed: &mut impl FnMut(&str, bool)) {
@@ -74,13 +97,21 @@ address = "10.0.0.2"
     }
 
     #[test]
+    fn rules_in_hardware_keep_what_they_match() {
+        let tagged = config(&TEXT.replace("mtu = 1500", "mtu = 1500\nvlan = 5"));
+        assert!(fixed_keys_changed(&config(TEXT), &tagged).is_empty());
+        let key = "port[0] \"wan\".vlan (while connections are offloaded)";
+        assert_eq!(rule_keys_changed(&config(TEXT), &tagged), [key]);
+    }
+
+    #[test]
     fn what_the_snapshot_holds_may_change() {
         assert!(changed("10.0.0.2", "10.0.0.3").is_empty());
         assert!(changed("192.0.2.1", "192.0.2.2").is_empty());
         assert!(changed("10.0.0.1/24", "10.0.0.9/24").is_empty());
         assert!(changed("ports = [80]", "ports = [80, 443]").is_empty());
         assert!(changed("ports = [80]", "ports = [80]\noffload = false").is_empty());
-        let offload = "[offload]\nprice_min = 9\nidle_s = 9\npoll_ms = 99\ndraining = \"hardware\"\n[[port]]";
+        let offload = "[offload]\ndraining = \"hardware\"\n[[port]]";
         assert!(changed("[[port]]", offload).is_empty());
     }
 
@@ -106,6 +137,9 @@ address = "10.0.0.2"
         let offload = "[offload]\nengine = \"sync\"\nrules_max = 16\ncore = 1\n[[port]]";
         let keys = ["[offload] engine", "[offload] rules_max", "[offload] core"];
         assert_eq!(changed("[[port]]", offload), keys);
+        let others = "[offload]\nprice_min = 9\nidle_s = 9\npoll_ms = 99\n[[port]]";
+        let keys = ["[offload] price_min", "[offload] idle_s", "[offload] poll_ms"];
+        assert_eq!(changed("[[port]]", others), keys);
         let two = "[[port]]\nname = \"lan\"\ndevice = \"net_null1\"\naddresses = [\"10.0.1.1/24\"]\n[[port]]";
         let keys = changed("[[port]]", two);
         assert!(keys.contains(&"[[port]]: how many there are".to_owned()), "{keys:?}");

@@ -1,8 +1,10 @@
 //! From what the dataplane knows to the rows of the control API: snapshots name things, counters tell
 //! what happened to them.
 
-use crate::api::{BackendRow, ConnectionQuery, ConnectionRow, DropRow, NeighbourRow, ServiceRow, Share};
-use crate::api::{TrafficRow, WorkerRow};
+use crate::api::{
+    BackendRow, ConnectionQuery, ConnectionRow, DropRow, HardwareRow, NeighbourRow, ServiceRow,
+};
+use crate::api::{RuleQuery, Share, TrafficRow, WorkerRow};
 use crate::metrics::TableEvents;
 use crate::totals::Ledger;
 use dataplane::addr::Ip;
@@ -10,6 +12,7 @@ use dataplane::config::Tenant;
 use dataplane::conntrack;
 use dataplane::counters::{Counter, PccCause, WorkerCounters};
 use dataplane::drops::DropReason;
+use dataplane::flow::FlowKey;
 use dataplane::ids::{BackendId, ServiceId};
 use dataplane::limits::{BACKENDS_MAX, SERVICES_MAX};
 use dataplane::neighbour::NeighbourView;
@@ -18,8 +21,9 @@ use dataplane::snapshot::{Affinity, Backend, BackendState, Mode, Service, Snapsh
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// What is counted for a backend: packets and bytes to it, packets and bytes from it, connections.
-type BackendTotals = [u64; 5];
+/// What is counted for a backend: packets and bytes to it and from it by software, the same by hardware,
+/// connections.
+type BackendTotals = [u64; 9];
 /// What is counted for a service: opened, picked up, dropped.
 type ServiceTotals = [u64; 3];
 
@@ -36,7 +40,7 @@ struct BackendKey {
 pub(crate) struct Books {
     workers: Vec<Arc<WorkerCounters>>,
     services: Ledger<String, 3>,
-    backends: Ledger<BackendKey, 5>,
+    backends: Ledger<BackendKey, 9>,
 }
 
 impl Books {
@@ -100,16 +104,19 @@ fn raw_service(workers: &[Arc<WorkerCounters>], slot: usize) -> ServiceTotals {
 }
 
 fn raw_backend(workers: &[Arc<WorkerCounters>], slot: usize) -> BackendTotals {
-    [
-        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.original.packets)),
-        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.original.bytes)),
-        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.reply.packets)),
-        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.reply.bytes)),
-        sum(workers, |worker| worker.backends.get(slot).map(|backend| &backend.connections)),
-    ]
+    let mut totals: BackendTotals = [0; 9];
+    for backend in workers.iter().filter_map(|worker| worker.backends.get(slot)) {
+        let [to, from] = &backend.hardware;
+        let traffic = [&backend.original, &backend.reply, to, from];
+        let traffic = traffic.into_iter().flat_map(|traffic| [&traffic.packets, &traffic.bytes]);
+        for (total, counter) in totals.iter_mut().zip(traffic.chain([&backend.connections])) {
+            *total = total.wrapping_add(counter.get());
+        }
+    }
+    totals
 }
 
-fn service_name(snapshot: &Snapshot, id: ServiceId) -> String {
+pub(crate) fn service_name(snapshot: &Snapshot, id: ServiceId) -> String {
     snapshot.service(id).map_or_else(String::new, |service| service.name.clone())
 }
 
@@ -123,13 +130,15 @@ pub(crate) fn backend_name(address: Ip, port: Option<u16>) -> String {
     port.map_or_else(|| address.to_string(), |port| endpoint(address, port))
 }
 
-fn endpoint(address: Ip, port: u16) -> String {
+pub(crate) fn endpoint(address: Ip, port: u16) -> String {
     SocketAddr::new(address.into(), port).to_string()
 }
 
-fn traffic([packets_in, bytes_in, packets_out, bytes_out, _]: BackendTotals) -> (TrafficRow, TrafficRow) {
-    let original = TrafficRow { packets: packets_in, bytes: bytes_in };
-    (original, TrafficRow { packets: packets_out, bytes: bytes_out })
+/// Both directions, software and hardware together, and what hardware has of it.
+fn traffic(totals: &BackendTotals) -> (TrafficRow, TrafficRow, HardwareRow) {
+    let row = |at: usize| TrafficRow { packets: totals[at], bytes: totals[at + 1] };
+    let hardware = HardwareRow { original: row(4), reply: row(6) };
+    (row(0) + hardware.original, row(2) + hardware.reply, hardware)
 }
 
 /// `show services`: configured ones, and removed ones whose connections go on.
@@ -144,14 +153,14 @@ pub(crate) fn services(snapshot: &Snapshot, tenants: &[Tenant], books: &Books) -
     for backend in snapshot.backends.iter().flatten() {
         let row = row_of.get(backend.service.index()).copied().flatten();
         let Some(row) = row.and_then(|row| rows.get_mut(row)) else { continue };
-        let (original, reply) = traffic(books.backend(backend.id));
+        let (original, reply, hardware) = traffic(&books.backend(backend.id));
         row.backends += usize::from(!matches!(backend.state, BackendState::Removed(_)));
         row.backends_active += usize::from(backend.state == BackendState::Active);
         row.connections += books.live(backend.id);
-        row.original.packets += original.packets;
-        row.original.bytes += original.bytes;
-        row.reply.packets += reply.packets;
-        row.reply.bytes += reply.bytes;
+        row.original += original;
+        row.reply += reply;
+        row.hardware.original += hardware.original;
+        row.hardware.reply += hardware.reply;
     }
     rows
 }
@@ -199,7 +208,7 @@ pub(crate) fn backends(snapshot: &Snapshot, books: &Books) -> Vec<BackendRow> {
 
 fn backend_row(snapshot: &Snapshot, books: &Books, backend: &Backend, slots: &[usize]) -> BackendRow {
     let totals = books.backend(backend.id);
-    let (original, reply) = traffic(totals);
+    let (original, reply, hardware) = traffic(&totals);
     let table = snapshot.service(backend.service).map_or(0, |service| service.lookup.len());
     let state = match backend.state {
         BackendState::Active => "active",
@@ -218,9 +227,10 @@ fn backend_row(snapshot: &Snapshot, books: &Books, backend: &Backend, slots: &[u
         share: Share::of(slots[backend.id.index()], table),
         next_hop,
         connections: books.live(backend.id),
-        opened: totals[4],
+        opened: totals[8],
         original,
         reply,
+        hardware,
     }
 }
 
@@ -228,11 +238,11 @@ fn backend_row(snapshot: &Snapshot, books: &Books, backend: &Backend, slots: &[u
 pub(crate) fn connection(snapshot: &Snapshot, row: &conntrack::ConnectionRow) -> ConnectionRow {
     let count = |count: conntrack::Count| TrafficRow { packets: count.packets, bytes: count.bytes };
     let path = match row.offload {
-        OffloadState::Software => "software",
-        OffloadState::Requested(_) => "requested",
-        OffloadState::Installed(_) => "hardware",
-        OffloadState::Removing(_) => "removing",
-        OffloadState::Declined(_) => "declined",
+        OffloadState::Software => "software".to_owned(),
+        OffloadState::Requested(_) => "requested".to_owned(),
+        OffloadState::Installed(_) => "hardware".to_owned(),
+        OffloadState::Removing(_) => "removing".to_owned(),
+        OffloadState::Declined(reason) => format!("declined:{}", reason.name()),
     };
     let timeout_ms = snapshot.timeouts(row.service).timeout_ms(row.state);
     ConnectionRow {
@@ -243,7 +253,7 @@ pub(crate) fn connection(snapshot: &Snapshot, row: &conntrack::ConnectionRow) ->
         vip: endpoint(row.key.dst, row.key.dst_port),
         backend: endpoint(row.backend_ip, row.backend_port),
         state: row.state.name().to_owned(),
-        path: path.to_owned(),
+        path,
         age_ms: row.age_ms.into(),
         idle_ms: row.idle_ms.into(),
         expires_ms: timeout_ms.saturating_sub(row.idle_ms).into(),
@@ -283,12 +293,23 @@ impl ConnectionFilter {
         })
     }
 
+    /// The filter that a query for rules asks for.
+    pub(crate) fn of_rules(query: &RuleQuery, snapshot: &Snapshot) -> Result<ConnectionFilter, String> {
+        let RuleQuery { service, client, backend, limit } = query.clone();
+        ConnectionFilter::new(&ConnectionQuery { service, client, backend, protocol: None, limit }, snapshot)
+    }
+
     /// Whether `row` is meant.
     pub(crate) fn matches(&self, row: &conntrack::ConnectionRow) -> bool {
-        self.service.is_none_or(|service| service == row.service)
-            && self.client.is_none_or(|client| client == row.key.src)
-            && self.backend.is_none_or(|backend| backend == row.backend_ip)
-            && self.protocol.as_ref().is_none_or(|protocol| *protocol == row.key.protocol.name())
+        self.means(row.service, &row.key, row.backend_ip)
+    }
+
+    /// Whether the connection with this key, service and backend is meant.
+    pub(crate) fn means(&self, service: ServiceId, key: &FlowKey, backend: Ip) -> bool {
+        self.service.is_none_or(|wanted| wanted == service)
+            && self.client.is_none_or(|client| client == key.src)
+            && self.backend.is_none_or(|wanted| wanted == backend)
+            && self.protocol.as_ref().is_none_or(|protocol| *protocol == key.protocol.name())
     }
 }
 
@@ -339,7 +360,7 @@ pub(crate) fn table_events(counters: &WorkerCounters) -> TableEvents {
         expired: counters.expired.get(),
         evicted_half_open: counters.evicted_half_open.get(),
         evicted_idle: counters.evicted_idle.get(),
-        pcc_backend_gone: counters.pcc(PccCause::BackendGone).get(),
+        pcc: PccCause::ALL.map(|cause| counters.pcc(cause).get()),
     }
 }
 

@@ -178,7 +178,12 @@ fn questions_are_answered(millrace: &Millrace) {
     assert_eq!(millrace.json(&["show", "services"])[0]["vip"], "192.0.2.1");
     assert_eq!(millrace.json(&["show", "connections"])["entries"], 0);
     assert!(millrace.json(&["show", "workers"])[0]["received"].as_u64() > Some(0));
-    for what in ["services", "backends", "connections", "ports", "workers", "drops", "neighbours"] {
+    // No port takes flow rules, which is no failure.
+    assert_eq!(millrace.json(&["show", "offload"])["engine"], "none");
+    assert_eq!(millrace.json(&["show", "rules", "--service", "web"])["total"], 0);
+    assert!(metrics.contains("\noffload_info{engine=\"none\"} 1\n"), "{metrics}");
+    let whats = ["services", "backends", "connections", "ports", "workers", "drops", "neighbours", "offload"];
+    for what in whats.into_iter().chain(["rules"]) {
         let (code, stdout, stderr) = millrace.tell(&["show", what]);
         assert!(code == Some(0) && !stdout.is_empty(), "{what}: {stderr}");
     }

@@ -7,6 +7,7 @@ use crate::ports::{OpenPort, Pool};
 use crate::runtime::env::{Outlet, Outside};
 use crate::runtime::idle::Rest;
 use crate::runtime::mailbox::Mailbox;
+use crate::runtime::offload_rings::OffloadRings;
 use crate::runtime::rings::Rings;
 use crate::runtime::worker::Thread;
 use arrayvec::ArrayVec;
@@ -103,6 +104,8 @@ pub(crate) struct Equipment<'a> {
     pub(crate) ports: &'a [OpenPort<'a>],
     pub(crate) pools: &'a [Pool<'a>],
     pub(crate) snapshot: Arc<Snapshot>,
+    /// The way to the offload thread, if there is one.
+    pub(crate) offload: Option<Arc<OffloadRings>>,
 }
 
 impl Crew {
@@ -193,6 +196,7 @@ impl Crew {
         let setup = WorkerSetup { id, owners: equipment.owners.clone(), seed, sizes: self.sizes };
         let now = equipment.clock.tick(dpdk::clock::rdtsc());
         let snapshot = Arc::clone(&equipment.snapshot);
+        let offload = equipment.offload.as_ref().and_then(|rings| rings.worker(id));
         Ok(Thread {
             id,
             clock: equipment.clock,
@@ -201,7 +205,8 @@ impl Crew {
             mailbox: Arc::clone(mailbox),
             rings,
             rx,
-            outside: Outside::new(id, Arc::clone(counters), outlets, rings),
+            outside: Outside::new(id, Arc::clone(counters), outlets, rings, offload),
+            offload,
             worker: Worker::new(now, &setup, snapshot, Arc::clone(counters)),
             page: None,
             _registration: registration,

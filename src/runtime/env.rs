@@ -1,5 +1,6 @@
 //! The outside world as the walk sees it: transmit queues, other workers, fresh buffers.
 
+use crate::runtime::offload_rings::WorkerEnd;
 use crate::runtime::rings::Rings;
 use arrayvec::ArrayVec;
 use dataplane::counters::WorkerCounters;
@@ -24,6 +25,8 @@ pub(crate) struct Outside<'a> {
     /// By [`PortId`].
     outlets: ArrayVec<Outlet<'a>, PORTS_MAX>,
     rings: &'a Rings<Mbuf>,
+    /// The way to the offload thread, if there is one.
+    offload: Option<WorkerEnd<'a>>,
 }
 
 /// A transmit queue, the packets that wait for the end of the burst, and where new packets come from.
@@ -40,8 +43,9 @@ impl<'a> Outside<'a> {
         counters: Arc<WorkerCounters>,
         outlets: ArrayVec<Outlet<'a>, PORTS_MAX>,
         rings: &'a Rings<Mbuf>,
+        offload: Option<WorkerEnd<'a>>,
     ) -> Outside<'a> {
-        Outside { id, counters, outlets, rings }
+        Outside { id, counters, outlets, rings, offload }
     }
 
     /// Gives what waits to the devices.
@@ -115,13 +119,13 @@ impl Env for Outside<'_> {
     }
 
     #[inline]
-    fn ask(&mut self, _: &Ask) -> bool {
-        false
+    fn ask(&mut self, ask: &Ask) -> bool {
+        self.offload.is_some_and(|offload| offload.ask(ask))
     }
 
     #[inline]
-    fn revoke(&mut self, _: &Revoke) -> bool {
-        false
+    fn revoke(&mut self, revoke: &Revoke) -> bool {
+        self.offload.is_some_and(|offload| offload.revoke(revoke))
     }
 }
 

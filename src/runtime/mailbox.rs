@@ -1,4 +1,5 @@
-//! Between the manager and one worker: bounded, and free of allocation on the worker's side.
+//! Between the manager and one worker: bounded, and free of allocation on the worker's side. The offload
+//! thread has one, too, with commands and reports of its own.
 //!
 //! The manager sends everything the worker needs to answer, room for rows included, and takes everything
 //! back, old snapshots included: memory is allocated and freed on the manager's thread only.
@@ -41,6 +42,18 @@ pub(crate) enum Report {
     Neighbours(Vec<NeighbourView>),
 }
 
+impl From<Arc<Snapshot>> for Command {
+    fn from(next: Arc<Snapshot>) -> Command {
+        Command::Adopt(next)
+    }
+}
+
+impl From<Arc<Snapshot>> for Report {
+    fn from(old: Arc<Snapshot>) -> Report {
+        Report::Adopted(old)
+    }
+}
+
 /// A part of a worker's connection table.
 #[derive(Debug)]
 pub(crate) struct ConnectionPage {
@@ -55,17 +68,17 @@ pub(crate) struct ConnectionPage {
 #[error("worker {0} does not answer")]
 pub(crate) struct Silent(pub(crate) usize);
 
-/// Commands one way, reports the other.
-pub(crate) struct Mailbox {
-    commands: ArrayQueue<Command>,
-    reports: ArrayQueue<Report>,
+/// Commands `C` one way, reports `R` the other. Both have one for snapshots.
+pub(crate) struct Mailbox<C = Command, R = Report> {
+    commands: ArrayQueue<C>,
+    reports: ArrayQueue<R>,
     /// Of the snapshot the worker forwards by.
     generation: AtomicU64,
 }
 
-impl Mailbox {
+impl<C: From<Arc<Snapshot>>, R: From<Arc<Snapshot>>> Mailbox<C, R> {
     /// An empty mailbox of a worker that starts with this generation.
-    pub(crate) fn new(generation: u64) -> Mailbox {
+    pub(crate) fn new(generation: u64) -> Mailbox<C, R> {
         Mailbox {
             commands: ArrayQueue::new(COMMANDS_MAX),
             // Twice the commands, for answers that nobody waited for.
@@ -81,31 +94,31 @@ impl Mailbox {
 
     /// The worker has adopted another snapshot and hands back the one before.
     pub(crate) fn adopted(&self, generation: u64, old: Arc<Snapshot>) {
-        self.report(Report::Adopted(old));
+        self.report(old.into());
         self.generation.store(generation, Release);
     }
 
     /// The worker looks for a command. Two loads when there is none.
     #[inline]
-    pub(crate) fn command(&self) -> Option<Command> {
+    pub(crate) fn command(&self) -> Option<C> {
         if self.commands.is_empty() { None } else { self.commands.pop() }
     }
 
     /// The worker answers.
-    pub(crate) fn report(&self, report: Report) {
+    pub(crate) fn report(&self, report: R) {
         // Nobody collects after the manager gave up on this worker more often than there is room for; then
         // the oldest answer is of no use to anyone.
         let _ = self.reports.force_push(report);
     }
 
     /// The manager sends; `false` if the worker has not read what it was sent before.
-    fn send(&self, command: Command) -> bool {
+    fn send(&self, command: C) -> bool {
         self.commands.push(command).is_ok()
     }
 
     /// The manager waits until `deadline` for a report that `wanted` accepts; others are late answers to
     /// questions that were given up, and are freed.
-    fn wait<T>(&self, deadline: Instant, wanted: impl Fn(Report) -> Option<T>) -> Option<T> {
+    fn wait<T>(&self, deadline: Instant, wanted: impl Fn(R) -> Option<T>) -> Option<T> {
         loop {
             while let Some(report) = self.reports.pop() {
                 if let Some(answer) = wanted(report) {
@@ -128,8 +141,8 @@ impl Mailbox {
     pub(crate) fn ask<T>(
         &self,
         worker: usize,
-        command: Command,
-        wanted: impl Fn(Report) -> Option<T>,
+        command: C,
+        wanted: impl Fn(R) -> Option<T>,
     ) -> Result<T, Silent> {
         self.discard_reports();
         let deadline = clock::monotonic() + PATIENCE;
@@ -143,10 +156,13 @@ impl Mailbox {
 /// All are told before any is waited for, so that they change at about the same moment. A worker that is
 /// late is an error, but adopts the snapshot when it comes round: nothing is taken back. Publishing the same
 /// snapshot again reaches those that were too busy to be told.
-pub(crate) fn publish(mailboxes: &[Arc<Mailbox>], snapshot: &Arc<Snapshot>) -> Result<(), Silent> {
+pub(crate) fn publish<C: From<Arc<Snapshot>>, R: From<Arc<Snapshot>>>(
+    mailboxes: &[Arc<Mailbox<C, R>>],
+    snapshot: &Arc<Snapshot>,
+) -> Result<(), Silent> {
     let deadline = clock::monotonic() + PATIENCE;
-    let has_it = |mailbox: &Mailbox| mailbox.generation() == snapshot.generation;
-    let tell = |mailbox: &Mailbox| has_it(mailbox) || mailbox.send(Command::Adopt(Arc::clone(snapshot)));
+    let has_it = |mailbox: &Mailbox<C, R>| mailbox.generation() == snapshot.generation;
+    let tell = |mailbox: &Mailbox<C, R>| has_it(mailbox) || mailbox.send(Arc::clone(snapshot).into());
     let told: Vec<bool> = mailboxes.iter().map(|mailbox| tell(mailbox)).collect();
     for (worker, (mailbox, told)) in mailboxes.iter().zip(told).enumerate() {
         let adopted = || has_it(mailbox);
@@ -191,7 +207,8 @@ mod tests {
 
     /// Runs `manager` against this many workers.
     fn with_workers(count: usize, first: &Arc<Snapshot>, manager: impl FnOnce(&[Arc<Mailbox>])) {
-        let mailboxes: Vec<_> = (0..count).map(|_| Arc::new(Mailbox::new(first.generation))).collect();
+        let mailboxes: Vec<Arc<Mailbox>> =
+            (0..count).map(|_| Arc::new(Mailbox::new(first.generation))).collect();
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for mailbox in &mailboxes {
@@ -239,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_answer_is_named() {
-        let mailboxes = [Arc::new(Mailbox::new(2)), Arc::new(Mailbox::new(1))];
+        let mailboxes: [Arc<Mailbox>; 2] = [2, 1].map(|generation| Arc::new(Mailbox::new(generation)));
         let second = snapshot(2);
         assert_eq!(publish(&mailboxes, &second), Err(Silent(1)));
         // It comes round at last, and is not told what it knows.

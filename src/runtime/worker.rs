@@ -1,9 +1,10 @@
-//! A worker's loop: poll, walk, obey, tend, send.
+//! A worker's loop: poll, walk, learn, hear, obey, tend, send.
 
 use crate::clock::Clock;
 use crate::runtime::env::Outside;
 use crate::runtime::idle::Rest;
 use crate::runtime::mailbox::{Command, ConnectionPage, Mailbox, Report};
+use crate::runtime::offload_rings::WorkerEnd;
 use crate::runtime::rings::Rings;
 use arrayvec::ArrayVec;
 use dataplane::counters::WorkerCounters;
@@ -20,6 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 const TAKEN_OVER_MAX: usize = 8;
 /// Neighbour updates from other workers per turn.
 const UPDATES_MAX: usize = 32;
+/// Answers of the offload thread per turn: about as much work as a burst of packets.
+const ANSWERS_MAX: usize = 64;
 /// Table slots looked at per turn while connections are copied for `show`: some microseconds.
 const DUMP_SLOTS: usize = 256;
 
@@ -33,6 +36,8 @@ pub(crate) struct Thread<'a> {
     pub(crate) rings: &'a Rings<Mbuf>,
     pub(crate) rx: ArrayVec<RxQueue<'a>, PORTS_MAX>,
     pub(crate) outside: Outside<'a>,
+    /// The way to and from the offload thread, if there is one.
+    pub(crate) offload: Option<WorkerEnd<'a>>,
     pub(crate) worker: Worker<Mbuf>,
     /// A question for connections that is being answered, a part each turn.
     pub(crate) page: Option<ConnectionPage>,
@@ -66,6 +71,7 @@ impl Thread<'_> {
     fn turn(&mut self, now: Tick, burst: &mut Burst<Mbuf>) -> usize {
         let packets = self.receive(now, burst) + self.take_over(now, burst);
         self.learn(now);
+        self.hear(now);
         self.obey(now);
         self.worker.on_tick(now, &mut self.outside);
         self.outside.flush();
@@ -104,6 +110,17 @@ impl Thread<'_> {
         for _ in 0..UPDATES_MAX {
             let Some(update) = self.rings.take_update(self.id) else { break };
             self.worker.learn(now, &update, &mut self.outside);
+        }
+    }
+
+    /// What the offload thread says, and what it asks of connections that want to be in hardware.
+    #[inline]
+    fn hear(&mut self, now: Tick) {
+        let Some(offload) = self.offload else { return };
+        self.worker.set_price(offload.price());
+        for _ in 0..ANSWERS_MAX {
+            let Some(answer) = offload.take_answer() else { break };
+            self.worker.on_answer(now, &answer, &mut self.outside);
         }
     }
 

@@ -1,0 +1,79 @@
+//! From started ports to an engine that has rules carried out, and the unit that drives it.
+
+use crate::clock::Clock;
+use crate::offloading;
+use crate::ports::OpenPort;
+use crate::runtime::offload::Unit;
+use crate::runtime::offload_rings::OffloadRings;
+use dataplane::config::{self, Config};
+use dataplane::snapshot::Snapshot;
+use dpdk::Port;
+use offload::admission::Policy;
+use offload::engine::FlowEngine;
+use offload::engine::open::{self, Engine};
+use offload::lower::{self, PortFacts, Topology};
+use offload::machine::{Machine, Settings};
+use std::sync::Arc;
+
+/// How long an operation of the engine may take.
+const OPERATION_TIMEOUT_MS: u32 = 3000;
+
+/// The unit that drives the engine the ports have, and what the manager sees of it; or why there is none.
+pub(crate) fn start<'a>(
+    config: &Config,
+    ports: &'a [OpenPort<'a>],
+    snapshot: &Arc<Snapshot>,
+    clock: Clock,
+    main_core: usize,
+) -> Result<(Unit<Engine<'a>>, offloading::Engine), String> {
+    let wanted = &config.offload;
+    let topology = Arc::new(topology(config, ports));
+    let base = lower::base_rules(&topology);
+    let devices: Vec<&Port<'_>> = ports.iter().map(|open| &open.port).collect();
+    let engine = open::open(wanted.engine, wanted.rules_max, &devices, base);
+    let engine = engine.map_err(|none| none.to_string())?;
+    let (traits, settings) = (engine.traits(), settings(wanted));
+    let now_ns = clock.nanoseconds(dpdk::clock::rdtsc());
+    let machine = Machine::new(now_ns, &settings, traits, Arc::clone(&topology), Arc::clone(snapshot));
+    let rings = Arc::new(OffloadRings::new(config.workers.cores.len()));
+    let core = wanted.core.map_or(main_core, usize::from);
+    let unit = Unit::new(engine, machine, clock, core, rings, snapshot.generation);
+    let seen = offloading::Engine {
+        shared: Arc::clone(unit.shared()),
+        topology,
+        age_s: traits.ages.then_some(wanted.idle_s),
+        settle_ms: traits.settle_ms,
+    };
+    Ok((unit, seen))
+}
+
+fn settings(wanted: &config::Offload) -> Settings {
+    Settings {
+        rules_max: wanted.rules_max,
+        insertions_per_second: wanted.insertions_per_second,
+        price_min: wanted.price_min,
+        idle_ms: wanted.idle_s.saturating_mul(1000),
+        tenant_share_percent: wanted.tenant_share_percent,
+        poll_ms: wanted.poll_ms,
+        operation_timeout_ms: OPERATION_TIMEOUT_MS,
+        policy: Policy::Earned,
+    }
+}
+
+/// The ports as rules see them.
+fn topology(config: &Config, ports: &[OpenPort<'_>]) -> Topology {
+    let facts = config.ports.iter().zip(ports).map(|(configured, open)| {
+        let (number, facts) = (open.port.number(), open.facts());
+        PortFacts {
+            ethdev: number,
+            proxy: open.port.transfer_proxy().unwrap_or(number),
+            domain: open.port.switch_domain(),
+            mac: facts.mac,
+            any_mac: configured.pass_to.is_some(),
+            mtu: facts.mtu,
+            vlan: configured.vlan,
+            hairpins: Vec::new(),
+        }
+    });
+    Topology { ports: facts.collect() }
+}
