@@ -10,6 +10,7 @@ use dataplane::packet::TestPacket;
 use dataplane::snapshot::VlanTags;
 use eswitch::model::switch::{DropReason, RxMeta};
 use eswitch::model::types::Role;
+use proptest::prelude::*;
 
 const MS: u64 = 1_000_000;
 const LEG: LegId = LegId { rule: RuleId(7), direction: Direction::Reply };
@@ -48,6 +49,10 @@ struct Sim {
 
 impl Sim {
     fn new(steering: Steering, profile: &str) -> Sim {
+        Sim::of(steering, Profile::named(profile).expect("a built-in profile"))
+    }
+
+    fn of(steering: Steering, profile: Profile) -> Sim {
         let vports = vec![
             VportInfo { role: Role::Uplink(0), port_id: 0 },
             VportInfo { role: Role::Host(0), port_id: 1 },
@@ -63,7 +68,7 @@ impl Sim {
             hairpins: Vec::new(),
         };
         let setup = SimSetup {
-            profile: Profile::named(profile).expect("a built-in profile"),
+            profile,
             steering,
             vports,
             topology: Arc::new(Topology { ports: vec![port(0), port(1)] }),
@@ -286,4 +291,197 @@ fn a_device_that_hangs_is_waited_for() {
     sim.faults("hang_ms=1500");
     assert_eq!(sim.settle(), []);
     assert_eq!(sim.settle(), [Completion::Installed(LEG)]);
+}
+
+#[test]
+fn a_narrower_chip_takes_ipv4_and_declines_ipv6() {
+    let mut profile = Profile::named("bf3-hws").expect("a built-in profile");
+    (profile.match_dwords_max, profile.match_dwords_near_max) = (8, 3);
+    (profile.ipv6_five_tuple, profile.ipv4_ihl) = (false, false);
+    let mut sim = Sim::of(Steering::Hardware, profile);
+    sim.installed();
+    let ip = |last| Some(Ip::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]));
+    let mut wide = rule();
+    wide.items[2] = Item::Ipv6 { src: ip(1), dst: ip(2), hop_limit: None };
+    wide.actions[2] = Action::SetPortSrc(7);
+    let other = LegId { rule: RuleId(8), ..LEG };
+    assert_eq!(sim.engine.install(other, &wide), Err(EngineError::Refused(95)));
+}
+
+/// What an engine promised about a leg.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Promise {
+    #[default]
+    Nothing,
+    Creating,
+    Live,
+    Removing,
+    Out,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Install(usize),
+    Remove(usize),
+    Release(usize),
+    Segment,
+    Pass(u64),
+    Faults(&'static str),
+    Reset(u64),
+    Flush,
+}
+
+const LEGS: usize = 6;
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let faults = prop::sample::select(vec![
+        "",
+        "refuse=0.5",
+        "fail=0.5",
+        "delay_us=50000",
+        "reorder=0.5",
+        "lose_completions=0.3",
+        "lose_counters=0.5",
+        "age_early=0.3",
+        "full_at=14",
+        "counters_at=3",
+        "hang_ms=200",
+        "reset",
+    ]);
+    let op = prop_oneof![
+        6 => (0..LEGS).prop_map(Op::Install),
+        4 => (0..LEGS).prop_map(Op::Remove),
+        4 => (0..LEGS).prop_map(Op::Release),
+        4 => Just(Op::Segment),
+        6 => (0..700_u64).prop_map(Op::Pass),
+        1 => faults.prop_map(Op::Faults),
+        1 => (0..300_u64).prop_map(Op::Reset),
+        1 => Just(Op::Flush),
+    ];
+    prop::collection::vec(op, 1..80)
+}
+
+/// An engine, and what it has promised.
+struct Watched {
+    sim: Sim,
+    promises: [Promise; LEGS],
+    counts: [Count; LEGS],
+    lost: bool,
+}
+
+impl Watched {
+    fn leg(at: usize) -> LegId {
+        LegId { rule: RuleId(at as u32), direction: Direction::Original }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Install(at) if self.promises[at] == Promise::Nothing => self.install(at),
+            Op::Remove(at) if self.promises[at] == Promise::Live => self.remove(at),
+            Op::Release(at) if self.promises[at] == Promise::Out => {
+                self.sim.engine.release(Watched::leg(at));
+                self.promises[at] = Promise::Nothing;
+            }
+            Op::Segment => assert!([OFFLOADED, MISSED].contains(&self.sim.segment())),
+            Op::Pass(ms) => self.pass(ms),
+            Op::Faults(text) => {
+                self.sim.faults(text);
+                self.lost |= text == "reset";
+            }
+            Op::Reset(ms) => {
+                self.sim.engine.reset(ms * MS);
+                self.lost = true;
+            }
+            Op::Flush => drop(self.flush()),
+            _ => {}
+        }
+    }
+
+    fn install(&mut self, at: usize) {
+        if self.sim.engine.install(Watched::leg(at), &rule()).is_ok() {
+            assert!(!self.lost, "installed while lost");
+            self.promises[at] = Promise::Creating;
+            self.counts[at] = Count::default();
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        if self.sim.engine.remove(Watched::leg(at)).is_ok() {
+            assert!(!self.lost, "removed while lost");
+            self.promises[at] = Promise::Removing;
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.sim.now += ms * MS;
+        self.sim.engine.push();
+        self.sim.engine.set_now(self.sim.now);
+        let mut completions = Vec::with_capacity(3);
+        self.sim.engine.pull(&mut completions);
+        assert!(completions.len() <= 3 && completions.capacity() == 3);
+        for completion in completions {
+            assert!(!self.lost, "{completion:?} while lost");
+            let (leg, from, to) = match completion {
+                Completion::Installed(leg) => (leg, Promise::Creating, Promise::Live),
+                Completion::Failed(leg, _) => (leg, Promise::Creating, Promise::Nothing),
+                Completion::Removed(leg) => (leg, Promise::Removing, Promise::Out),
+                Completion::Stuck(leg, _) => (leg, Promise::Removing, Promise::Live),
+            };
+            let promise = &mut self.promises[leg.rule.0 as usize];
+            assert_eq!(*promise, from, "{completion:?}");
+            *promise = to;
+        }
+        self.read();
+    }
+
+    /// Counters of rules that are or were in force answer, and never go back.
+    fn read(&mut self) {
+        for at in 0..LEGS {
+            let count = self.sim.engine.count(Watched::leg(at));
+            match self.promises[at] {
+                Promise::Live | Promise::Removing | Promise::Out if !self.lost => {
+                    let count = count.expect("a counter");
+                    let before = std::mem::replace(&mut self.counts[at], count);
+                    assert!(count.packets >= before.packets && count.bytes >= before.bytes);
+                }
+                Promise::Nothing => assert!(count.is_err()),
+                _ => {}
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), EngineError> {
+        self.sim.engine.flush()?;
+        (self.promises, self.lost) = ([Promise::Nothing; LEGS], false);
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn promises_are_kept_whatever_goes_wrong(hardware in any::<bool>(), ops in ops()) {
+        let (steering, profile) = if hardware {
+            (Steering::Hardware, "bf3-hws")
+        } else {
+            (Steering::Software, "bf2-sws")
+        };
+        let sim = Sim::new(steering, profile);
+        let nothing = ([Promise::Nothing; LEGS], [Count::default(); LEGS]);
+        let mut watched = Watched { sim, promises: nothing.0, counts: nothing.1, lost: false };
+        for op in &ops {
+            watched.apply(op);
+        }
+        watched.sim.faults("");
+        watched.pass(1_000);
+        watched.flush().expect("it answers");
+        watched.sim.settle();
+        prop_assert!(watched.sim.engine.is_ready());
+        prop_assert_eq!(watched.sim.engine.connection_rules(), 0);
+        prop_assert_eq!(watched.sim.segment(), MISSED);
+        prop_assert_eq!(watched.sim.engine.device().objects_in_use(), [0; 3]);
+        watched.sim.installed();
+        prop_assert_eq!(watched.sim.segment(), OFFLOADED);
+    }
 }
