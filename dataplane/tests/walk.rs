@@ -2,11 +2,13 @@
 
 mod common {
     pub(crate) mod alloc;
+    #[allow(dead_code)] // Each test binary uses its part of these.
     pub(crate) mod frames;
+    #[allow(dead_code)]
     pub(crate) mod world;
 }
 
-use common::frames::{ping, read, tcp, too_big, udp, udp_ttl};
+use common::frames::{fix_ipv4_checksum, fragment_ipv4, ping, read, tcp, too_big, udp, udp_ttl};
 use common::world::{BACK, FRONT, PORT_MACS, World};
 use dataplane::addr::MacAddr;
 use dataplane::ids::PortId;
@@ -328,11 +330,6 @@ fn clear_dont_fragment(frame: &mut [u8]) {
     fix_ipv4_checksum(frame);
 }
 
-fn fix_ipv4_checksum(frame: &mut [u8]) {
-    let header = etherparse::Ipv4HeaderSlice::from_slice(&frame[14..]).expect("an IPv4 header").to_header();
-    frame[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
-}
-
 #[test]
 fn icmp_errors_reach_the_other_end_of_the_connection_translated() {
     let mut world = world(&[WEB], 1);
@@ -504,19 +501,6 @@ fn fragments_follow_the_first_one_and_wait_for_it_briefly() {
     }
     assert!(world.receive(FRONT, &second).is_empty(), "it waits");
     assert_eq!(world.receive(FRONT, &first).len(), 2, "both leave");
-}
-
-/// Splits an IPv4 frame in two after `at` bytes of payload.
-fn fragment_ipv4(frame: &[u8], at: usize) -> (Vec<u8>, Vec<u8>) {
-    let piece = |payload: &[u8], field: u16| {
-        let mut piece = frame[..34].to_vec();
-        piece.extend_from_slice(payload);
-        piece[16..18].copy_from_slice(&((20 + payload.len()) as u16).to_be_bytes());
-        piece[20..22].copy_from_slice(&field.to_be_bytes());
-        fix_ipv4_checksum(&mut piece);
-        piece
-    };
-    (piece(&frame[34..34 + at], 0x2000), piece(&frame[34 + at..], (at / 8) as u16))
 }
 
 #[test]

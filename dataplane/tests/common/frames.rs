@@ -210,3 +210,21 @@ fn read_quoted(quoted: &[u8]) -> String {
     let port = |at: usize| u16::from_be_bytes([quoted[l4 + at], quoted[l4 + at + 1]]);
     format!("{} > {}", SocketAddr::new(source, port(0)), SocketAddr::new(destination, port(2)))
 }
+
+/// Splits an IPv4 frame in two after `at` bytes of payload.
+pub(crate) fn fragment_ipv4(frame: &[u8], at: usize) -> (Vec<u8>, Vec<u8>) {
+    let piece = |payload: &[u8], field: u16| {
+        let mut piece = frame[..34].to_vec();
+        piece.extend_from_slice(payload);
+        piece[16..18].copy_from_slice(&((20 + payload.len()) as u16).to_be_bytes());
+        piece[20..22].copy_from_slice(&field.to_be_bytes());
+        fix_ipv4_checksum(&mut piece);
+        piece
+    };
+    (piece(&frame[34..34 + at], 0x2000), piece(&frame[34 + at..], (at / 8) as u16))
+}
+
+pub(crate) fn fix_ipv4_checksum(frame: &mut [u8]) {
+    let header = etherparse::Ipv4HeaderSlice::from_slice(&frame[14..]).expect("an IPv4 header").to_header();
+    frame[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+}

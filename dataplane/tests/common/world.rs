@@ -5,11 +5,12 @@
 use super::alloc::forbidden;
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::config::Config;
+use dataplane::conntrack::ConnectionRow;
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::{BackendId, PortId, WorkerId};
 use dataplane::limits;
 use dataplane::neighbour::NeighbourUpdate;
-use dataplane::offload::{Ask, Revoke};
+use dataplane::offload::{Answer, Ask, Revoke};
 use dataplane::owner::{DEFAULT_KEY, Owners};
 use dataplane::packet::{Burst, PacketBuf, TestPacket};
 use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
@@ -29,6 +30,12 @@ pub(crate) struct TestEnv {
     pub(crate) sent: Vec<(PortId, TestPacket)>,
     pub(crate) handed: Vec<(WorkerId, TestPacket)>,
     pub(crate) announced: Vec<NeighbourUpdate>,
+    /// What hardware was asked to take, and told to give back.
+    pub(crate) asks: Vec<Ask>,
+    pub(crate) revokes: Vec<Revoke>,
+    /// Refuse both, as full rings do.
+    pub(crate) asks_full: bool,
+    pub(crate) revokes_full: bool,
     /// Refuse hand-offs, as a full ring does.
     pub(crate) ring_full: bool,
     /// Refuse allocations, as an empty pool does.
@@ -44,6 +51,10 @@ impl TestEnv {
             sent: Vec::with_capacity(256),
             handed: Vec::with_capacity(256),
             announced: Vec::with_capacity(256),
+            asks: Vec::new(),
+            revokes: Vec::new(),
+            asks_full: false,
+            revokes_full: false,
             ring_full: false,
             pool_empty: false,
             pool: Vec::new(),
@@ -56,6 +67,8 @@ impl TestEnv {
         self.sent.reserve(512);
         self.handed.reserve(512);
         self.announced.reserve(512);
+        self.asks.reserve(512);
+        self.revokes.reserve(512);
     }
 }
 
@@ -85,12 +98,18 @@ impl Env for TestEnv {
         self.announced.push(*update);
     }
 
-    fn ask(&mut self, _: &Ask) -> bool {
-        false
+    fn ask(&mut self, ask: &Ask) -> bool {
+        if !self.asks_full {
+            self.asks.push(*ask);
+        }
+        !self.asks_full
     }
 
-    fn revoke(&mut self, _: &Revoke) -> bool {
-        false
+    fn revoke(&mut self, revoke: &Revoke) -> bool {
+        if !self.revokes_full {
+            self.revokes.push(*revoke);
+        }
+        !self.revokes_full
     }
 }
 
@@ -223,6 +242,20 @@ impl World {
         self.workers.iter_mut().for_each(Worker::shutdown);
         self.assert_conserved();
         assert!(self.envs.iter().all(|env| env.counters.held.get() == 0));
+    }
+
+    /// Worker 0 hears from the offload engine.
+    pub(crate) fn answer(&mut self, answer: &Answer) {
+        let (worker, env) = (&mut self.workers[0], &mut self.envs[0]);
+        env.prepare();
+        forbidden(|| worker.on_answer(self.now, answer, env));
+    }
+
+    /// Worker 0's connections.
+    pub(crate) fn rows(&self) -> Vec<ConnectionRow> {
+        let mut rows = Vec::with_capacity(self.workers[0].table_size().0);
+        self.workers[0].dump_connections(self.now, &mut Some(0), usize::MAX, &mut rows);
+        rows
     }
 
     /// Connections that are counted as a backend's.
