@@ -7,6 +7,9 @@ mod common {
     #[allow(dead_code)]
     pub(crate) mod world;
 }
+mod support {
+    pub(crate) mod offload_engine;
+}
 
 use common::frames::{fragment_ipv4, read, tcp, udp, udp_ttl};
 use common::world::{BACK, FRONT, PORT_MACS, World};
