@@ -194,7 +194,7 @@ impl<E: Env> Walk<'_, E> {
                 }
                 revoke_gone(env, counters, &gone);
             },
-            |slot| held.push(slot),
+            |slot| _ = held.try_push(slot),
         );
         for slot in held {
             self.take_back(slot, Revocation::Gone);
