@@ -23,6 +23,8 @@ mod policy;
 mod recover;
 mod rounds;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use crate::admission::{Budget, PERIOD_NS, Period, Policy, Price};
 use crate::counters::{EngineState, OffloadCounters};
@@ -273,7 +275,7 @@ impl Machine {
             self.counters.requests_dropped.add(1);
             return;
         }
-        self.waiting.push_back(Waiting::new(now_ns, ask));
+        self.waiting.push_back(Waiting::new(now_ns, ask, self.is_worthy(ask)));
     }
 
     /// Takes a wish to have a connection back. If its rules are on their way in they are taken out as soon

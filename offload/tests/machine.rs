@@ -6,9 +6,11 @@ mod device;
 mod world;
 
 use dataplane::flow::Direction;
-use dataplane::offload::{OffloadState, Revocation, Revoke, RuleId};
+use dataplane::ids::{BackendId, ServiceId};
+use dataplane::offload::{Answer, Ask, Declined, OffloadState, Removal, Revocation, Revoke, RuleId};
 use device::{Device, Faults};
 use offload::admission::Policy;
+use offload::counters::{EngineState, Eviction};
 use offload::engine::LegId;
 use offload::machine::Settings;
 use proptest::prelude::*;
@@ -232,4 +234,273 @@ fn a_connection_goes_in_is_counted_and_comes_back() {
     assert_eq!(world.device.legs.len(), 0);
     assert_eq!(world.machine.rows(rule.0, 10).0, []);
     assert_eq!(world.machine.counters().insert_seconds.count(), 2);
+}
+
+/// Puts clients' connections in hardware, each with an age and packets that make it worth what is said.
+fn fill(world: &mut World, clients: std::ops::Range<u32>) {
+    for client in clients.clone() {
+        assert!(world.ask(client, |ask| (ask.packets, ask.age_ms) = (100, 1000)));
+    }
+    world.run(20 * MS, MS);
+    for client in clients {
+        assert!(matches!(world.workers.state(client), OffloadState::Installed(_)), "{client}");
+    }
+}
+
+/// Every client's connection carries so many packets per second, for some time.
+fn carry(world: &mut World, clients: std::ops::Range<u32>, rate: u64, seconds: u64) {
+    for _ in 0..10 * seconds {
+        for client in clients.clone() {
+            world.traffic(client, Direction::Original, rate / 10);
+        }
+        world.run(100 * MS, 10 * MS);
+    }
+}
+
+fn refusal(world: &World) -> (Declined, u32) {
+    match world.workers.declined {
+        Some(Answer::Declined { reason, retry_ms, .. }) => (reason, retry_ms),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn removals_come_before_admissions() {
+    for operations_max in [1, 4, 64] {
+        let mut world = World::new(&Settings::default(), Device::new(2, 100, operations_max));
+        fill(&mut world, 0..10);
+        for client in 10..20 {
+            world.ask(client, |_| ());
+        }
+        for client in 0..10 {
+            world.revoke(client, Revocation::Closing);
+        }
+        world.device.log.clear();
+        world.run(20 * MS, 100_000);
+        let first_insertion = world.device.log.iter().position(|&insertion| insertion);
+        assert_eq!(first_insertion, Some(20), "all 20 rules are on their way out first");
+        world.settle();
+        assert_eq!(world.installed(), 10);
+    }
+}
+
+#[test]
+fn a_full_table_takes_whom_it_is_clearly_better_off_with() {
+    let mut world = World::new(&Settings::default(), Device::new(3, 8, 64));
+    fill(&mut world, 0..4);
+    carry(&mut world, 0..4, 1000, 10);
+    // Worth as much as those that are in, or a little more.
+    for packets in [10_000, 14_000] {
+        world.ask(10, |ask| (ask.packets, ask.age_ms) = (packets, 10_000));
+        world.run(50 * MS, MS);
+        assert_eq!(refusal(&world).0, Declined::TableFull);
+        assert_eq!(world.installed(), 4);
+    }
+    // Worth far more: the one that carries least goes for it.
+    for _ in 0..10 {
+        world.traffic(2, Direction::Original, 1);
+        carry(&mut world, 0..2, 1000, 1);
+        carry(&mut world, 3..4, 1000, 1);
+    }
+    world.ask(11, |ask| (ask.packets, ask.age_ms) = (20_000, 10_000));
+    world.run(50 * MS, MS);
+    assert!(matches!(world.workers.state(11), OffloadState::Installed(_)));
+    assert_eq!(world.workers.state(2), OffloadState::Software);
+    assert_eq!(world.workers.removals.get(&Removal::Evicted), Some(&1));
+    assert_eq!(world.machine.counters().evictions[Eviction::Full as usize].get(), 1);
+    // What was evicted does not push the other out in turn.
+    world.ask(2, |ask| (ask.packets, ask.age_ms) = (20_000, 10_000));
+    world.run(50 * MS, MS);
+    assert_eq!(world.installed(), 4);
+    assert_eq!(refusal(&world).0, Declined::TableFull);
+}
+
+#[test]
+fn other_policies_evict_as_their_names_say() {
+    for (policy, evicted) in
+        [(Policy::FirstPacket, None), (Policy::Threshold(1), None), (Policy::Lru, Some(0))]
+    {
+        let settings = Settings { policy, ..Settings::default() };
+        let mut world = World::new(&settings, Device::new(3, 8, 64));
+        fill(&mut world, 0..4);
+        carry(&mut world, 1..4, 100, 3);
+        world.ask(10, |_| ());
+        world.run(50 * MS, MS);
+        let gone: Vec<u32> = (0..4).filter(|&c| world.workers.state(c) == OffloadState::Software).collect();
+        assert_eq!(gone, Vec::from_iter(evicted), "{policy:?}");
+        assert_eq!(matches!(world.workers.state(10), OffloadState::Installed(_)), evicted.is_some());
+    }
+}
+
+#[test]
+fn a_tenant_has_its_share_and_makes_room_among_its_own() {
+    let settings = Settings { tenant_share_percent: 50, ..Settings::default() };
+    let mut world = World::new(&settings, Device::new(4, 16, 64));
+    fill(&mut world, 0..4);
+    carry(&mut world, 0..4, 1000, 5);
+    world.ask(10, |_| ());
+    world.run(50 * MS, MS);
+    assert_eq!(refusal(&world).0, Declined::TenantShare);
+    world.ask(11, |ask| (ask.packets, ask.age_ms) = (1_000_000, 10_000));
+    world.run(50 * MS, MS);
+    assert_eq!(world.installed(), 4);
+    assert!(matches!(world.workers.state(11), OffloadState::Installed(_)));
+    assert_eq!(world.machine.counters().evictions[Eviction::TenantShare as usize].get(), 1);
+}
+
+#[test]
+fn idle_connections_go_once_neither_direction_is_used() {
+    let settings = Settings { idle_ms: 5_000, ..Settings::default() };
+    let mut world = World::new(&settings, Device::new(5, 100, 64));
+    fill(&mut world, 0..2);
+    for _ in 0..10 {
+        world.traffic(0, Direction::Reply, 1);
+        world.run(SECOND, 10 * MS);
+    }
+    assert!(matches!(world.workers.state(0), OffloadState::Installed(_)), "replies are use");
+    assert_eq!(world.workers.state(1), OffloadState::Software);
+    assert_eq!(world.workers.removals.get(&Removal::Idle), Some(&1));
+}
+
+#[test]
+fn a_new_configuration_takes_out_what_it_does_not_allow() {
+    let mut world = World::new(&Settings::default(), Device::new(6, 100, 64));
+    fill(&mut world, 0..20);
+    assert!(!world.machine.enforcing());
+    let before = world.machine.adopt(world.now_ns, snapshot(&[1]));
+    assert!(before.allows_offload(ServiceId(0), BackendId(1)) && world.machine.enforcing());
+    world.run(5 * MS, 100_000);
+    assert!(!world.machine.enforcing());
+    assert_eq!(world.installed(), 15);
+    assert_eq!(world.workers.removals.get(&Removal::Revoked(Revocation::Policy)), Some(&5));
+    let histogram = &world.machine.counters().time_to_enforce;
+    assert_eq!(histogram.count(), 5);
+    assert!(histogram.sum_ns.get() <= 5 * 5 * MS && histogram.sum_ns.get() > 0);
+    // Nor does it admit them again.
+    world.ask(1, |_| ());
+    world.run(5 * MS, 100_000);
+    assert_eq!(refusal(&world).0, Declined::Path);
+}
+
+#[test]
+fn a_dead_device_is_emptied_and_left_alone_for_longer_each_time() {
+    let mut world = World::new(&Settings::default(), Device::new(7, 100, 64));
+    let mut rests = Vec::new();
+    for round in 1..=4 {
+        fill(&mut world, 0..5);
+        world.device.dead = true;
+        let died_ns = world.now_ns;
+        while world.installed() > 0 {
+            world.run(10 * MS, 10 * MS);
+        }
+        assert!(world.now_ns - died_ns <= SECOND, "traffic goes on in software within a second");
+        assert_eq!(world.workers.removals.get(&Removal::Lost), Some(&(5 * round)));
+        assert_eq!((world.machine.price(), world.machine.state()), (u32::MAX, EngineState::Resting));
+        world.ask(6, |_| ());
+        world.run(10 * MS, 10 * MS);
+        assert_eq!(refusal(&world).0, Declined::Timeout);
+        let rest_ns = world.now_ns;
+        while world.machine.price() == u32::MAX {
+            world.run(10 * MS, 10 * MS);
+        }
+        rests.push((world.now_ns - rest_ns).div_ceil(SECOND));
+    }
+    assert_eq!(rests, [1, 2, 4, 8]);
+    assert_eq!(world.machine.counters().recoveries.get(), 4);
+}
+
+#[test]
+fn an_operation_that_does_not_end_is_given_up() {
+    let mut world = World::new(&Settings::default(), Device::new(8, 100, 64));
+    fill(&mut world, 0..3);
+    world.device.faults = Faults { silent: 1000, flush_fails: 1000, ..Faults::default() };
+    world.ask(5, |_| ());
+    world.revoke(0, Revocation::Closing);
+    world.run(5 * SECOND, 10 * MS);
+    assert_eq!((world.machine.price(), world.machine.state()), (u32::MAX, EngineState::Recovering));
+    assert!(world.machine.counters().flush_failures.get() > 1);
+    assert_eq!(world.installed(), 2, "nobody is told before it is true");
+    world.settle();
+    assert_eq!((world.installed(), world.device.rules()), (0, 0));
+    assert_eq!(refusal(&world).0, Declined::Timeout);
+}
+
+#[test]
+fn a_connection_that_fails_again_and_again_waits_longer_each_time() {
+    let mut world = World::new(&Settings::default(), Device::new(9, 100, 64));
+    world.device.faults.failed = 1000;
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        world.ask(1, |_| ());
+        world.run(5 * MS, MS);
+        let (reason, retry_ms) = refusal(&world);
+        assert_eq!(reason, Declined::Failed);
+        waits.push(retry_ms / 1000);
+    }
+    assert_eq!(waits.first(), Some(&1));
+    assert!(waits.is_sorted() && waits.last() == Some(&64), "{waits:?}");
+}
+
+#[test]
+fn the_price_rises_when_more_is_asked_than_the_budget_allows_and_falls_again() {
+    let settings = Settings { insertions_per_second: 100, ..Settings::default() };
+    let mut world = World::new(&settings, Device::new(10, 10_000, 64));
+    let mut client = 0;
+    for _ in 0..3000 {
+        for _ in 0..2 {
+            client += 1;
+            world.ask(client, |ask| {
+                (ask.packets, ask.age_ms) = (8 + u64::from(client) * 7919 % 1000, 100);
+            });
+        }
+        world.run(MS, MS);
+    }
+    let insertions = world.machine.counters().insertions.get();
+    assert!(world.machine.price() > 8, "{}", world.machine.price());
+    assert!((200..=312).contains(&insertions), "{insertions}");
+    assert_eq!(refusal(&world).0, Declined::Budget);
+    world.run(20 * SECOND, 10 * MS);
+    assert_eq!(world.machine.price(), 8);
+}
+
+#[test]
+fn two_rules_with_one_pattern_never_meet() {
+    let mut world = World::new(&Settings::default(), Device::new(11, 100, 64));
+    fill(&mut world, 0..1);
+    // The revocation gets lost: the machine finds out by itself.
+    world.workers.flows.insert(0, (2, OffloadState::Software));
+    world.ask(0, |_| ());
+    world.run(20 * MS, MS);
+    assert!(matches!(world.workers.state(0), OffloadState::Installed(_)));
+    assert_eq!(world.machine.counters().orphans.get(), 1);
+    assert_eq!(world.device.rules(), 2);
+}
+
+#[test]
+fn what_is_late_for_a_slot_changes_nothing() {
+    let mut world = World::new(&Settings::default(), Device::new(12, 1, 64));
+    let one_way = |ask: &mut Ask| ask.legs[1] = None;
+    world.ask(1, one_way);
+    world.run(5 * MS, MS);
+    let OffloadState::Installed(rule) = world.workers.state(1) else { panic!("not installed") };
+    let late = Revoke { flow: ask(1, 1, 0).flow, rule, why: Revocation::Closing };
+    world.revoke(1, Revocation::Gone);
+    world.run(200 * MS, MS);
+    // The slab has more slots than this; go round until the first is taken again.
+    let mut client = 100;
+    while world.machine.rows(rule.0, 1).0.first().is_none_or(|row| row.rule != rule) {
+        client += 1;
+        world.ask(client, one_way);
+        world.run(5 * MS, MS);
+        world.revoke(client - 1, Revocation::Gone);
+        world.run(100 * MS, MS);
+        if world.machine.rows(rule.0, 1).0.first().is_none_or(|row| row.rule != rule) {
+            world.revoke(client, Revocation::Gone);
+            world.run(100 * MS, MS);
+        }
+    }
+    world.machine.revoke(world.now_ns, &late);
+    world.run(100 * MS, MS);
+    assert_eq!(world.workers.state(client), OffloadState::Installed(rule));
+    assert_eq!((world.device.rules(), world.machine.counters().late.get()), (1, 1));
 }

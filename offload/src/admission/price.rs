@@ -55,14 +55,14 @@ impl Price {
         }
         let waiting_long = period.waiting > period.insertions_max / 4 + 8;
         if period.turned_away > 0 || waiting_long {
-            // In proportion to the surplus, and at most doubled.
+            // In proportion to the surplus, and by half at most.
             let surplus = u64::from(period.turned_away) + u64::from(period.waiting / 2);
             let asked = surplus + u64::from(period.insertions / 2) + 1;
             let price = u64::from(self.price);
-            let raised = price + (price * surplus / asked).max(1);
+            let raised = price + (price * surplus / (2 * asked)).max(1);
             self.price = raised.min(u64::from(PRICE_MAX)) as u32;
         } else if period.idle || period.insertions < period.insertions_max / 2 {
-            self.price = (self.price - (self.price / 16).max(1)).max(self.price_min);
+            self.price = (self.price - (self.price / 12).max(1)).max(self.price_min);
         }
     }
 }

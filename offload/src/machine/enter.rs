@@ -41,13 +41,15 @@ const RETRY_FAILED_MAX_MS: u32 = 64_000;
 pub(super) struct Waiting {
     pub(super) ask: Ask,
     since_ns: u64,
+    /// Whether it was worth the price when it came.
+    worthy: bool,
     /// Whether victims are making room for it.
     reserved: bool,
 }
 
 impl Waiting {
-    pub(super) fn new(now_ns: u64, ask: &Ask) -> Waiting {
-        Waiting { ask: *ask, since_ns: now_ns, reserved: false }
+    pub(super) fn new(now_ns: u64, ask: &Ask, worthy: bool) -> Waiting {
+        Waiting { ask: *ask, since_ns: now_ns, worthy, reserved: false }
     }
 }
 
@@ -124,6 +126,12 @@ impl Machine {
         self.health.is_running() && self.leaving.is_empty() && self.installing < most
     }
 
+    /// Whether a connection is worth the price, as far as there is one: without want of anything all are.
+    pub(super) fn is_worthy(&self, ask: &Ask) -> bool {
+        let priced = self.settings.policy == Policy::Earned && self.price.raised();
+        !priced || worth(ask.packets, ask.age_ms) >= self.price.get() as f32
+    }
+
     fn judge(&mut self, now_ns: u64, waiting: &Waiting) -> Verdict {
         let ask = &waiting.ask;
         let waited_ms = (now_ns - waiting.since_ns) / MS;
@@ -133,8 +141,7 @@ impl Machine {
         if let Some(&index) = self.by_key.get(&ask.key) {
             return self.wait_for_namesake(now_ns, waiting, index);
         }
-        let earned = self.settings.policy == Policy::Earned && self.price.raised();
-        if earned && !waiting.reserved && worth(ask.packets, ask.age_ms) < self.price.get() as f32 {
+        if !waiting.worthy {
             return Verdict::Decline(Declined::Budget, jittered(ask, RETRY_BUDGET_MS));
         }
         match self.room_for(now_ns, waiting) {
@@ -183,7 +190,8 @@ impl Machine {
         let Some(&tenants) = self.tenant_rules.get(ask.key.tenant.index()) else {
             return Room::None(Declined::TenantShare, RETRY_SHARE_MS);
         };
-        if tenants + rules > self.share() {
+        // One that may have all is only limited by what there is.
+        if self.share() < self.rules_max && tenants + rules > self.share() {
             return Room::Evict(Eviction::TenantShare);
         }
         // A hole that a victim left is for the one it was evicted for.

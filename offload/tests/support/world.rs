@@ -178,7 +178,7 @@ impl Workers {
             }
             Answer::Counted { flow, rule, backend, counts, next_hops } => {
                 self.answers[2] += 1;
-                assert_eq!(next_hops, [Some(NEXT); 2]);
+                assert!(next_hops.iter().flatten().all(|mac| *mac == NEXT) && next_hops[0].is_some());
                 for count in counts {
                     self.backends[backend.index()].packets += count.packets;
                     self.backends[backend.index()].bytes += count.bytes;
