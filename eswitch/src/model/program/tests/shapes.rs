@@ -92,7 +92,8 @@ fn every_tunnel_with_ethernet_inside_is_taken_off() {
 #[test]
 fn a_tunnel_becomes_another() {
     let inner = Spec { ttl: 9, ..Spec::tcp() };
-    let actions = [Action::RawDecap(&[0; 50]), Action::SetTtl(9), Action::RawEncap(&template(&outer()))];
+    let headers = template(&outer());
+    let actions = [Action::RawDecap(&[0; 50]), Action::SetTtl(9), Action::RawEncap(&headers)];
     let frame = applied(&actions, &geneve(&outer(), &Spec::tcp().frame()).frame()).expect("has room");
     assert_eq!(frame, applied(&actions[2..], &inner.frame()).expect("has room"));
 }
@@ -153,7 +154,8 @@ fn headroom_is_finite() {
 
 #[test]
 fn headers_are_kept_right() {
-    let actions = [Action::PushVlan(0x8100), Action::DecTtl, Action::VxlanEncap(&template(&outer()))];
+    let tunnel = template(&outer());
+    let actions = [Action::PushVlan(0x8100), Action::DecTtl, Action::VxlanEncap(&tunnel)];
     let mut packet = TestPacket::new(PortId(0), &Spec::udp().frame());
     let mut headers = parse(packet.data());
     let changed = compiled(&actions).edits.apply(&mut packet, &mut headers, &mut registers());
