@@ -23,9 +23,13 @@
 //! What is left to software for good: two VLAN tags, a way out whose MTU is smaller than the way in's, and in
 //! the receive domain tags put on, or taken off by a representor, which mlx5 refuses.
 //!
-//! What hardware does otherwise than the worker: it keeps a tag's priority; and it does not see that a second
-//! customer tag is within the right one (no pattern can say so: `has_more_vlan` asks for a service tag),
-//! which it then forwards as a part of the packet.
+//! What hardware does otherwise than the worker:
+//!
+//! * It keeps a tag's priority.
+//! * It does not see that a second customer tag is within the right one (no pattern can say so:
+//!   `has_more_vlan` asks for a service tag), and forwards it as a part of the packet.
+//! * Where a port is a bump in the wire, it takes a connection's requests whomever their frames are for; the
+//!   worker passes those for other stations on. An IPv6 rule with a MAC address is too wide to match.
 
 #[cfg(test)]
 mod tests;
@@ -171,11 +175,12 @@ pub fn leg(
     actions.extend((tags == Retag::Off).then_some(Action::PopVlan));
     actions.push(Action::Count);
     actions.extend(age_s.map(|seconds| Action::Age { timeout_s: seconds.clamp(1, AGE_MAX_S) }));
+    if let Retag::Other(vid) = tags {
+        actions.push(Action::SetVlanVid(vid));
+    }
     edits(&mut actions, ask, direction, &path, to.mac);
-    match tags {
-        Retag::Same | Retag::Off => {}
-        Retag::Other(vid) => actions.push(Action::SetVlanVid(vid)),
-        Retag::On(vid) => actions.extend([Action::PushVlan, Action::SetVlanVid(vid)]),
+    if let Retag::On(vid) = tags {
+        actions.extend([Action::PushVlan, Action::SetVlanVid(vid)]);
     }
     actions.push(match way {
         Way::Eswitch => Action::ToPort(to.ethdev),
