@@ -145,7 +145,7 @@ static bool fill_common(const struct millrace_action *from, struct rte_flow_acti
 	switch (from->kind) {
 	case MILLRACE_ACTION_COUNT:
 		to->type = RTE_FLOW_ACTION_TYPE_INDIRECT;
-		to->conf = from->handle;
+		to->conf = NULL;
 		return true;
 	case MILLRACE_ACTION_AGE:
 		to->type = RTE_FLOW_ACTION_TYPE_AGE;
@@ -317,6 +317,8 @@ static void fill_edits(const struct millrace_actions *from, struct actions *to, 
 			to->list[i].conf = &to->room[i];
 			edit(&from->actions[i], &to->list[i], &to->room[i]);
 		}
+		if (to->list[i].type == RTE_FLOW_ACTION_TYPE_INDIRECT)
+			to->list[i].conf = from->counter;
 	}
 	to->list[from->count].type = RTE_FLOW_ACTION_TYPE_END;
 }

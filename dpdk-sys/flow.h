@@ -44,7 +44,7 @@ struct millrace_item {
 };
 
 enum millrace_action_kind {
-	MILLRACE_ACTION_COUNT,      /* handle: an indirect counter */
+	MILLRACE_ACTION_COUNT,      /* by the list's counter */
 	MILLRACE_ACTION_AGE,        /* number: seconds; context */
 	MILLRACE_ACTION_POP_VLAN,
 	MILLRACE_ACTION_PUSH_VLAN,  /* 0x8100 */
@@ -70,7 +70,6 @@ struct millrace_action {
 	enum millrace_action_kind kind;
 	uint32_t number;
 	uint64_t context;
-	struct rte_flow_action_handle *handle;
 	uint8_t bytes[16]; /* an address */
 };
 
@@ -89,6 +88,7 @@ struct millrace_pattern {
 struct millrace_actions {
 	const struct millrace_action *actions;
 	uint32_t count;
+	struct rte_flow_action_handle *counter; /* indirect; NULL in templates */
 };
 
 struct millrace_count {

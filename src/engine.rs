@@ -10,7 +10,7 @@ use dataplane::snapshot::Snapshot;
 use dpdk::Port;
 use offload::admission::Policy;
 use offload::engine::FlowEngine;
-use offload::engine::open::{self, Engine};
+use offload::engine::open::{self, Engine, Prepared};
 use offload::lower::{self, PortFacts, Topology};
 use offload::machine::{Machine, Settings};
 use std::sync::Arc;
@@ -18,9 +18,16 @@ use std::sync::Arc;
 /// How long an operation of the engine may take.
 const OPERATION_TIMEOUT_MS: u32 = 3000;
 
+/// What has to be asked of ports, and set aside on them, before they start.
+pub(crate) fn prepare(config: &Config, ports: &mut [OpenPort<'_>]) -> Prepared {
+    let mut devices: Vec<&mut Port<'_>> = ports.iter_mut().map(|open| &mut open.port).collect();
+    open::prepare(config.offload.engine, config.offload.rules_max, &mut devices)
+}
+
 /// The unit that drives the engine the ports have, and what the manager sees of it; or why there is none.
 pub(crate) fn start<'a>(
     config: &Config,
+    prepared: &Prepared,
     ports: &'a [OpenPort<'a>],
     snapshot: &Arc<Snapshot>,
     clock: Clock,
@@ -30,7 +37,7 @@ pub(crate) fn start<'a>(
     let topology = Arc::new(topology(config, ports));
     let base = lower::base_rules(&topology);
     let devices: Vec<&Port<'_>> = ports.iter().map(|open| &open.port).collect();
-    let engine = open::open(wanted.engine, wanted.rules_max, &devices, base);
+    let engine = open::open(prepared, &devices, base);
     let engine = engine.map_err(|none| none.to_string())?;
     let (traits, settings) = (engine.traits(), settings(wanted));
     let now_ns = clock.nanoseconds(dpdk::clock::rdtsc());

@@ -80,6 +80,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let devices = devices::find(&eal, &config)?;
     let pools = ports::pools(&eal, &config, &devices)?;
     let mut ports = ports::open(&config, devices, &pools)?;
+    let prepared = engine::prepare(&config, &mut ports);
     ports::start(&mut ports)?;
     let owners = ports::steer(&mut ports, config.workers.cores.len() as u16)?;
     ports.iter().for_each(ports::OpenPort::log);
@@ -88,7 +89,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let snapshot = Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0)?;
     let snapshot = Arc::new(snapshot);
     let crew = Crew::new(&config, &snapshot);
-    let (unit, engine) = engine::start(&config, &ports, &snapshot, clock, main_core)
+    let (unit, engine) = engine::start(&config, &prepared, &ports, &snapshot, clock, main_core)
         .map_or_else(|why| (None, Err(why)), |(unit, engine)| (Some(unit), Ok(engine)));
     let equipment = Equipment {
         eal: &eal,

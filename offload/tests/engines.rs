@@ -10,23 +10,32 @@ mod bed;
 mod life;
 
 use bed::Bed;
-use dpdk::Port;
+use dataplane::config::EngineChoice;
+use dpdk::{Mempool, Port};
+use offload::engine::{FlowEngine, Kind, open};
 
 /// One test, because a process has one EAL.
 #[test]
 fn engines_keep_their_promises_on_a_driver() {
-    let eal = bed::eal(&["profile=ideal,dv_flow_en=1"]);
+    let eal = bed::eal(&["profile=ideal,dv_flow_en=1", "profile=ideal,dv_flow_en=2"]);
     let pool = bed::pool(&eal);
     let mut devices = eal.devices();
     let mut ports = |number| bed::ports(&mut devices, number, &pool);
 
-    on(ports(0), &pool, life::keeps_its_promises);
+    on(ports(0), &pool, Kind::Sync, life::keeps_its_promises);
+    on(ports(1), &pool, Kind::Template, life::keeps_its_promises);
 }
 
 /// Starts ports and tries something on them; nothing is left when the engine is gone.
-fn on<'a>(mut ports: [Port<'a>; 2], pool: &'a dpdk::Mempool<'a>, tried: impl FnOnce(Bed<'_>)) {
+fn on<'a>(mut ports: [Port<'a>; 2], pool: &'a Mempool<'a>, kind: Kind, tried: impl FnOnce(Bed<'_>)) {
+    let prepared = {
+        let [uplink, host] = &mut ports;
+        open::prepare(EngineChoice::Auto, bed::RULES_MAX, &mut [host, uplink])
+    };
     ports.iter_mut().for_each(|port| port.start().expect("the port starts"));
-    tried(Bed::new(&ports, pool));
+    let bed = Bed::new(&prepared, &ports, pool);
+    assert_eq!(bed.engine.traits().kind, kind);
+    tried(bed);
     assert_eq!(bed::device_rules(&ports), 0, "the engine takes everything with it");
     let [uplink, host] = &mut ports;
     host.stop().expect("the port stops");

@@ -178,16 +178,17 @@ impl<'port> FlowPort<'port> {
         first
     }
 
-    /// The driver's handles in a list of actions.
-    fn resolve(&self, actions: &Actions, mut failure: Failure) -> Result<spec::Resolved, FlowError> {
-        let counter = match actions.counter() {
-            None => None,
-            Some(key) => match self.counters.get(key.0) {
-                Some(Counter(handle)) => Some(*handle),
-                None => return Err(failure.because(self.number(), Errno::NOENT)),
-            },
-        };
-        Ok(actions.resolved(counter))
+    /// The driver's handle of the counter in a list of actions; null if there is none in it.
+    fn counter_in(
+        &self,
+        actions: &Actions,
+        failure: &mut Failure,
+    ) -> Result<*mut dpdk_sys::rte_flow_action_handle, FlowError> {
+        let Some(key) = actions.counter() else { return Ok(core::ptr::null_mut()) };
+        match self.counters.get(key.0) {
+            Some(Counter(handle)) => Ok(*handle),
+            None => Err(failure.because(self.number(), Errno::NOENT)),
+        }
     }
 }
 

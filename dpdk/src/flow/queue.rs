@@ -140,6 +140,12 @@ impl<'port> FlowQueue<'port> {
         &mut self.port
     }
 
+    /// DPDK's number for the port.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.port.number()
+    }
+
     /// Rules whose destruction has not been pulled.
     #[must_use]
     pub fn rules(&self) -> usize {
@@ -150,6 +156,12 @@ impl<'port> FlowQueue<'port> {
     #[must_use]
     pub fn room(&self) -> u32 {
         self.size - self.outstanding
+    }
+
+    /// Operations that have been enqueued and not pulled.
+    #[must_use]
+    pub fn under_way(&self) -> u32 {
+        self.outstanding
     }
 
     /// A table for so many rules which compare the same bits as `pattern` and do the same things as one of
@@ -189,7 +201,7 @@ impl<'port> FlowQueue<'port> {
         tag: u64,
     ) -> Result<RuleKey, FlowError> {
         let (number, mut failure) = (self.port.number(), Failure::new("enqueuing a rule"));
-        let actions = self.port.resolve(actions, Failure::new("enqueuing a rule"))?;
+        let counter = self.port.counter_in(actions, &mut failure)?;
         let Some(Table { table, .. }) = self.tables.get(table.0) else {
             return Err(failure.because(number, Errno::INVAL));
         };
@@ -202,7 +214,7 @@ impl<'port> FlowQueue<'port> {
         // port's and lives as long as `self`. All lists are as long as they say and outlive the call; the
         // handle in the actions is of a live counter.
         let flow = unsafe {
-            let (pattern, actions, failure) = (pattern.c(), actions.c(), failure.as_mut());
+            let (pattern, actions, failure) = (pattern.c(), actions.c(counter), failure.as_mut());
             dpdk_sys::millrace_enqueue_create(
                 number,
                 *table,
@@ -336,10 +348,14 @@ fn make_table(
     }
     for actions in actions.iter().take(FlowQueue::TEMPLATES_MAX) {
         let mut failure = Failure::new("creating an actions template");
-        let actions = actions.resolved(None);
         // SAFETY: as above.
         let template = unsafe {
-            dpdk_sys::millrace_actions_template(port, attr.transfer, &actions.c(), failure.as_mut())
+            dpdk_sys::millrace_actions_template(
+                port,
+                attr.transfer,
+                &actions.c(core::ptr::null_mut()),
+                failure.as_mut(),
+            )
         };
         if template.is_null() {
             return Err(failure.last(port));

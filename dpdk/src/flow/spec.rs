@@ -295,24 +295,10 @@ impl Actions {
         self.counter
     }
 
-    /// With the driver's handle of the counter in its place.
-    pub(super) fn resolved(&self, counter: Option<*mut dpdk_sys::rte_flow_action_handle>) -> Resolved {
-        let mut list = self.list.clone();
-        if let Some(handle) = counter {
-            let counts = |action: &&mut millrace_action| action.kind == dpdk_sys::MILLRACE_ACTION_COUNT;
-            list.iter_mut().filter(counts).for_each(|action| action.handle = handle);
-        }
-        Resolved(list)
-    }
-}
-
-/// Actions as the shim takes them.
-pub(super) struct Resolved(ArrayVec<millrace_action, ACTIONS_MAX>);
-
-impl Resolved {
-    /// Valid while `self` is.
-    pub(super) fn c(&self) -> dpdk_sys::millrace_actions {
-        dpdk_sys::millrace_actions { actions: self.0.as_ptr(), count: self.0.len() as u32 }
+    /// Valid while the actions are; with the driver's handle of the counter.
+    pub(super) fn c(&self, counter: *mut dpdk_sys::rte_flow_action_handle) -> dpdk_sys::millrace_actions {
+        let (actions, count) = (self.list.as_ptr(), self.list.len() as u32);
+        dpdk_sys::millrace_actions { actions, count, counter }
     }
 }
 

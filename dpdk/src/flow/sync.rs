@@ -45,12 +45,12 @@ impl<'port> Flows<'port> {
     /// Whether such a rule could be made, were there room.
     pub fn validate(&self, attr: Attr, pattern: &Pattern, actions: &Actions) -> Result<(), FlowError> {
         let mut failure = Failure::new("validating a rule");
-        let actions = self.port.resolve(actions, Failure::new("validating a rule"))?;
+        let counter = self.port.counter_in(actions, &mut failure)?;
         let number = self.port.number();
         // SAFETY: the port is started. All lists are as long as they say and outlive the call; the handle in
         // the actions is of a live counter.
         let ret = unsafe {
-            let (pattern, actions) = (pattern.c(), actions.c());
+            let (pattern, actions) = (pattern.c(), actions.c(counter));
             dpdk_sys::millrace_flow_validate(number, &attr.c(), &pattern, &actions, failure.as_mut())
         };
         failure.check(number, ret)
@@ -59,11 +59,11 @@ impl<'port> Flows<'port> {
     /// Makes a rule; it is in force when the call returns.
     pub fn create(&mut self, attr: Attr, pattern: &Pattern, actions: &Actions) -> Result<RuleKey, FlowError> {
         let mut failure = Failure::new("creating a rule");
-        let actions = self.port.resolve(actions, Failure::new("creating a rule"))?;
+        let counter = self.port.counter_in(actions, &mut failure)?;
         let number = self.port.number();
         // SAFETY: as for `validate`; drivers copy what they need.
         let flow = unsafe {
-            let (pattern, actions) = (pattern.c(), actions.c());
+            let (pattern, actions) = (pattern.c(), actions.c(counter));
             dpdk_sys::millrace_flow_create(number, &attr.c(), &pattern, &actions, failure.as_mut())
         };
         if flow.is_null() {

@@ -20,6 +20,10 @@ pub mod sim;
 mod spell;
 #[cfg(feature = "dpdk")]
 pub mod sync;
+#[cfg(feature = "dpdk")]
+mod tables;
+#[cfg(feature = "dpdk")]
+pub mod template;
 
 use crate::rule::Rule;
 use dataplane::conntrack::Count;

@@ -6,11 +6,12 @@
 //! ```
 
 use super::sync::SyncEngine;
+use super::template::{QUEUE_SIZE, TemplateEngine};
 use super::{Completion, Count, EngineError, FlowEngine, LegId, Traits};
 use crate::rule::Rule;
 use dataplane::config::EngineChoice;
 use dpdk::Port;
-use dpdk::flow::{Actions, Attr, FlowError, Flows, Pattern};
+use dpdk::flow::{Actions, Attr, FlowError, FlowQueueConfig, Flows, Pattern};
 
 /// Why nothing is offloaded.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -18,8 +19,8 @@ pub enum NoEngine {
     /// The configuration says so.
     #[error("the configuration asks for none")]
     NotWanted,
-    /// There are no ports.
-    #[error("there are no ports")]
+    /// There is no port to speak of: none at all, or none whose transfer proxy is ours.
+    #[error("there is no port that could")]
     NoPorts,
     /// No port takes rules one by one.
     #[error("no port takes flow rules: {0}")]
@@ -37,24 +38,87 @@ pub enum NoEngine {
 pub enum Engine<'port> {
     /// One by one.
     Sync(SyncEngine<'port>),
+    /// By templates and a queue.
+    Template(Box<TemplateEngine<'port>>),
 }
 
-/// Finds an engine for ports that have started, and puts `base` in force: the rules that lead to those of
-/// connections. Room for `rules_max` rules of connections.
+/// What was found out, and set aside, before the ports started.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    choice: EngineChoice,
+    rules_max: u32,
+    /// The port that has a flow queue, by DPDK's number.
+    proxy: Option<u16>,
+    /// Why there is none.
+    refused: Option<FlowError>,
+}
+
+/// Asks ports that are configured and not started, and sets aside what templates need, if templates it will
+/// be: a flow queue, and counters and ages for `rules_max` rules of connections. The port of a flow queue,
+/// [`Prepared::proxy`], starts first and stops last.
+pub fn prepare(choice: EngineChoice, rules_max: u32, ports: &mut [&mut Port<'_>]) -> Prepared {
+    let mut prepared = Prepared { choice, rules_max, proxy: None, refused: None };
+    if !matches!(choice, EngineChoice::Auto | EngineChoice::Template) {
+        return prepared;
+    }
+    for at in 0..ports.len() {
+        let tried = ports[at].transfer_proxy().and_then(|proxy| {
+            let port = ports.iter_mut().find(|port| port.number() == proxy);
+            port.map(|port| give_queue(port, rules_max).map(|()| proxy)).transpose()
+        });
+        match tried {
+            Ok(Some(proxy)) => return Prepared { proxy: Some(proxy), refused: None, ..prepared },
+            // A switch whose proxy is not ours.
+            Ok(None) => {}
+            Err(error) => prepared.refused = prepared.refused.or(Some(error)),
+        }
+    }
+    prepared
+}
+
+/// Counters and ages of removed rules come back late, so there are two for each rule.
+fn give_queue(port: &mut Port<'_>, rules_max: u32) -> Result<(), FlowError> {
+    let limits = port.flow_queue_limits()?;
+    let within = |wanted: u32, limit: u32| if limit == 0 { wanted } else { wanted.min(limit) };
+    let objects = rules_max.saturating_mul(2);
+    port.configure_flow_queue(&FlowQueueConfig {
+        size: within(QUEUE_SIZE, limits.queue_size),
+        counters: within(objects, limits.counters),
+        ages: within(objects, limits.ages),
+    })
+}
+
+impl Prepared {
+    /// The port that must start first and stop last, by DPDK's number, if there is one.
+    #[must_use]
+    pub fn proxy(&self) -> Option<u16> {
+        self.proxy
+    }
+}
+
+/// Finds an engine for the ports, which have started, and puts `base` in force: the rules that lead to those
+/// of connections.
 ///
 /// # Errors
 /// Nothing can be offloaded.
 pub fn open<'port>(
-    choice: EngineChoice,
-    rules_max: u32,
+    prepared: &Prepared,
     ports: &[&'port Port<'port>],
     base: Vec<Rule>,
 ) -> Result<Engine<'port>, NoEngine> {
-    match choice {
-        EngineChoice::None => Err(NoEngine::NotWanted),
-        EngineChoice::Auto | EngineChoice::Sync | EngineChoice::Template => {
+    let proxy = ports.iter().find(|port| Some(port.number()) == prepared.proxy);
+    match (prepared.choice, proxy, &prepared.refused) {
+        (EngineChoice::None, ..) => Err(NoEngine::NotWanted),
+        (_, Some(proxy), _) => {
+            let queue = proxy.flow_queue().map_err(NoEngine::Template)?;
+            let engine = TemplateEngine::new(queue, base, prepared.rules_max);
+            engine.map(|engine| Engine::Template(Box::new(engine))).map_err(NoEngine::Base)
+        }
+        (EngineChoice::Template, None, Some(refused)) => Err(NoEngine::Template(refused.clone())),
+        (EngineChoice::Template, None, None) => Err(NoEngine::NoPorts),
+        (EngineChoice::Auto | EngineChoice::Sync, None, _) => {
             let ports = one_by_one(ports)?;
-            SyncEngine::new(ports, base, rules_max).map(Engine::Sync).map_err(NoEngine::Base)
+            SyncEngine::new(ports, base, prepared.rules_max).map(Engine::Sync).map_err(NoEngine::Base)
         }
     }
 }
@@ -98,6 +162,7 @@ macro_rules! whichever {
     ($self:ident, $engine:ident => $call:expr) => {
         match $self {
             Engine::Sync($engine) => $call,
+            Engine::Template($engine) => $call,
         }
     };
 }

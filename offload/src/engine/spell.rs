@@ -36,13 +36,14 @@ pub(super) fn pattern(rule: &Rule) -> Pattern {
     pattern
 }
 
-/// What happens to it. Counted by `counter`; reported as aged under `context`.
-pub(super) fn actions(rule: &Rule, counter: Option<CounterKey>, context: u64) -> Actions {
+/// What happens to it, in the order of `ordered`: the rule's actions as the steering wants them. Counted by
+/// `counter`; reported as aged under `context`.
+pub(super) fn actions(rule: &Rule, ordered: &[Action], counter: Option<CounterKey>, context: u64) -> Actions {
     let v4 = rule.items.iter().any(|item| matches!(item, Item::Ipv4 { .. }));
     let udp = rule.items.iter().any(|item| matches!(item, Item::Udp { .. }));
     let transport = if udp { Transport::Udp } else { Transport::Tcp };
     let mut actions = Actions::new();
-    for action in &rule.actions {
+    for action in ordered {
         match *action {
             Action::Count => actions.count(counter),
             Action::Age { timeout_s } => actions.age(timeout_s, context),

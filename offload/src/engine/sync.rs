@@ -17,6 +17,9 @@ const OPERATIONS_MAX: usize = 1;
 /// mlx5 reads each pool of counters about once a second (`mlx5_flow_query_alarm`, 22.11); twice that.
 const SETTLE_MS: u32 = 2000;
 
+/// How often a base rule is tried.
+const BASE_TRIES: u32 = 16;
+
 /// Aged rules asked for in one call.
 const AGED_MAX: usize = 256;
 
@@ -80,8 +83,15 @@ impl<'port> SyncEngine<'port> {
             let Some(port) = self.ports.iter_mut().find(|flows| flows.number() == rule.port) else {
                 continue;
             };
-            let actions = spell::actions(rule, None, 0);
-            port.create(spell::attr(rule), &spell::pattern(rule), &actions)?;
+            let actions = spell::actions(rule, &rule.actions, None, 0);
+            let mut tries = 0;
+            // A device that is short of something for a moment must not be without these.
+            while let Err(error) = port.create(spell::attr(rule), &spell::pattern(rule), &actions) {
+                tries += 1;
+                if tries == BASE_TRIES || spell::of_creation(&error) != EngineError::TableFull {
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
@@ -97,7 +107,7 @@ impl<'port> SyncEngine<'port> {
         } else {
             None
         };
-        let actions = spell::actions(rule, counter, spell::context(leg));
+        let actions = spell::actions(rule, &rule.actions, counter, spell::context(leg));
         match flows.create(attr, &spell::pattern(rule), &actions) {
             Ok(rule) => Ok(Held { port, rule: Some(rule), counter }),
             Err(error) => {

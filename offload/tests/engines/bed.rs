@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use dataplane::addr::{Ip, MacAddr};
-use dataplane::config::EngineChoice;
 use dataplane::flow::{Direction, FlowKey, Protocol};
 use dataplane::ids::{BackendId, PortId, ServiceId, TenantId, WorkerId};
 use dataplane::packet::{Burst, PacketBuf};
 use dataplane::snapshot::VlanTags;
 use dpdk::{Device, Eal, Mbuf, Mempool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
-use offload::engine::open::{self, Engine};
+use offload::engine::open::{self, Engine, Prepared};
 use offload::engine::{Completion, EngineError, FlowEngine, LegId};
 use offload::lower::{self, PortFacts, Topology};
 use offload::rule::Rule;
@@ -230,11 +229,10 @@ pub(crate) struct Bed<'a> {
 }
 
 impl<'a> Bed<'a> {
-    pub(crate) fn new(ports: &'a [Port<'a>; 2], pool: &'a Mempool<'a>) -> Bed<'a> {
+    pub(crate) fn new(prepared: &Prepared, ports: &'a [Port<'a>; 2], pool: &'a Mempool<'a>) -> Bed<'a> {
         let topology = topology(ports);
         let both: Vec<&Port<'_>> = ports.iter().collect();
-        let base = lower::base_rules(&topology);
-        let engine = open::open(EngineChoice::Auto, RULES_MAX, &both, base).expect("an engine");
+        let engine = open::open(prepared, &both, lower::base_rules(&topology)).expect("an engine");
         let rx = [0, 1].map(|at: usize| ports[at].rx_queue(0).expect("a queue"));
         let tx = [0, 1].map(|at: usize| ports[at].tx_queue(0).expect("a queue"));
         Bed { topology, engine, ports, pool, rx, tx, begun: 0, ended: Vec::new() }

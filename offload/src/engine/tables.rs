@@ -1,0 +1,133 @@
+//! Template tables, made when the first rule needs one.
+//!
+//! A table's rules compare the same bits and do one of the things that the table knows when it is made. So
+//! it is made with all that a connection's rule could want of it: the rules of a group stay in one table,
+//! and packets look into one.
+
+use super::EngineError;
+use super::spell;
+use crate::rule::{Action, Item, Rule};
+use dataplane::addr::{Ip, MacAddr};
+use dpdk::flow::{Actions, Attr, FlowError, FlowQueue, Pattern, TableKey};
+
+/// Room in tables whose rules lead to others; there are a few for each port.
+const BASE_RULES_MAX: u32 = 64;
+
+#[derive(Debug)]
+struct Table {
+    attr: Attr,
+    pattern: Pattern,
+    actions: Vec<Actions>,
+    /// Or why there is none: what was refused once will be again.
+    made: Result<TableKey, EngineError>,
+}
+
+/// The tables of a flow queue.
+#[derive(Debug)]
+pub(super) struct Tables {
+    tables: Vec<Table>,
+    rules_max: u32,
+}
+
+impl Tables {
+    /// For so many rules of connections, all of which may be in one table.
+    pub(super) fn new(rules_max: u32) -> Tables {
+        // A table's last places are hard to fill: rules collide before.
+        Tables { tables: Vec::new(), rules_max: rules_max.saturating_add(rules_max / 4) }
+    }
+
+    /// The table for a rule, and which of its actions are the rule's.
+    pub(super) fn find_or_make(
+        &mut self,
+        queue: &mut FlowQueue<'_>,
+        rule: &Rule,
+        (attr, pattern, actions): (Attr, &Pattern, &Actions),
+    ) -> Result<(TableKey, u8), (EngineError, Option<FlowError>)> {
+        let alike = |table: &&Table| table.attr == attr && table.pattern.is_alike(pattern);
+        for table in self.tables.iter().filter(alike) {
+            if let Some(at) = table.actions.iter().position(|known| known.is_alike(actions)) {
+                return table.made.map(|key| (key, at as u8)).map_err(|means| (means, None));
+            }
+        }
+        let known = alternatives(rule, actions);
+        let rules_max = if leads_on(rule) { BASE_RULES_MAX } else { self.rules_max };
+        let made = queue.create_table(attr, rules_max, pattern, &known);
+        let made = made.map_err(|error| (spell::of_creation(&error), error));
+        // Room may come; what cannot be, cannot be.
+        if !matches!(made, Err((EngineError::TableFull | EngineError::Lost(_), _))) {
+            let made = made.as_ref().map(|key| *key).map_err(|(means, _)| *means);
+            self.tables.push(Table { attr, pattern: pattern.clone(), actions: known, made });
+        }
+        made.map(|key| (key, 0)).map_err(|(means, error)| (means, Some(error)))
+    }
+
+    /// Lets what was refused be tried again.
+    pub(super) fn forgive(&mut self) {
+        self.tables.retain(|table| table.made.is_ok());
+    }
+}
+
+fn leads_on(rule: &Rule) -> bool {
+    rule.actions.iter().any(|action| matches!(action, Action::Jump(_)))
+}
+
+/// What rules of the same table may do: first what this one does, then what others could.
+fn alternatives(rule: &Rule, own: &Actions) -> Vec<Actions> {
+    let mut all = vec![own.clone()];
+    if leads_on(rule) {
+        return all;
+    }
+    let tagged = rule.items.iter().any(|item| matches!(item, Item::Vlan(_)));
+    let v4 = rule.items.iter().any(|item| matches!(item, Item::Ipv4 { .. }));
+    let [before, after]: [&[&[Action]]; 2] = if tagged {
+        [&[&[], &[Action::PopVlan], &[Action::SetVlanVid(0)]], &[&[]]]
+    } else {
+        [&[&[]], &[&[], &[Action::PushVlan, Action::SetVlanVid(0)]]]
+    };
+    for (before, after) in before.iter().flat_map(|before| after.iter().map(move |after| (before, after))) {
+        for translation in translations(v4) {
+            let rule = Rule { actions: connection(rule, before, translation, after), ..rule.clone() };
+            let actions = spell::actions(&rule, &rule.with_tags_first(), None, 0);
+            if all.len() < FlowQueue::TEMPLATES_MAX && !all.iter().any(|known| known.is_alike(&actions)) {
+                all.push(actions);
+            }
+        }
+    }
+    all
+}
+
+/// What the lowering may write into a packet besides MAC addresses.
+fn translations(v4: bool) -> [[Option<Action>; 2]; 7] {
+    let ip = if v4 { Ip::v4(0) } else { Ip::v6([0; 16]) };
+    let (to, to_port) = (Some(Action::SetIpDst(ip)), Some(Action::SetPortDst(0)));
+    let (from, from_port) = (Some(Action::SetIpSrc(ip)), Some(Action::SetPortSrc(0)));
+    [
+        [None, None],
+        [to, None],
+        [None, to_port],
+        [to, to_port],
+        [from, None],
+        [None, from_port],
+        [from, from_port],
+    ]
+}
+
+/// Actions as the lowering orders them; counted and aged as `rule` is.
+fn connection(
+    rule: &Rule,
+    before: &[Action],
+    translation: [Option<Action>; 2],
+    after: &[Action],
+) -> arrayvec::ArrayVec<Action, { crate::rule::ACTIONS_MAX }> {
+    let kept = |action: &&Action| matches!(action, Action::Count | Action::Age { .. });
+    let pop = |action: &&Action| **action == Action::PopVlan;
+    let mut actions: arrayvec::ArrayVec<_, _> = before.iter().filter(pop).copied().collect();
+    actions.extend(rule.actions.iter().filter(kept).copied());
+    actions.extend(before.iter().filter(|action| !pop(action)).copied());
+    actions.extend([Action::SetMacDst(MacAddr::default()), Action::SetMacSrc(MacAddr::default())]);
+    actions.extend(translation.into_iter().flatten());
+    actions.push(Action::DecTtl);
+    actions.extend(after.iter().copied());
+    actions.push(Action::ToPort(0));
+    actions
+}
