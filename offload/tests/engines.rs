@@ -8,6 +8,10 @@
 mod bed;
 #[path = "engines/life.rs"]
 mod life;
+#[path = "engines/speed.rs"]
+mod speed;
+#[path = "engines/trouble.rs"]
+mod trouble;
 
 use bed::Bed;
 use dataplane::config::EngineChoice;
@@ -17,13 +21,40 @@ use offload::engine::{FlowEngine, Kind, open};
 /// One test, because a process has one EAL.
 #[test]
 fn engines_keep_their_promises_on_a_driver() {
-    let eal = bed::eal(&["profile=ideal,dv_flow_en=1", "profile=ideal,dv_flow_en=2"]);
+    let eal = bed::eal(&[
+        "profile=ideal,dv_flow_en=1",
+        "profile=ideal,dv_flow_en=2",
+        "profile=ideal,dv_flow_en=1,faults=[refuse=0.3]",
+        "profile=ideal,dv_flow_en=2,faults=[refuse=0.1,fail=0.2,reorder=0.2]",
+        "profile=ideal,dv_flow_en=1,faults=[full_at=400]",
+        "profile=ideal,dv_flow_en=2,faults=[full_at=400]",
+        "profile=ideal,dv_flow_en=2,faults=[lose_completions=0.05]",
+    ]);
     let pool = bed::pool(&eal);
     let mut devices = eal.devices();
     let mut ports = |number| bed::ports(&mut devices, number, &pool);
 
     on(ports(0), &pool, Kind::Sync, life::keeps_its_promises);
     on(ports(1), &pool, Kind::Template, life::keeps_its_promises);
+    on(ports(2), &pool, Kind::Sync, trouble::refusals_leave_nothing);
+    on(ports(3), &pool, Kind::Template, trouble::refusals_leave_nothing);
+    on(ports(4), &pool, Kind::Sync, trouble::a_full_device_takes_again);
+    on(ports(5), &pool, Kind::Template, trouble::a_full_device_takes_again);
+    on(ports(6), &pool, Kind::Template, trouble::a_flush_ends_the_waiting);
+}
+
+/// Worth reading from a release build: `cargo test --release -p offload --features dpdk --test engines --
+/// --ignored --nocapture`.
+#[test]
+#[ignore = "prints how fast engines are"]
+fn speed_on_a_driver() {
+    let eal = bed::eal(&["profile=ideal,dv_flow_en=1", "profile=ideal,dv_flow_en=2"]);
+    let pool = bed::pool(&eal);
+    let mut devices = eal.devices();
+    for (number, kind) in [Kind::Sync, Kind::Template].into_iter().enumerate() {
+        let ports = bed::ports(&mut devices, number, &pool);
+        on(ports, &pool, kind, |bed| speed::is_printed(bed, &eal, kind.name()));
+    }
 }
 
 /// Starts ports and tries something on them; nothing is left when the engine is gone.

@@ -1,0 +1,101 @@
+//! Engines on devices that misbehave.
+
+use std::collections::HashSet;
+
+use offload::engine::{Completion, EngineError, FlowEngine, LegId};
+use offload::lower;
+
+use crate::bed::{Bed, legs};
+
+/// Connections.
+const PAIRS: u32 = 300;
+
+/// Tries to install connections; the legs that are in force, and how many the device would not have.
+fn install(bed: &mut Bed<'_>, connections: std::ops::Range<u32>) -> (HashSet<LegId>, usize) {
+    let mut refused = Vec::new();
+    for n in connections {
+        refused.extend(bed.install(n, Some(30)));
+    }
+    let mut in_force = HashSet::new();
+    for completion in bed.finish() {
+        match completion {
+            Completion::Installed(leg) => assert!(in_force.insert(leg)),
+            Completion::Failed(leg, error) => refused.push((leg, error)),
+            other => panic!("{other:?}"),
+        }
+    }
+    for (leg, error) in &refused {
+        let full = matches!(error, EngineError::TableFull | EngineError::NoCounter | EngineError::Failed);
+        assert!(full, "{leg:?}: {error}");
+        assert!(!in_force.contains(leg));
+        assert!(matches!(bed.engine.count(*leg), Err(EngineError::Lost(_))), "nothing of it is left");
+    }
+    (in_force, refused.len())
+}
+
+fn remove(bed: &mut Bed<'_>, in_force: &HashSet<LegId>) {
+    for leg in in_force {
+        bed.retried(|engine| engine.remove(*leg)).expect("it is in force");
+    }
+    for completion in bed.finish() {
+        match completion {
+            Completion::Removed(leg) => assert!(in_force.contains(&leg)),
+            other => panic!("{other:?}"),
+        }
+    }
+    in_force.iter().for_each(|leg| bed.engine.release(*leg));
+}
+
+/// Refuses some rules, and fails some: what is in force is what the engine says, and it all goes.
+pub(crate) fn refusals_leave_nothing(mut bed: Bed<'_>) {
+    let base = lower::base_rules(&bed.topology).len();
+    bed.expect_device_rules(base);
+    for round in 0..3 {
+        let (in_force, refused) = install(&mut bed, 0..PAIRS);
+        assert!(refused > 0 && !in_force.is_empty(), "{refused} in round {round}");
+        bed.expect_device_rules(base + in_force.len());
+        remove(&mut bed, &in_force);
+        bed.expect_device_rules(base);
+    }
+    install(&mut bed, 0..PAIRS);
+    bed.engine.flush().expect("the device answers");
+    bed.expect_device_rules(base);
+}
+
+/// Has too little room for all: what goes makes room.
+pub(crate) fn a_full_device_takes_again(mut bed: Bed<'_>) {
+    let (mut in_force, refused) = install(&mut bed, 0..PAIRS);
+    assert!(refused > 0, "it is too small for all");
+    for _ in 0..3 {
+        let some: HashSet<LegId> = in_force.iter().take(20).copied().collect();
+        remove(&mut bed, &some);
+        in_force.retain(|leg| !some.contains(leg));
+        let (more, refused) = install(&mut bed, PAIRS..PAIRS + 10);
+        assert_eq!((more.len(), refused), (20, 0), "there was room for as many");
+        remove(&mut bed, &more);
+        let (again, refused) = install(&mut bed, PAIRS + 10..PAIRS + 20);
+        assert_eq!((again.len(), refused), (20, 0));
+        in_force.extend(again.iter());
+        remove(&mut bed, &again);
+        in_force.retain(|leg| !again.contains(leg));
+    }
+    remove(&mut bed, &in_force);
+}
+
+/// Completions that never come: a flush ends the waiting, and everything works again.
+pub(crate) fn a_flush_ends_the_waiting(mut bed: Bed<'_>) {
+    let base = lower::base_rules(&bed.topology).len();
+    for _ in 0..3 {
+        for n in 0..PAIRS {
+            for leg in legs(n) {
+                assert!(bed.engine.count(leg).is_err(), "nothing is left of the round before");
+            }
+            assert_eq!(bed.install(n, None), []);
+        }
+        let told = bed.give_up().len();
+        assert!(told < 2 * PAIRS as usize, "some completions are lost");
+        bed.engine.flush().expect("the device answers");
+        assert_eq!(bed.give_up(), [], "what was under way is over");
+        bed.expect_device_rules(base);
+    }
+}
