@@ -8,20 +8,20 @@ usage() {
 Usage: scripts/test.sh [--quick | --full] [-h]
 
 Installs what is missing and tests everything: format, lints, purity, style, unit and property tests,
-fuzz targets (briefly), benches (that they run), and the system tests: real clients, real servers and
-Millrace between them, in network namespaces. Needs root for these.
+1000 seeds of the whole-system simulation, fuzz targets (briefly), benches (that they run), and the system
+tests: real clients, real servers and Millrace between them, in network namespaces. Needs root for these.
 
   --quick   stop before the fuzz targets, benches and system tests; needs no root
-  --full    system tests at full size (1 GiB downloads, 100,000 connections, a million mutated packets)
-            and five minutes for each fuzz target
+  --full    system tests at full size (1 GiB downloads, 100,000 connections, a million mutated packets),
+            five minutes for each fuzz target, and 100,000 seeds of the simulation
 HELP
 }
 
-mode=ci fuzz_seconds=10
+mode=ci fuzz_seconds=10 sim_seeds=1000
 case ${1:-} in
 '') ;;
 --quick) mode=quick ;;
---full) mode=full fuzz_seconds=300 ;;
+--full) mode=full fuzz_seconds=300 sim_seeds=100000 ;;
 -h | --help) usage && exit ;;
 *) usage >&2 && exit 2 ;;
 esac
@@ -91,6 +91,10 @@ check_purity
 
 step style
 /usr/bin/python3 scripts/tidy.py
+
+step 'the whole system under many seeds'
+SIM_SEEDS=$sim_seeds cargo test --quiet --profile simulation --package offload --features sim --test simulation \
+    --locked -- --include-ignored --nocapture
 
 step 'the software eSwitch as a driver'
 cargo build --quiet --profile driver --package eswitch --features pmd --locked
