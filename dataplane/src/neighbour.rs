@@ -122,7 +122,7 @@ impl<B: PacketBuf> Neighbours<B> {
     }
 
     /// As [`Neighbours::mac`], by address. Never makes an entry.
-    #[inline]
+    #[inline(always)] // As every packet comes here.
     pub fn find(&mut self, now: Tick, port: PortId, ip: Ip) -> Option<MacAddr> {
         let slot = self.slots.find(port, ip)?;
         if !self.slots[slot].state.has_mac() {

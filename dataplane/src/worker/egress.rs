@@ -84,6 +84,8 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Where a target is reached, and the MTU of the link to it.
+    // Every packet comes here: a call that returns this in memory costs more than the body.
+    #[inline(always)]
     pub(super) fn hop(&self, tenant: TenantId, target: Target) -> Option<(Hop, u16)> {
         let hop = match target {
             Target::Backend(id) => self.snapshot.backend(id)?.hop?,

@@ -73,8 +73,9 @@ fn is_for_hardware(parsed: &Parsed) -> bool {
 
 /// Packets.
 impl<E: Env> Walk<'_, E> {
-    /// A packet of a connection that hardware has, or may be asked to take.
-    #[inline]
+    /// A packet of a connection that hardware has, or may be asked to take. Not inlined: the packets of all
+    /// other connections are not to pay for it.
+    #[inline(never)]
     pub(super) fn tend_hardware(&mut self, port: PortId, parsed: &Parsed, slot: Slot, direction: Direction) {
         let entry = self.state.table.entry(slot);
         if !entry.is_installed() {
@@ -94,7 +95,6 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Asks for a connection, if hardware may and can take it.
-    #[inline(never)]
     fn propose(&mut self, port: PortId, parsed: &Parsed, slot: Slot, direction: Direction) {
         let entry = self.state.table.entry(slot);
         let allowed = self.snapshot.allows_offload(entry.service(), entry.backend());
