@@ -34,13 +34,18 @@ fn engines_keep_their_promises_on_a_driver() {
     let mut devices = eal.devices();
     let mut ports = |number| bed::ports(&mut devices, number, &pool);
 
-    on(ports(0), &pool, Kind::Sync, life::keeps_its_promises);
-    on(ports(1), &pool, Kind::Template, life::keeps_its_promises);
+    for (number, kind) in [(0, Kind::Sync), (1, Kind::Template)] {
+        on(ports(number), &pool, kind, |mut bed| {
+            life::keeps_its_promises(&mut bed);
+            trouble::a_flush_puts_right(&mut bed, number);
+        });
+    }
     on(ports(2), &pool, Kind::Sync, trouble::refusals_leave_nothing);
     on(ports(3), &pool, Kind::Template, trouble::refusals_leave_nothing);
     on(ports(4), &pool, Kind::Sync, trouble::a_full_device_takes_again);
     on(ports(5), &pool, Kind::Template, trouble::a_full_device_takes_again);
     on(ports(6), &pool, Kind::Template, trouble::a_flush_ends_the_waiting);
+    bed::leave_nothing();
 }
 
 /// Worth reading from a release build: `cargo test --release -p offload --features dpdk --test engines --
@@ -55,6 +60,7 @@ fn speed_on_a_driver() {
         let ports = bed::ports(&mut devices, number, &pool);
         on(ports, &pool, kind, |bed| speed::is_printed(bed, &eal, kind.name()));
     }
+    bed::leave_nothing();
 }
 
 /// Starts ports and tries something on them; nothing is left when the engine is gone.

@@ -1,7 +1,9 @@
 //! A device with an uplink and a host, its two ports started, an engine, and connections to carry.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::flow::{Direction, FlowKey, Protocol};
@@ -30,8 +32,9 @@ pub(crate) fn eal(devices: &[&str]) -> Eal {
         Path::new(DRIVER).is_file(),
         "{DRIVER} is not there: cargo build --profile driver -p eswitch --features pmd"
     );
-    let fixed = "--no-huge --no-shconf -m 768 --no-pci --no-telemetry -l 0 --log-level=*:error";
+    let fixed = "--no-huge --no-shconf -m 768 --no-pci -l 0 --log-level=*:error";
     let mut args: Vec<String> = fixed.split(' ').map(str::to_owned).collect();
+    args.push(format!("--file-prefix={}", prefix()));
     args.extend(["-d".to_owned(), DRIVER.to_owned()]);
     for (number, devargs) in devices.iter().enumerate() {
         let wires = format!("uplink=net_ring_u{number},host=net_ring_h{number},mbufs=2048");
@@ -39,6 +42,36 @@ pub(crate) fn eal(devices: &[&str]) -> Eal {
         args.extend(["u", "h"].map(|end| format!("--vdev=net_ring_{end}{number}")));
     }
     Eal::init(&args).expect("the EAL starts")
+}
+
+/// What tells this process's telemetry from others'.
+fn prefix() -> String {
+    format!("engines{}", std::process::id())
+}
+
+/// Removes what the telemetry has left: a directory where DPDK has its sockets.
+pub(crate) fn leave_nothing() {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    for directory in [Some("/var/run".into()), own, Some("/tmp".into())].into_iter().flatten() {
+        // It is in one of them.
+        let _ = std::fs::remove_dir_all(directory.join("dpdk").join(prefix()));
+    }
+}
+
+/// Lets a device do this from now on, or once.
+pub(crate) fn inject(number: usize, faults: &str) {
+    let mut client = Command::new("dpdk-telemetry.py")
+        .args(["-f", &prefix()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("DPDK's telemetry client is installed");
+    let mut command = client.stdin.take().expect("it listens");
+    writeln!(command, "/eswitch/faults,net_eswitch{number},{faults}").expect("it listens");
+    drop(command);
+    let said = client.wait_with_output().expect("it ends").stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("\"faults\""), "{faults}: {said}");
 }
 
 /// Buffers for all ports.

@@ -15,19 +15,19 @@ const PAIRS: u32 = 1000;
 const DIRECTIONS: [Direction; 2] = [Direction::Original, Direction::Reply];
 
 /// All promises, one after the other.
-pub(crate) fn keeps_its_promises(mut bed: Bed<'_>) {
+pub(crate) fn keeps_its_promises(bed: &mut Bed<'_>) {
     let base = lower::base_rules(&bed.topology).len();
     bed.expect_device_rules(base);
-    assert!(takes_software(&mut bed, 0..8), "nothing is in hardware yet");
+    assert!(takes_software(bed, 0..8), "nothing is in hardware yet");
 
-    rules_carry_and_count(&mut bed, base);
-    opening_and_closing_stay_in_software(&mut bed);
-    removed_rules_leave_their_counters(&mut bed, base);
-    what_cannot_be_is_refused(&mut bed, base);
-    idle_rules_are_reported(&mut bed, base);
-    a_flush_leaves_the_base(&mut bed, base);
+    rules_carry_and_count(bed, base);
+    opening_and_closing_stay_in_software(bed);
+    removed_rules_leave_their_counters(bed, base);
+    what_cannot_be_is_refused(bed, base);
+    idle_rules_are_reported(bed, base);
+    a_flush_leaves_the_base(bed, base);
     for round in 0..4 {
-        a_round_leaves_nothing(&mut bed, base, round);
+        a_round_leaves_nothing(bed, base, round);
     }
 }
 

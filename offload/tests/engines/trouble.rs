@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use offload::engine::{Completion, EngineError, FlowEngine, LegId};
 use offload::lower;
 
-use crate::bed::{Bed, legs};
+use crate::bed::{self, Bed, legs};
 
 /// Connections.
 const PAIRS: u32 = 300;
@@ -98,4 +98,47 @@ pub(crate) fn a_flush_ends_the_waiting(mut bed: Bed<'_>) {
         assert_eq!(bed.give_up(), [], "what was under way is over");
         bed.expect_device_rules(base);
     }
+}
+
+/// Forgets everything, and then says nothing for a while: both are told as a loss, and a flush puts
+/// everything right as soon as the device answers.
+pub(crate) fn a_flush_puts_right(bed: &mut Bed<'_>, number: usize) {
+    let base = lower::base_rules(&bed.topology).len();
+    for faults in ["reset", "hang_ms=300"] {
+        let (in_force, refused) = install(bed, 0..PAIRS);
+        assert_eq!((in_force.len(), refused), (2 * PAIRS as usize, 0));
+        bed::inject(number, faults);
+        bed.give_up();
+        assert!(is_lost(bed), "{faults} is noticed");
+        let mut flushed = bed.engine.flush();
+        for _ in 0..100 {
+            if flushed.is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            flushed = bed.engine.flush();
+        }
+        assert_eq!(flushed, Ok(()), "after {faults}");
+        bed.expect_device_rules(base);
+    }
+    let (in_force, refused) = install(bed, 0..PAIRS);
+    assert_eq!((in_force.len(), refused), (2 * PAIRS as usize, 0));
+    bed.expect_device_rules(base + in_force.len());
+}
+
+/// Whether some operation tells that the device is not as it was, or none of some ends.
+fn is_lost(bed: &mut Bed<'_>) -> bool {
+    let mut begun = 0;
+    for leg in (0..10).flat_map(legs) {
+        match bed.engine.remove(leg) {
+            Err(EngineError::Lost(_)) => return true,
+            Err(EngineError::QueueFull) => {}
+            other => {
+                assert_eq!(other, Ok(()));
+                begun += 1;
+            }
+        }
+        bed.pump();
+    }
+    bed.give_up().len() < begun
 }
