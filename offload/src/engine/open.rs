@@ -13,6 +13,9 @@ use dataplane::config::EngineChoice;
 use dpdk::Port;
 use dpdk::flow::{Actions, Attr, FlowError, FlowQueueConfig, Flows, Pattern};
 
+/// Operations that the flow queue of a port holds which is given none.
+const UNUSED_QUEUE_SIZE: u32 = 32;
+
 /// Why nothing is offloaded.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NoEngine {
@@ -67,7 +70,10 @@ pub fn prepare(choice: EngineChoice, rules_max: u32, ports: &mut [&mut Port<'_>]
             port.map(|port| give_queue(port, rules_max).map(|()| proxy)).transpose()
         });
         match tried {
-            Ok(Some(proxy)) => return Prepared { proxy: Some(proxy), refused: None, ..prepared },
+            Ok(Some(proxy)) => {
+                give_company(ports, proxy);
+                return Prepared { proxy: Some(proxy), refused: None, ..prepared };
+            }
             // A switch whose proxy is not ours.
             Ok(None) => {}
             Err(error) => prepared.refused = prepared.refused.or(Some(error)),
@@ -86,6 +92,16 @@ fn give_queue(port: &mut Port<'_>, rules_max: u32) -> Result<(), FlowError> {
         counters: within(objects, limits.counters),
         ages: within(objects, limits.ages),
     })
+}
+
+/// Under hardware steering mlx5 gives a port its default rules, those that receive included, only if it has a
+/// flow queue, and starts no representor without one (mlx5_trigger.c, `port must be configured for HWS`). So
+/// the other ports get one that stays unused; drivers that need none refuse, which is as good.
+fn give_company(ports: &mut [&mut Port<'_>], proxy: u16) {
+    let unused = FlowQueueConfig { size: UNUSED_QUEUE_SIZE, counters: 0, ages: 0 };
+    for port in ports.iter_mut().filter(|port| port.number() != proxy) {
+        let _ = port.configure_flow_queue(&unused);
+    }
 }
 
 impl Prepared {
