@@ -40,7 +40,12 @@ const FUNCTIONS: &[&[&str]] = &[
         "rte_eth_dev_rss_reta_update",
     ],
     &["rte_eth_stats_get", "rte_eth_xstats_get", "rte_eth_xstats_get_names"],
-    &["rte_eth_hairpin_bind", "rte_eth_rx_hairpin_queue_setup", "rte_eth_tx_hairpin_queue_setup"],
+    &[
+        "rte_eth_dev_hairpin_capability_get",
+        "rte_eth_hairpin_bind",
+        "rte_eth_rx_hairpin_queue_setup",
+        "rte_eth_tx_hairpin_queue_setup",
+    ],
     &[
         "rte_flow_action_handle_destroy",
         "rte_flow_actions_template_destroy",

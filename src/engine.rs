@@ -79,7 +79,7 @@ fn topology(config: &Config, ports: &[OpenPort<'_>]) -> Topology {
             any_mac: configured.pass_to.is_some(),
             mtu: facts.mtu,
             vlan: configured.vlan,
-            hairpins: Vec::new(),
+            hairpins: open.hairpin.map(|pair| pair.facts(open.rx_queues)).into_iter().collect(),
         }
     });
     Topology { ports: facts.collect() }

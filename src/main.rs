@@ -14,6 +14,7 @@ mod devices;
 mod eal;
 mod engine;
 mod failure;
+mod hairpins;
 mod logging;
 mod manager;
 mod metrics;

@@ -45,6 +45,8 @@ pub(crate) struct Offloading {
     /// Or why there is none.
     engine: Result<Engine, String>,
     watch: Watch,
+    /// Recoveries that the log knows of.
+    recoveries: u64,
     /// Whether there should be one: it was asked for by name.
     wanted: bool,
 }
@@ -58,7 +60,7 @@ impl Offloading {
             Err(why) if wanted => tracing::warn!("everything is forwarded by software: {why}"),
             Err(why) => tracing::info!("everything is forwarded by software: {why}"),
         }
-        Offloading { engine, watch: Watch::default(), wanted }
+        Offloading { engine, watch: Watch::default(), recoveries: 0, wanted }
     }
 
     fn shared(&self) -> Option<&Shared> {
@@ -80,6 +82,12 @@ impl Offloading {
         let Ok(engine) = &self.engine else { return };
         let shared = &engine.shared;
         let was_stuck = self.watch.is_stuck();
+        let recoveries = shared.counters.recoveries.get();
+        if recoveries != self.recoveries {
+            let lost = shared.counters.lost.get();
+            tracing::warn!(recoveries, lost, "what hardware holds was not certain; all rules were taken out");
+            self.recoveries = recoveries;
+        }
         self.watch.look(Sample {
             now_ms,
             turns: shared.turns(),

@@ -1,7 +1,7 @@
 //! Ports: from the devices that were found to started DPDK ports whose queues workers can take.
 
 use crate::api::PortRow;
-use crate::eal;
+use crate::{eal, hairpins};
 use dataplane::addr::MacAddr;
 use dataplane::config::{self, Config, Faces};
 use dataplane::ids::PortId;
@@ -76,6 +76,8 @@ pub(crate) struct OpenPort<'a> {
     pub(crate) rx_queues: u16,
     /// Which of the pools its buffers come from.
     pub(crate) pool: usize,
+    /// Its hairpin queues.
+    pub(crate) hairpin: Option<hairpins::Pair>,
     steering: Steering,
     /// Whether it is the port of an eSwitch on which rules are made: the first to start, the last to stop.
     is_proxy: bool,
@@ -145,9 +147,12 @@ pub(crate) fn open<'a>(
     pools: &'a [Pool<'a>],
 ) -> Result<Vec<OpenPort<'a>>, PortsError> {
     let workers = config.workers.cores.len() as u16;
-    let ports = config.ports.iter().zip(devices).enumerate();
+    let hairpins = hairpins::plan(config, &devices);
+    let ports = config.ports.iter().zip(devices).zip(hairpins).enumerate();
     ports
-        .map(|(index, (port, device))| open_one(PortId(index as u16), port, device, pools, workers))
+        .map(|(index, ((port, device), hairpin))| {
+            open_one(PortId(index as u16), port, device, pools, workers, hairpin)
+        })
         .collect()
 }
 
@@ -157,6 +162,7 @@ fn open_one<'a>(
     device: Device<'a>,
     pools: &'a [Pool<'a>],
     workers: u16,
+    hairpin: Option<hairpins::Pair>,
 ) -> Result<OpenPort<'a>, PortsError> {
     let name = || port.name.clone();
     let configure = |source| PortsError::Configure { port: name(), source };
@@ -165,7 +171,7 @@ fn open_one<'a>(
         return Err(PortsError::TooFewQueues { port: name(), workers, queues: tx_max });
     }
     let pool = pools.iter().position(|pool| pool.socket == device.socket()).unwrap_or(0);
-    let wanted = PortConfig {
+    let mut wanted = PortConfig {
         id,
         rx_queues: workers.min(rx_max),
         tx_queues: workers,
@@ -178,13 +184,17 @@ fn open_one<'a>(
         fast_free: pools.len() == 1,
         ..PortConfig::default()
     };
+    if let Some(pair) = hairpin {
+        pair.ask_for(&mut wanted);
+    }
     let open = device.configure(&wanted, &pools[pool].mempool).map_err(configure)?;
     let control = |source| PortsError::Control { port: name(), source };
     let facts = PortFacts { mac: MacAddr(open.mac().map_err(control)?), mtu: open.mtu().map_err(control)? };
     let steering = if workers == 1 { Steering::Single } else { Steering::HandOff };
     let (name, device) = (name(), port.device.clone());
     let is_proxy = open.transfer_proxy().is_ok_and(|proxy| proxy == open.number());
-    Ok(OpenPort { port: open, name, device, facts, rx_queues: wanted.rx_queues, pool, steering, is_proxy })
+    let rx_queues = wanted.rx_queues;
+    Ok(OpenPort { port: open, name, device, facts, rx_queues, pool, hairpin, steering, is_proxy })
 }
 
 /// Starts every port, now that all are configured: those first on which rules for others are made.
@@ -194,6 +204,7 @@ pub(crate) fn start(ports: &mut [OpenPort<'_>]) -> Result<(), PortsError> {
             open.port.start().map_err(|source| PortsError::Start { port: open.name.clone(), source })?;
         }
     }
+    hairpins::bind(ports);
     Ok(())
 }
 

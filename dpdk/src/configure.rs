@@ -91,6 +91,8 @@ pub struct Granted {
     pub rx_descriptors: u16,
     /// Descriptors per transmit queue.
     pub tx_descriptors: u16,
+    /// Why it has none of the hairpin queues that were asked for.
+    pub hairpins_refused: Option<ConfigureError>,
 }
 
 /// Rx or tx, in errors.
@@ -223,7 +225,12 @@ pub(crate) fn apply(
     let mut granted = configure_device(device, config, &info)?;
     adjust_descriptors(device, &mut granted)?;
     set_up_queues(device, config, &info, &granted, pool)?;
-    set_up_hairpins(device, config, &granted)?;
+    if let Err(refused) = set_up_hairpins(device, config, &granted) {
+        // Queues that are not set up would keep the port from starting.
+        let plain = PortConfig { hairpin_rx: Vec::new(), hairpin_tx: Vec::new(), ..config.clone() };
+        let (info, granted) = apply(device, &plain, pool)?;
+        return Ok((info, Granted { hairpins_refused: Some(refused), ..granted }));
+    }
     set_mtu(device, config.mtu)?;
     Ok((info, granted))
 }
@@ -313,6 +320,7 @@ fn configure_device(
         all_multicast: false,
         rx_descriptors: config.rx_descriptors,
         tx_descriptors: config.tx_descriptors,
+        hairpins_refused: None,
     })
 }
 

@@ -130,6 +130,15 @@ impl<'eal> Device<'eal> {
         Ok((info.max_rx_queues, info.max_tx_queues))
     }
 
+    /// Whether it can have hairpin queues.
+    #[must_use]
+    pub fn has_hairpins(&self) -> bool {
+        let mut limits = dpdk_sys::rte_eth_hairpin_cap::default();
+        // SAFETY: the port is valid while it is claimed, and `limits` is writable.
+        let ret = unsafe { dpdk_sys::rte_eth_dev_hairpin_capability_get(self.number, &mut limits) };
+        ret == 0 && limits.max_nb_queues > 0
+    }
+
     /// The switch that the port is one of, as a number that its other ports have, too; `None` where there is
     /// none.
     #[must_use]
