@@ -189,6 +189,8 @@ pub struct Machine {
     /// and ended, in this step.
     ended: u64,
     was_busy: bool,
+    /// Whether the engine could not have taken more then.
+    was_saturated: bool,
     completions: Vec<Completion>,
     aged: Vec<LegId>,
     /// Times of operations that began and ended in one step: how long they took is known at the next.
@@ -256,6 +258,7 @@ impl Machine {
             begun: 0,
             ended: 0,
             was_busy: false,
+            was_saturated: false,
             completions: Vec::with_capacity(COMPLETIONS),
             aged: Vec::with_capacity(AGED),
             timings: Vec::with_capacity(COMPLETIONS),
@@ -334,7 +337,7 @@ impl Machine {
     fn begin_step(&mut self, now_ns: u64) -> u64 {
         let now_ns = self.clock.at(now_ns);
         if self.was_busy {
-            self.budget.measure(now_ns - self.step_ns, self.ended);
+            self.budget.measure(now_ns - self.step_ns, self.ended, self.was_saturated);
         }
         (self.begun, self.ended) = (0, 0);
         self.step_ns = now_ns;
@@ -346,6 +349,8 @@ impl Machine {
 
     fn end_step(&mut self, now_ns: u64) -> Work {
         self.was_busy = self.begun > 0 || self.in_flight > 0;
+        self.was_saturated =
+            self.traits.operations_max <= 1 || 2 * self.in_flight >= self.traits.operations_max;
         if now_ns - self.period_ns >= PERIOD_NS {
             self.end_period(now_ns);
         }

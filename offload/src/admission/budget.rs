@@ -6,7 +6,9 @@
 //!
 //! With a configured rate the cost is its inverse. Without, it is twice the time that the engine takes for
 //! an operation, which is measured while it has something to do: so at most half of its time goes into
-//! insertions, and the other half is there for removals.
+//! insertions, and the other half is there for removals. An engine with a queue shows what an operation
+//! costs only while the queue is what holds others up; otherwise most of the time is the way there and
+//! back, and the operation costs that at most.
 
 /// The smallest burst of a configured rate: so many nanoseconds' worth.
 const BURST_NS: u64 = 100_000_000;
@@ -40,6 +42,8 @@ pub struct Budget {
     open: bool,
     busy_ns: u64,
     operations: u64,
+    /// Whether these are of a time in which the engine was the bottleneck.
+    saturated: bool,
 }
 
 impl Budget {
@@ -56,6 +60,7 @@ impl Budget {
             open: true,
             busy_ns: 0,
             operations: 0,
+            saturated: false,
         };
         match 1_000_000_000u64.checked_div(u64::from(insertions_per_second)) {
             // At least one nanosecond: a rate of more than 1e9 is none.
@@ -107,10 +112,14 @@ impl Budget {
         self.cost_ns
     }
 
-    /// The engine had something to do for `busy_ns` and ended so many operations.
-    pub fn measure(&mut self, busy_ns: u64, operations: u64) {
+    /// The engine had something to do for `busy_ns` and ended so many operations. `saturated`: it could not
+    /// have taken more.
+    pub fn measure(&mut self, busy_ns: u64, operations: u64, saturated: bool) {
         if !self.measured {
             return;
+        }
+        if saturated != self.saturated {
+            (self.busy_ns, self.operations, self.saturated) = (0, 0, saturated);
         }
         self.busy_ns += busy_ns;
         self.operations += operations;
@@ -118,10 +127,14 @@ impl Budget {
         if self.operations == 0 || !enough {
             return;
         }
-        let seen_ns = (self.busy_ns / self.operations).clamp(1, COST_MAX_NS);
-        let cost_ns = (3 * self.cost_ns / 2 + seen_ns).div_ceil(4) * 2;
-        self.set_cost(cost_ns.max(1), BURST_MEASURED_NS);
+        let (known_ns, seen_ns) = (self.cost_ns / 2, self.busy_ns / self.operations);
         (self.busy_ns, self.operations) = (0, 0);
+        if !saturated && seen_ns >= known_ns {
+            return;
+        }
+        // A thread that was held up saw operations take long that did not: no sample counts for much.
+        let seen_ns = seen_ns.clamp(known_ns / 2, 2 * known_ns + 1).clamp(1, COST_MAX_NS);
+        self.set_cost(2 * (3 * known_ns + seen_ns).div_ceil(4), BURST_MEASURED_NS);
     }
 }
 
@@ -173,7 +186,7 @@ mod tests {
                     insertions += 1;
                 }
                 now += 2 * 305_000;
-                budget.measure(2 * 305_000, 2);
+                budget.measure(2 * 305_000, 2, true);
             } else {
                 now += 50_000;
             }
@@ -196,10 +209,37 @@ mod tests {
             now += 100_000;
             insertions += begun;
             if begun > 0 {
-                budget.measure(100_000, begun);
+                budget.measure(100_000, begun, begun == 512);
             }
         }
         assert!(insertions > 100_000, "{insertions}");
+    }
+
+    #[test]
+    fn few_requests_do_not_make_a_queue_look_slow() {
+        // A millisecond there and back, for one operation at a time.
+        let mut budget = Budget::new(0, 0, 1024);
+        let before = budget.rate();
+        for _ in 0..10_000 {
+            budget.measure(1_000_000, 1, false);
+        }
+        assert_eq!(budget.rate(), before);
+        // A full queue that is as slow is believed.
+        for _ in 0..1000 {
+            budget.measure(512_000_000, 512, true);
+        }
+        assert!((450..=550).contains(&budget.rate()), "{}", budget.rate());
+    }
+
+    #[test]
+    fn a_thread_that_was_held_up_learns_little_from_it() {
+        let mut budget = Budget::new(0, 0, 1);
+        for _ in 0..100 {
+            budget.measure(32 * 300_000, 32, true);
+        }
+        let before = budget.rate();
+        budget.measure(500_000_000, 1, true);
+        assert!(budget.rate() >= before * 3 / 4, "{} {before}", budget.rate());
     }
 
     #[test]
