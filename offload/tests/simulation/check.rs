@@ -7,6 +7,7 @@ use crate::tcp::{Leave, Over};
 use crate::trace::Checker;
 use crate::world::{Phase, World};
 use dataplane::conntrack::Count;
+use dataplane::counters::PccCause;
 use dataplane::drops::DropReason;
 use dataplane::ids::BackendId;
 
@@ -39,6 +40,10 @@ impl World {
             self.trace.fail(Checker::Conservation, || {
                 format!("{delivered} packets were given to workers, who know of {received}")
             });
+        }
+        let rules = self.nic.as_ref().map_or(0, |nic| nic.machine.counters().rules.get());
+        if rules > u64::from(self.scenario.rules_max) {
+            self.trace.fail(Checker::Bounds, || format!("{rules} rules are in force"));
         }
         let in_device = self.nic.as_ref().map_or(0, Nic::live);
         let ends = self.delivered + self.crossed + self.discarded + self.happened.rx_full;
@@ -78,7 +83,7 @@ impl World {
         if !settled {
             let rows: Vec<_> = self.rows().into_iter().take(3).collect();
             let pairs: Vec<_> = self.nic.iter().flat_map(Nic::rows).take(3).collect();
-            let rules = self.nic.as_ref().map_or(0, |nic| nic.device.engine.connection_rules());
+            let rules = self.nic.as_ref().map_or(0, Nic::rules);
             let text = format!("{rules} rules, pairs {pairs:?}, entries {rows:?} stay");
             let checker = if rows.is_empty() { Checker::Orphans } else { Checker::Liveness };
             self.trace.fail(checker, || text);
@@ -114,10 +119,7 @@ impl World {
 
     /// Whether nothing is left of any connection.
     fn is_empty(&self) -> bool {
-        let rules = self
-            .nic
-            .as_ref()
-            .map_or(0, |nic| nic.device.engine.connection_rules() as usize + nic.rows().len());
+        let rules = self.nic.as_ref().map_or(0, |nic| nic.rules() as usize + nic.rows().len());
         rules == 0 && self.sum(|counters| &counters.entries) == 0 && self.sum(|c| &c.held) == 0
     }
 
@@ -125,6 +127,7 @@ impl World {
     fn check_end(&mut self) {
         self.check_ends();
         self.check_books();
+        self.check_pcc();
         let live = self.pool.live();
         if live != 0 {
             self.trace.fail(Checker::Conservation, || format!("{live} buffers are never given back"));
@@ -160,9 +163,25 @@ impl World {
         }
     }
 
+    /// What workers know of violations themselves. A removed backend keeps its slot while it has connections,
+    /// so that none finds its backend gone; and each violation by a stale rule is among those suspected.
+    fn check_pcc(&mut self) {
+        let gone = self.sum(|counters| counters.pcc(PccCause::BackendGone));
+        let suspected = self.sum(|counters| counters.pcc(PccCause::StaleRule));
+        let stale = self.oracle.pcc.stale_rule;
+        if gone > 0 || suspected < stale {
+            self.trace.fail(Checker::Affinity, || {
+                format!("workers know of {gone} backends gone and {suspected} stale rules, of {stale}")
+            });
+        }
+    }
+
     /// What was counted is what left.
     fn check_books(&mut self) {
-        let mut spare = self.oracle.slack;
+        // A dropped packet may have been another backend's than its connection's by then: all are in one pot.
+        let slack = self.oracle.books.values().map(|book| book.slack[0] + book.slack[1]);
+        let dropped = self.oracle.slack + slack.sum::<u64>();
+        let mut spare = dropped;
         let mut ids: Vec<BackendId> = self.oracle.ids.values().copied().collect();
         ids.sort_unstable();
         ids.dedup();
@@ -172,15 +191,16 @@ impl World {
                 self.check_hardware_book(id, way, book.seen[way][1]);
                 let seen = book.seen[way][0];
                 let (packets, bytes) = self.software_count(id, way);
-                let slack = book.slack[way];
-                let over = packets.saturating_sub(seen.packets + slack);
-                let exact = slack == 0 && over == 0 && self.oracle.slack == 0;
-                let wrong = packets < seen.packets || over > spare || (exact && bytes != seen.bytes);
+                let over = packets.saturating_sub(seen.packets);
+                let mutants = self.oracle.mutants;
+                let exact = dropped + mutants == 0;
+                let wrong =
+                    packets + mutants < seen.packets || over > spare || (exact && bytes != seen.bytes);
                 spare = spare.saturating_sub(over);
                 if wrong {
                     self.trace.fail(Checker::Accounting, || {
                         let counted = Count { packets, bytes };
-                        format!("backend {id}, way {way}: counted {counted:?}, left {seen:?}, spare {slack}")
+                        format!("backend {id}, way {way}: counted {counted:?}, left {seen:?}, spare {spare}")
                     });
                 }
             }

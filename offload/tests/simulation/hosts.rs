@@ -118,6 +118,11 @@ impl Conn {
         }
     }
 
+    /// Whether the client knows it to be over.
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(&self.side, Client::Tcp(tcp) if tcp.over().is_some())
+    }
+
     /// Whether the client has nothing more to do.
     pub(crate) fn is_over(&self) -> bool {
         match &self.side {

@@ -44,7 +44,6 @@ pub(crate) struct Nic {
     pub(crate) unwanted: BTreeMap<(u32, u32, u32), u64>,
     /// The snapshot to be taken up.
     pub(crate) next: Option<Arc<Snapshot>>,
-    pub(crate) rules_most: u64,
     pub(crate) lost: BTreeMap<&'static str, u64>,
 }
 
@@ -151,7 +150,6 @@ impl Nic {
             busy_until: 0,
             unwanted: BTreeMap::new(),
             next: None,
-            rules_most: 0,
             lost: BTreeMap::new(),
         }
     }
@@ -200,7 +198,6 @@ impl Nic {
         let mut rings = Rings { seats, canary: self.device.canary(), answers };
         self.machine.step(now, &mut self.device, &mut rings);
         self.busy_until = now + self.device.engine.take_spent_ns();
-        self.rules_most = self.rules_most.max(self.device.engine.connection_rules());
     }
 
     /// The faults of the device begin, or end.
@@ -222,6 +219,12 @@ impl Nic {
                 self.set_faults(&format!("hang_ms={hang},{faults}"));
             }
         }
+    }
+
+    /// Rules of connections in the device, as far as that is known: if the completion of a base rule was
+    /// lost, nobody can tell it from them, and there are none then.
+    pub(crate) fn rules(&self) -> u64 {
+        if self.device.engine.is_ready() { self.device.engine.connection_rules() } else { 0 }
     }
 
     /// All pairs of the machine's.

@@ -6,11 +6,19 @@
 use crate::frames::{self, End, Link, RST, Read, Segment, Shadow, What};
 use crate::hosts::{Conn, Station, Stations, Who};
 use crate::packet::{Origin, Way};
-use crate::scenario::{Mode, Scenario, ServicePlan, port_mac};
+use crate::scenario::{BackendPlan, Mode, SECOND, Scenario, ServicePlan, port_mac};
 use crate::trace::{Checker, Trace};
 use dataplane::conntrack::Count;
 use dataplane::ids::BackendId;
 use std::collections::BTreeMap;
+
+/// Within so long every worker has taken up a snapshot, and every packet judged by the one before is out.
+const ADOPT_MAX_NS: u64 = SECOND;
+
+/// How long a rule may stay whose backend may not have one: without faults,
+const ENFORCE_MAX_NS: u64 = 3 * SECOND / 2;
+/// and if the device hangs, and is given up first.
+const ENFORCE_ANYWAY_NS: u64 = 12 * SECOND;
 
 /// Who forwarded a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +82,8 @@ pub(crate) struct Oracle {
     /// What Millrace said by itself, to hosts.
     pub(crate) own: u64,
     pub(crate) forwarded: [u64; 2],
+    /// Packets with changed bytes, of whatever connection they seem to be.
+    pub(crate) mutants: u64,
     /// Packets that rules forwarded and that nobody else can read: they were malformed.
     pub(crate) strange: u64,
 }
@@ -113,7 +123,7 @@ impl View<'_> {
         let plan = &self.services[service];
         match plan.mode {
             Mode::Nat => {
-                let end = |b: &crate::scenario::BackendPlan| (b.ip, b.port.unwrap_or(plan.port));
+                let end = |b: &BackendPlan| (b.ip, b.port.unwrap_or(plan.port));
                 plan.backends.iter().position(|backend| end(backend) == to.to)
             }
             Mode::Dsr => {
@@ -131,7 +141,7 @@ impl View<'_> {
     /// The service and place that a reply comes from.
     fn reply_from(&self, end: End, tcp: bool) -> Option<(usize, usize)> {
         self.services.iter().enumerate().find_map(|(number, plan)| {
-            let is = |b: &crate::scenario::BackendPlan| (b.ip, b.port.unwrap_or(plan.port)) == end;
+            let is = |b: &BackendPlan| (b.ip, b.port.unwrap_or(plan.port)) == end;
             let place = plan.backends.iter().position(is)?;
             (plan.mode == Mode::Nat && plan.tcp == tcp).then_some((number, place))
         })
@@ -217,9 +227,20 @@ impl Oracle {
         let bytes = if via == Via::Hardware { origin.frame.len() - was.l3 } else { was.ip_len };
         self.book(place, via, bytes);
         if origin.mutated {
+            self.mutants += 1;
             return None;
         }
         self.compare(view, leaving, place, before, trace);
+        let backend = &view.services[place.service].backends[place.backend];
+        let faultless = view.scenario.faults.device.is_empty();
+        let enforced_ns = if faultless { ENFORCE_MAX_NS } else { ENFORCE_ANYWAY_NS };
+        let barred = backend.barred_at.filter(|_| !backend.configured || !view.scenario.draining_in_hardware);
+        if via == Via::Hardware && barred.is_some_and(|at| view.now > at + enforced_ns) {
+            trace.fail(Checker::Liveness, || {
+                let since = barred.unwrap_or(0) / 1_000_000;
+                format!("a rule still forwards {before:?} for {backend:?}, barred since {since} ms")
+            });
+        }
         let conn = origin.conn.filter(|_| place.way == Way::There)?;
         owned(view.now, conn, place.backend, via, conns)
     }
@@ -244,9 +265,14 @@ impl Oracle {
     fn judge_reset(&mut self, view: &View<'_>, origin: &Origin, conns: &mut [Conn], trace: &mut Trace) {
         self.own += 1;
         let Some(conn) = origin.conn.and_then(|id| conns.get_mut(id as usize)) else { return };
-        conn.excused = true;
+        if std::mem::replace(&mut conn.excused, true) {
+            return; // It has moved already; this reset waited for its next hop.
+        }
         let backends = &view.services[conn.service].backends;
-        if conn.owner.is_none_or(|owner| backends[owner].configured) {
+        let there = |backend: &BackendPlan| {
+            backend.configured && backend.back_at.is_none_or(|at| view.now > at + ADOPT_MAX_NS)
+        };
+        if conn.owner.is_none_or(|owner| there(&backends[owner])) {
             let client = conn.client;
             trace.fail(Checker::Affinity, || format!("{client:?} was reset though its backend is there"));
         }

@@ -275,6 +275,7 @@ impl World {
                 "weight changed: service, place"
             }
             _ => {
+                backend.back_at = if backend.configured { backend.back_at } else { Some(self.now) };
                 backend.configured = true;
                 "backend added: service, place"
             }

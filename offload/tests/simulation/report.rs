@@ -3,6 +3,7 @@
 use crate::env::FaultCounts;
 use crate::oracle::Pcc;
 use crate::world::World;
+use dataplane::counters::PccCause;
 use std::fmt;
 
 /// Sums over runs.
@@ -19,6 +20,7 @@ pub(crate) struct Totals {
     recoveries: u64,
     faults: FaultCounts,
     pcc: Pcc,
+    suspected: u64,
 }
 
 impl Totals {
@@ -39,6 +41,7 @@ impl Totals {
             recoveries: world.nic.as_ref().map_or(0, |nic| nic.machine.counters().recoveries.get()),
             faults,
             pcc: world.oracle.pcc,
+            suspected: world.sum(|counters| counters.pcc(PccCause::StaleRule)),
         }
     }
 
@@ -54,6 +57,7 @@ impl Totals {
         self.recoveries += other.recoveries;
         self.faults.add(&other.faults);
         self.pcc.add(other.pcc);
+        self.suspected += other.suspected;
     }
 }
 
@@ -101,8 +105,9 @@ impl fmt::Display for Totals {
             ("pcc: evicted", self.pcc.evicted),
             ("pcc: moved", self.pcc.moved),
             ("pcc: unknown", self.pcc.unknown),
+            ("pcc: suspected by workers", self.suspected),
         ]);
-        rows.iter().try_for_each(|(name, count)| writeln!(f, "  {name:<24} {count:>14}"))
+        rows.iter().try_for_each(|(name, count)| writeln!(f, "  {name:<26} {count:>14}"))
     }
 }
 

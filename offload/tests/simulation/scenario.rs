@@ -27,6 +27,8 @@ pub(crate) struct BackendPlan {
     pub(crate) drained: bool,
     /// Since when hardware may not have its connections.
     pub(crate) barred_at: Option<u64>,
+    /// When it was configured again.
+    pub(crate) back_at: Option<u64>,
 }
 
 /// A service and all places where it can run.
@@ -173,7 +175,7 @@ impl Scenario {
             idle_ms: rng.pick(&[400, 1000, 3000]),
             poll_ms: rng.pick(&[20, 100, 500]),
             draining_in_hardware: rng.percent(50),
-            arrival_ns: rng.pick(&[6, 15, 40, 150]) * MS,
+            arrival_ns: rng.pick(&[10, 25, 60, 150]) * MS,
             segments_max: rng.pick(&[30, 100, 300]),
             gap_max_ns: rng.pick(&[1, 20, 100, 400]) * MS,
             latency_ns: [rng.between(20_000, 800_000), rng.between(20_000, 800_000)],
@@ -263,6 +265,7 @@ fn services(rng: &mut Rng, ports: usize, hosts: usize) -> Vec<ServicePlan> {
                     configured: rng.percent(70),
                     drained: false,
                     barred_at: None,
+                    back_at: None,
                 })
                 .collect();
             backends[0].configured = true;

@@ -303,14 +303,14 @@ impl World {
             seat.worker.set_price(nic.machine.price());
             hear_answers(seat, tick, self.canary);
         }
-        let many = seat.rx.len().min(BURST);
-        let mut burst: Burst<SimPacket> = seat.rx.drain(..many).collect();
-        if !burst.is_empty() {
+        if !seat.rx.is_empty() {
+            let many = seat.rx.len().min(BURST);
+            let mut burst: Burst<SimPacket> = seat.rx.drain(..many).collect();
             seat.worker.on_burst(tick, &mut burst, &mut seat.env);
         }
-        let many = seat.handed.len().min(BURST);
-        let mut burst: Burst<SimPacket> = seat.handed.drain(..many).collect();
-        if !burst.is_empty() {
+        if !seat.handed.is_empty() {
+            let many = seat.handed.len().min(BURST);
+            let mut burst: Burst<SimPacket> = seat.handed.drain(..many).collect();
             seat.worker.on_handed_off(tick, &mut burst, &mut seat.env);
         }
         seat.worker.on_tick(tick, &mut seat.env);
@@ -432,8 +432,8 @@ impl World {
         let Mismatch { conn: id, from, to, via } = mismatch;
         let conn = &self.ends.conns[id as usize];
         let tcp = self.services[conn.service].tcp;
-        if self.ends.find(conn.client, tcp) != Some(id) {
-            return; // The client has forgotten it, and uses its port for another one.
+        if self.ends.find(conn.client, tcp) != Some(id) || conn.is_ended() {
+            return; // The client has forgotten it, or only resets what still comes.
         }
         let gone = !self.services[conn.service].backends[from].configured;
         let held_ms = (self.now - conn.owned_since) / MS;
