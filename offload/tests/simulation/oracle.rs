@@ -234,7 +234,8 @@ impl Oracle {
         let backend = &view.services[place.service].backends[place.backend];
         let faultless = view.scenario.faults.device.is_empty();
         let enforced_ns = if faultless { ENFORCE_MAX_NS } else { ENFORCE_ANYWAY_NS };
-        let barred = backend.barred_at.filter(|_| !backend.configured || !view.scenario.draining_in_hardware);
+        let drains = backend.configured || !view.services[place.service].resets;
+        let barred = backend.barred_at.filter(|_| !drains || !view.scenario.draining_in_hardware);
         if via == Via::Hardware && barred.is_some_and(|at| view.now > at + enforced_ns) {
             trace.fail(Checker::Liveness, || {
                 let since = barred.unwrap_or(0) / 1_000_000;
