@@ -504,3 +504,19 @@ fn what_is_late_for_a_slot_changes_nothing() {
     assert_eq!(world.workers.state(client), OffloadState::Installed(rule));
     assert_eq!((world.device.rules(), world.machine.counters().late.get()), (1, 1));
 }
+
+#[test]
+fn a_tenant_at_its_share_does_not_make_rules_dear_for_others() {
+    let settings = Settings { tenant_share_percent: 10, ..Settings::default() };
+    let mut world = World::new(&settings, Device::new(13, 100, 64));
+    fill(&mut world, 0..5);
+    for _ in 0..100 {
+        carry(&mut world, 0..5, 1000, 0);
+        for client in 5..60 {
+            world.ask(client, |_| ());
+        }
+        world.run(20 * MS, MS);
+    }
+    assert_eq!(refusal(&world).0, Declined::TenantShare);
+    assert_eq!((world.installed(), world.machine.price()), (5, settings.price_min));
+}

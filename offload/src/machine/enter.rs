@@ -158,16 +158,24 @@ impl Machine {
             }
             Room::Evict(_) => self.turn_away(ask, Declined::TableFull),
             Room::None(reason, retry_ms) => {
-                self.period.turned_away += 1;
+                self.note_turned_away(reason);
                 Verdict::Decline(reason, retry_ms)
             }
         }
     }
 
     fn turn_away(&mut self, ask: &Ask, reason: Declined) -> Verdict {
-        self.period.turned_away += 1;
+        self.note_turned_away(reason);
         let retry_ms = if reason == Declined::Budget { RETRY_BUDGET_MS } else { RETRY_FULL_MS };
         Verdict::Decline(reason, jittered(ask, retry_ms))
+    }
+
+    /// What is turned away raises the price for all; so one tenant's wish for more than its share does not
+    /// count.
+    fn note_turned_away(&mut self, reason: Declined) {
+        if reason != Declined::TenantShare {
+            self.period.turned_away += 1;
+        }
     }
 
     /// Rules with the same pattern are still there: of an earlier connection, or of one that its worker no
