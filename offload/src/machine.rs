@@ -141,7 +141,8 @@ pub struct Machine {
     health: Health,
 
     slab: Slab,
-    /// Pairs that are not out yet. Two rules with one pattern must not meet in hardware.
+    /// Pairs that are not out yet, by what their rules match. Two rules with one pattern must not meet in
+    /// hardware.
     by_key: HashMap<FlowKey, u32>,
     rules_max: u32,
     used: u32,
@@ -225,7 +226,8 @@ impl Machine {
             clock: Clock { last_ns: now_ns, now_ns },
             health: Health::new(),
             slab: Slab::new(slots),
-            // Twice as many, so that it never has to grow for the sake of those that are gone.
+            // Twice as many as there may be rules, and more, so that it never has to grow for the sake of
+            // those that are gone.
             by_key: HashMap::with_capacity(2 * slots as usize),
             rules_max,
             used: 0,

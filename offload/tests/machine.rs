@@ -520,3 +520,22 @@ fn a_tenant_at_its_share_does_not_make_rules_dear_for_others() {
     assert_eq!(refusal(&world).0, Declined::TenantShare);
     assert_eq!((world.installed(), world.machine.price()), (5, settings.price_min));
 }
+
+#[test]
+fn replies_that_look_alike_never_meet() {
+    let mut world = World::new(&Settings::default(), Device::new(14, 100, 64));
+    world.device.delay_ns = 50 * MS;
+    world.ask(4, |_| ());
+    world.run(200 * MS, MS);
+    assert!(matches!(world.workers.state(4), OffloadState::Installed(_)));
+    // Its entry is gone; another connection of the same client's port has the same backend behind another
+    // port of the VIP, so its replies look like the ones before.
+    world.revoke(4, Revocation::Gone);
+    world.ask(104, |ask| {
+        ask.key.src = dataplane::addr::Ip::v4(0x0a01_0000 + 4);
+        ask.key.dst_port = 81;
+    });
+    world.run(SECOND, MS);
+    assert!(matches!(world.workers.state(104), OffloadState::Installed(_)));
+    assert_eq!((world.installed(), world.device.rules()), (1, 2));
+}

@@ -1,7 +1,7 @@
 //! From a request to rules in force: judging, making room, and telling the engine.
 
 use super::leave::reason_of;
-use super::pair::{DIRECTIONS, Ending, LegState, Phase, rules_of};
+use super::pair::{DIRECTIONS, Ending, LegState, Phase, patterns, rules_of};
 use super::{MS, Machine};
 use crate::admission::{HYSTERESIS, Policy, RESIDENCE_MS, worth, worth_at_rate};
 use crate::counters::Eviction;
@@ -138,7 +138,7 @@ impl Machine {
         if self.snapshot_objects(ask).is_some() || rules_of(ask) == 0 {
             return Verdict::Decline(Declined::Path, RETRY_PATH_MS);
         }
-        if let Some(&index) = self.by_key.get(&ask.key) {
+        if let Some(index) = patterns(ask).find_map(|key| self.by_key.get(&key).copied()) {
             return self.wait_for_namesake(now_ns, waiting, index);
         }
         if !waiting.worthy {
@@ -179,7 +179,7 @@ impl Machine {
     }
 
     /// Rules with the same pattern are still there: of an earlier connection, or of one that its worker no
-    /// longer knows. They have to go first.
+    /// longer knows, perhaps to another port of the VIP. They have to go first.
     fn wait_for_namesake(&mut self, now_ns: u64, waiting: &Waiting, index: u32) -> Verdict {
         if self.slab.get(index).is_some_and(|pair| !matches!(pair.phase, Phase::Closing { .. })) {
             self.counters.orphans.add(1);
@@ -312,7 +312,7 @@ impl Machine {
             return true;
         };
         self.unreserve(waiting);
-        self.by_key.insert(ask.key, index);
+        self.by_key.extend(patterns(ask).map(|key| (key, index)));
         let count = rules_of(ask);
         self.used += count;
         if let Some(tenant) = self.tenant_rules.get_mut(ask.key.tenant.index()) {

@@ -1,6 +1,6 @@
 //! How rules leave, and what completions mean.
 
-use super::pair::{DIRECTIONS, Ending, LegState, Phase};
+use super::pair::{DIRECTIONS, Ending, LegState, Phase, patterns};
 use super::{COMPLETIONS, MS, Machine, Timing};
 use crate::counters::removal_index;
 use crate::engine::{Completion, EngineError, FlowEngine, LegId};
@@ -86,9 +86,11 @@ impl Machine {
         let counted = pair.legs.contains(&LegState::Out);
         let settle_ns = if counted { u64::from(self.traits.settle_ms) * MS } else { 0 };
         pair.phase = Phase::Settling { ending, until_ns: now_ns + settle_ns, told: false };
-        let (key, enforced) = (pair.ask.key, std::mem::take(&mut pair.enforced));
-        if self.by_key.get(&key) == Some(&index) {
-            self.by_key.remove(&key);
+        let enforced = std::mem::take(&mut pair.enforced);
+        for key in patterns(&pair.ask) {
+            if self.by_key.get(&key) == Some(&index) {
+                self.by_key.remove(&key);
+            }
         }
         if enforced {
             self.enforcing -= 1;

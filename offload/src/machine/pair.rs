@@ -10,7 +10,7 @@
 //! `Declined`.
 
 use dataplane::conntrack::Count;
-use dataplane::flow::Direction;
+use dataplane::flow::{Direction, FlowKey};
 use dataplane::offload::{Ask, Declined, Leg, Removal};
 use std::collections::VecDeque;
 
@@ -199,6 +199,12 @@ pub(super) fn rules_of(ask: &Ask) -> u32 {
     ask.legs.iter().flatten().count() as u32
 }
 
+/// What the packets look like that its rules match.
+pub(super) fn patterns(ask: &Ask) -> impl Iterator<Item = FlowKey> {
+    let there = |direction: &Direction| ask.legs[*direction as usize].is_some();
+    DIRECTIONS.into_iter().filter(there).map(|direction| ask.incoming(direction))
+}
+
 /// All pairs, by [`dataplane::offload::RuleId`]. A slot that was given up is taken last, so what is late for
 /// it has time to arrive.
 #[derive(Debug)]
@@ -247,7 +253,7 @@ impl Slab {
 /// What a slot holds that was never taken.
 fn nobody() -> Ask {
     use dataplane::addr::Ip;
-    use dataplane::flow::{FlowKey, Protocol};
+    use dataplane::flow::Protocol;
     use dataplane::ids::{BackendId, ServiceId, TenantId, WorkerId};
     use dataplane::offload::{FlowRef, Token};
     const LEG: Option<Leg> = None;
