@@ -539,3 +539,15 @@ fn replies_that_look_alike_never_meet() {
     assert!(matches!(world.workers.state(104), OffloadState::Installed(_)));
     assert_eq!((world.installed(), world.device.rules()), (1, 2));
 }
+
+#[test]
+fn counters_that_lag_do_not_make_a_connection_idle() {
+    let settings = Settings { idle_ms: 1_000, ..Settings::default() };
+    let mut device = Device::new(16, 100, 64);
+    device.traits.settle_ms = 2_000;
+    let mut world = World::new(&settings, device);
+    fill(&mut world, 0..1);
+    world.refresh_ns = 1_500 * MS;
+    carry(&mut world, 0..1, 1000, 10);
+    assert!(matches!(world.workers.state(0), OffloadState::Installed(_)));
+}

@@ -109,9 +109,14 @@ impl Machine {
         let Phase::Installed { told: true, .. } = pair.phase else { return };
         if pair.lost >= LOST_READINGS {
             self.close(now_ns, index, Removal::Lost, RETRY_IDLE_MS);
-        } else if now_ns - pair.used_ns >= u64::from(self.settings.idle_ms) * MS {
+        } else if now_ns - pair.used_ns >= self.idle_ns() {
             self.close(now_ns, index, Removal::Idle, RETRY_IDLE_MS);
         }
+    }
+
+    /// How long a counter has to stand still to prove that its rule was idle: it may lag.
+    fn idle_ns(&self) -> u64 {
+        (u64::from(self.settings.idle_ms) + u64::from(self.traits.settle_ms)) * MS
     }
 
     /// Reads the counters of a pair and notes what is new.

@@ -228,6 +228,8 @@ pub(crate) struct World {
     pub(crate) token: u32,
     /// Packets and bytes of IP that hit rules.
     pub(crate) hit: Count,
+    /// How often hardware refreshes its counters.
+    pub(crate) refresh_ns: u64,
     refreshed_ns: u64,
 }
 
@@ -243,6 +245,7 @@ impl World {
             workers,
             token: 0,
             hit: Count::default(),
+            refresh_ns: 20 * MS,
             refreshed_ns: now_ns,
         }
     }
@@ -299,7 +302,7 @@ impl World {
     pub(crate) fn step(&mut self) {
         self.device.now_ns = self.now_ns;
         // Hardware is no later with its counters than it says.
-        if self.now_ns - self.refreshed_ns >= 20 * MS {
+        if self.now_ns - self.refreshed_ns >= self.refresh_ns {
             self.refreshed_ns = self.now_ns;
             self.device.refresh(true);
         }
