@@ -328,6 +328,9 @@ impl Machine {
             self.settle_some(now_ns, engine, outbox);
         } else {
             self.refuse_all(now_ns);
+            if self.health.is_stuck() {
+                self.read_some(now_ns, engine, outbox);
+            }
             if self.health.is_empty() {
                 self.settle_some(now_ns, engine, outbox);
             }

@@ -551,3 +551,20 @@ fn counters_that_lag_do_not_make_a_connection_idle() {
     carry(&mut world, 0..1, 1000, 10);
     assert!(matches!(world.workers.state(0), OffloadState::Installed(_)));
 }
+
+#[test]
+fn workers_hear_of_rules_that_cannot_be_taken_out() {
+    let mut world = World::new(&Settings::default(), Device::new(17, 100, 64));
+    fill(&mut world, 0..3);
+    world.device.faults = Faults { silent: 1000, flush_fails: 1000, ..Faults::default() };
+    world.revoke(0, Revocation::Closing);
+    world.run(5 * SECOND, 10 * MS);
+    assert_eq!(world.machine.state(), EngineState::Recovering);
+    let (heard, packets) = (world.workers.answers[2], world.workers.backends[1].packets);
+    carry(&mut world, 1..2, 1000, 5);
+    world.run(SECOND, 10 * MS);
+    assert!(world.workers.answers[2] >= heard + 2 * 10, "they are still in force");
+    assert_eq!(world.workers.backends[1].packets, packets + 5000);
+    world.settle();
+    assert_eq!((world.installed(), world.device.rules()), (0, 0));
+}

@@ -8,7 +8,8 @@
 //!             more          out
 //! ```
 //!
-//! Flushing is repeated until it succeeds. The rest is longer each time, and short again after a good while
+//! Flushing is repeated until it succeeds; meanwhile counters are read on, so that workers know of rules that
+//! may still be in force. The rest is longer each time, and short again after a good while
 //! without trouble.
 
 use super::pair::{Ending, LegState, Phase};
@@ -58,6 +59,11 @@ impl Health {
     /// Whether the engine has been emptied, and answers.
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.stage, Stage::Resting { .. })
+    }
+
+    /// Whether rules may be in force that cannot be taken out for now.
+    pub(super) fn is_stuck(&self) -> bool {
+        matches!(self.stage, Stage::Flushing { .. })
     }
 
     pub(super) fn state(&self) -> EngineState {

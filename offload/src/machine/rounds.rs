@@ -71,7 +71,7 @@ impl Machine {
         let elapsed_ns = (now_ns - self.round.started_ns).min(poll_ns);
         let due = (u128::from(slots) * u128::from(elapsed_ns)).div_ceil(u128::from(poll_ns)) as u32;
         let end = due.min(self.round.cursor.saturating_add(SLOTS_PER_STEP)).min(self.slab.slots());
-        while self.round.cursor < end && self.health.is_running() {
+        while self.round.cursor < end && (self.health.is_running() || self.health.is_stuck()) {
             let index = self.round.cursor;
             self.round.cursor += 1;
             self.visit(now_ns, engine, outbox, index);
@@ -91,7 +91,11 @@ impl Machine {
         }
         match pair.phase {
             Phase::Installed { told, .. } => {
-                self.read_and_judge(now_ns, engine, index);
+                if self.health.is_running() {
+                    self.read_and_judge(now_ns, engine, index);
+                } else {
+                    self.read(now_ns, engine, index);
+                }
                 if told {
                     self.report(outbox, index);
                 }
