@@ -511,7 +511,6 @@ fn a_tenant_at_its_share_does_not_make_rules_dear_for_others() {
     let mut world = World::new(&settings, Device::new(13, 100, 64));
     fill(&mut world, 0..5);
     for _ in 0..100 {
-        carry(&mut world, 0..5, 1000, 0);
         for client in 5..60 {
             world.ask(client, |_| ());
         }
@@ -567,4 +566,17 @@ fn workers_hear_of_rules_that_cannot_be_taken_out() {
     assert_eq!(world.workers.backends[1].packets, packets + 5000);
     world.settle();
     assert_eq!((world.installed(), world.device.rules()), (0, 0));
+}
+
+#[test]
+fn those_that_were_lost_together_do_not_come_back_together() {
+    let mut world = World::new(&Settings::default(), Device::new(18, 100, 64));
+    fill(&mut world, 0..20);
+    world.device.dead = true;
+    world.run(SECOND, 10 * MS);
+    assert_eq!(world.workers.removals.get(&Removal::Lost), Some(&20));
+    let mut retries = world.workers.retries.clone();
+    retries.sort_unstable();
+    retries.dedup();
+    assert!(retries.len() >= 15 && retries[0] >= 1000, "{retries:?}");
 }

@@ -12,6 +12,7 @@
 //! may still be in force. The rest is longer each time, and short again after a good while
 //! without trouble.
 
+use super::enter::jittered;
 use super::pair::{Ending, LegState, Phase};
 use super::{MS, Machine};
 use crate::counters::EngineState;
@@ -165,8 +166,9 @@ impl Machine {
     }
 
     fn lose(&mut self, now_ns: u64, index: u32) {
-        let (cause, rest_ms) = (self.health.cause, self.health.rest_ms);
+        let cause = self.health.cause;
         let Some(pair) = self.slab.get_mut(index) else { return };
+        let rest_ms = jittered(&pair.ask, self.health.rest_ms);
         pair.queued = false;
         pair.lost = 0;
         let mut gone = 0;

@@ -133,6 +133,8 @@ pub(crate) struct Workers {
     /// Answers, by kind: installed, declined, counted, removed.
     pub(crate) answers: [u32; 4],
     pub(crate) removals: HashMap<Removal, u32>,
+    /// After how many milliseconds each of them may be asked for again.
+    pub(crate) retries: Vec<u32>,
     /// Rules of connections that are gone, to be revoked.
     orphans: Vec<Revoke>,
     /// The last refusal.
@@ -195,8 +197,9 @@ impl Workers {
                     }
                 }
             }
-            Answer::Removed { flow, rule, why, .. } => {
+            Answer::Removed { flow, rule, why, retry_ms } => {
                 self.answers[3] += 1;
+                self.retries.push(retry_ms);
                 *self.removals.entry(why).or_default() += 1;
                 *self.last_due.entry(flow).or_default() += 1;
                 let known = self.knows(flow);
