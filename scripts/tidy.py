@@ -31,7 +31,7 @@ CONFLICT = re.compile(r"^(<{7} |={7}$|>{7} )")
 UNSAFE = re.compile(r"\bunsafe\b(?!_)")
 # What the newest rustc takes and Rust 1.85 does not: a chain of conditions one of which is a `let`, as
 # rustfmt lays it out, and the length of an array left to be inferred.
-TOO_NEW = re.compile(r"&&\s+let\b|^( *)(?:} else )?(?:if|while) let\b[^{}]*?\n\1    &&|; _\]"
+TOO_NEW = re.compile(r"&&\s+let\b|^( *)(?:} else )?(?:if|while) let\b[^{}]*?\n\1    &&|; _\]|Vec<[^<>]*, _>"
                      r"|\b(?:if|while) let\b[^{}()|\n]*(?:\([^()\n]*\)[^{}()|\n]*)*&& ", re.MULTILINE)
 FUNCTION = re.compile(r"^(\s*)(?:pub(?:\([^)]*\))? )?(?:const )?(?:async )?(?:unsafe )?(?:extern \"C\" )?fn (\w+)")
 

@@ -121,7 +121,8 @@ fn connection(
 ) -> arrayvec::ArrayVec<Action, { crate::rule::ACTIONS_MAX }> {
     let kept = |action: &&Action| matches!(action, Action::Count | Action::Age { .. });
     let pop = |action: &&Action| **action == Action::PopVlan;
-    let mut actions: arrayvec::ArrayVec<_, _> = before.iter().filter(pop).copied().collect();
+    let mut actions: arrayvec::ArrayVec<_, { crate::rule::ACTIONS_MAX }> =
+        before.iter().filter(pop).copied().collect();
     actions.extend(rule.actions.iter().filter(kept).copied());
     actions.extend(before.iter().filter(|action| !pop(action)).copied());
     actions.extend([Action::SetMacDst(MacAddr::default()), Action::SetMacSrc(MacAddr::default())]);
