@@ -114,7 +114,7 @@ impl World {
             let client = (row.key.src, row.key.src_port);
             let id = self.ends.find(client, row.key.protocol == Protocol::Tcp);
             let Some(conn) = id.and_then(|id| self.ends.conns.get(id as usize)) else { continue };
-            let sent = conn.software + conn.hardware + conn.dropped;
+            let sent = conn.sent;
             if row.totals.original.packets > sent && !conn.reused && !self.malformed {
                 self.trace.fail(Checker::Accounting, || format!("its client sent {sent}: {row:?}"));
             }

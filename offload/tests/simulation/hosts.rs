@@ -100,11 +100,10 @@ pub(crate) struct Conn {
     pub(crate) owned_since: u64,
     /// Something happened to it that may break it, and by right.
     pub(crate) excused: bool,
-    /// Packets that left by a rule, and by a worker.
-    pub(crate) hardware: u64,
+    /// Packets that left by a worker.
     pub(crate) software: u64,
-    /// Those that somebody dropped, perhaps after counting them.
-    pub(crate) dropped: u64,
+    /// Packets that its client sent.
+    pub(crate) sent: u64,
     /// Its client's end was used before.
     pub(crate) reused: bool,
 }
@@ -207,9 +206,8 @@ impl Ends {
             owner: None,
             owned_since: 0,
             excused: false,
-            hardware: 0,
             software: 0,
-            dropped: 0,
+            sent: 0,
             reused: self.by_client.insert((client, plan.tcp), id).is_some(),
         });
         id

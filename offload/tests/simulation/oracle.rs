@@ -232,7 +232,7 @@ impl Oracle {
         }
         self.compare(view, leaving, place, before, trace);
         let backend = &view.services[place.service].backends[place.backend];
-        let faultless = view.scenario.faults.device.is_empty();
+        let faultless = view.scenario.faults.are_none();
         let enforced_ns = if faultless { ENFORCE_MAX_NS } else { ENFORCE_ANYWAY_NS };
         let drains = backend.configured || !view.services[place.service].resets;
         let barred = backend.barred_at.filter(|_| !drains || !view.scenario.draining_in_hardware);
@@ -315,13 +315,12 @@ impl Oracle {
     }
 
     /// A packet was dropped by its holder, or became something else: it may be in the counters.
-    pub(crate) fn dropped(&mut self, origin: &Origin, conns: &mut [Conn]) {
+    pub(crate) fn dropped(&mut self, origin: &Origin, conns: &[Conn]) {
         if !matches!(frames::read(&origin.frame), Some(Read { what: What::Segment(_), .. })) {
             return;
         }
         let place = origin.conn.filter(|_| !origin.mutated).and_then(|id| {
-            let conn = conns.get_mut(id as usize)?;
-            conn.dropped += u64::from(origin.way == Way::There);
+            let conn = conns.get(id as usize)?;
             Some((conn.service, conn.owner?))
         });
         match place.and_then(|place| self.ids.get(&place)) {
@@ -334,7 +333,7 @@ impl Oracle {
 /// Remembers the first backend of a connection; a change is returned.
 fn owned(now: u64, id: u32, backend: usize, via: Via, conns: &mut [Conn]) -> Option<Mismatch> {
     let conn = conns.get_mut(id as usize)?;
-    *(if via == Via::Hardware { &mut conn.hardware } else { &mut conn.software }) += 1;
+    conn.software += u64::from(via == Via::Software);
     let Some(from) = conn.owner else {
         (conn.owner, conn.owned_since) = (Some(backend), now);
         return None;

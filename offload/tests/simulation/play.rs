@@ -8,8 +8,9 @@ use crate::tcp::{self, Tcp};
 use crate::world::{Item, Phase, World};
 use dataplane::addr::{Ip, MacAddr};
 
-/// How long a MAC address that is given up may still be used: what a worker believes without asking, and
-/// what taking a rule out may take at the worst.
+/// How long a MAC address that is given up may still be used: if its successor is heard, and nothing fails;
+const MOVE_HEARD_NS: u64 = 2 * SECOND;
+/// and else: what a worker believes without asking, and what taking a rule out may take at the worst.
 const MOVE_GRACE_NS: u64 = 10 * SECOND;
 
 impl World {
@@ -299,7 +300,8 @@ impl World {
         }
         let MacAddr([a, b, c, d, _, f]) = station.mac;
         let mac = MacAddr([a, b, c, d ^ 0x40, octet, f]);
-        station.before = Some((station.mac, now + MOVE_GRACE_NS));
+        let grace_ns = if self.scenario.faults.are_none() { MOVE_HEARD_NS } else { MOVE_GRACE_NS };
+        station.before = Some((station.mac, now + grace_ns));
         station.mac = mac;
         self.trace.note("station moved", [number as u64, 0, 0]);
         for times in 0..3 {

@@ -62,6 +62,13 @@ pub(crate) struct FaultPlan {
     pub(crate) stalls: u32,
 }
 
+impl FaultPlan {
+    /// Whether nothing is going to fail.
+    pub(crate) fn are_none(&self) -> bool {
+        self.device.is_empty()
+    }
+}
+
 /// Everything a seed chooses before the first packet.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {

@@ -339,6 +339,9 @@ impl World {
 
     /// A frame comes in by a port, unless the wire loses it.
     pub(crate) fn arrive(&mut self, conn: Option<u32>, way: Way, mutated: bool, port: usize, frame: Vec<u8>) {
+        if let Some(conn) = conn.filter(|_| way == Way::There) {
+            self.ends.conns[conn as usize].sent += 1;
+        }
         if self.loses() {
             return;
         }
@@ -493,7 +496,7 @@ impl World {
     /// Packets that somebody dropped are perhaps in the counters.
     fn settle_drops(&mut self) {
         for origin in self.pool.take_dropped() {
-            self.oracle.dropped(&origin, &mut self.ends.conns);
+            self.oracle.dropped(&origin, &self.ends.conns);
         }
     }
 }
