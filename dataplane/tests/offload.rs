@@ -260,6 +260,26 @@ fn packets_that_hardware_would_not_take_do_not_ask() {
 }
 
 #[test]
+fn a_busy_connection_is_asked_for_again_as_soon_as_it_may_be() {
+    let mut world = world(&web());
+    for port in 6000..6020 {
+        let client = format!("198.51.100.7:{port}");
+        world.receive(FRONT, &tcp(PORT_MACS[0], &client, VIP, "S", b""));
+    }
+    shake_hands(&mut world);
+    let ask = asked(&mut world);
+    let Ask { flow, token, .. } = ask;
+    world.answer(&Answer::Declined { flow, token, reason: Declined::Budget, retry_ms: 100 });
+    world.pass_ms(99, 1);
+    (0..40).for_each(|_| drop(from_client(&mut world, "A")));
+    assert_eq!(world.envs[0].asks, []);
+    // The review of the whole table comes by much later.
+    world.pass_ms(1, 1);
+    (0..16).for_each(|_| drop(from_client(&mut world, "A")));
+    assert_eq!(asked(&mut world).packets, 48);
+}
+
+#[test]
 fn a_full_ring_leaves_the_connection_where_it_is() {
     let mut world = world(&web());
     world.envs[0].asks_full = true;

@@ -49,6 +49,8 @@ const KIND_SHIFT: u32 = 4;
 const REQUESTED: u8 = 1;
 const INSTALLED: u8 = 2;
 const REMOVING: u8 = 3;
+/// See [`Entry::concerns_hardware`].
+const RETRY_PACKETS: u64 = 16;
 
 /// The hot part of a connection, everything that a packet of an IPv4 connection reads and writes.
 ///
@@ -298,15 +300,18 @@ impl Entry {
     }
 
     /// Whether the offload engine comes into it: hardware has the connection, or may be asked to take it
-    /// now that it has carried `price` packets.
+    /// now that it has carried `price` packets. Of one that was refused, every 16th packet: when to ask
+    /// again is in the cold array.
     #[inline]
     #[must_use]
     pub fn concerns_hardware(&self, price: u32) -> bool {
-        if self.state >= 1 << KIND_SHIFT {
-            return self.is_installed();
+        let kind = self.state >> KIND_SHIFT;
+        if (REQUESTED..=REMOVING).contains(&kind) {
+            return kind == INSTALLED;
         }
         let [original, reply] = self.packets;
-        u64::from(original) + u64::from(reply) >= u64::from(price) && self.may_be_offloaded()
+        let packets = u64::from(original) + u64::from(reply);
+        packets >= u64::from(price) && (kind == 0 || packets % RETRY_PACKETS == 0) && self.may_be_offloaded()
     }
 
     /// Whether hardware has it.

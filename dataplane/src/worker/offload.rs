@@ -96,7 +96,13 @@ impl<E: Env> Walk<'_, E> {
 
     /// Asks for a connection, if hardware may and can take it.
     fn propose(&mut self, port: PortId, parsed: &Parsed, slot: Slot, direction: Direction) {
-        let entry = self.state.table.entry(slot);
+        let table = &self.state.table;
+        let entry = table.entry(slot);
+        if matches!(table.offload(slot), OffloadState::Declined(_))
+            && !self.now.reached(table.offload_tick(slot))
+        {
+            return;
+        }
         let allowed = self.snapshot.allows_offload(entry.service(), entry.backend());
         if self.asks_left == 0 || self.state.offload.price == u32::MAX || !allowed || !is_for_hardware(parsed)
         {
