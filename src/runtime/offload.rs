@@ -29,6 +29,8 @@ const ASKS_PER_TURN: usize = 256;
 /// How long it sleeps when there is nothing to do: long enough to leave its core to others, short against
 /// what a rule takes.
 const REST: Duration = Duration::from_micros(50);
+/// The log is told at most so often what the driver refuses.
+const COMPLAINTS_NS: u64 = 10_000_000_000;
 /// How often emptying the engine is tried at the end.
 const FLUSHES_MAX: usize = 3;
 
@@ -93,6 +95,8 @@ pub(crate) struct Unit<E> {
     clock: Clock,
     core: usize,
     shared: Arc<Shared>,
+    /// When the log may next be told what the driver said.
+    complain_at_ns: u64,
 }
 
 /// Says that the thread has ended, however it does: workers stop asking.
@@ -135,7 +139,7 @@ impl<E: FlowEngine + Send> Unit<E> {
             turns: Counter::default(),
             ended: AtomicBool::new(false),
         });
-        Unit { engine, machine, clock, core, shared }
+        Unit { engine, machine, clock, core, shared, complain_at_ns: 0 }
     }
 
     /// What the manager sees of it.
@@ -194,7 +198,18 @@ impl<E: FlowEngine + Send> Unit<E> {
         let mut outbox = rings;
         let work = self.machine.step(now_ns, &mut self.engine, &mut outbox);
         rings.set_price(self.machine.price());
+        if now_ns >= self.complain_at_ns {
+            self.log_complaint(now_ns);
+        }
         work.busy
+    }
+
+    /// What the driver refuses, in its own words: counters say how often.
+    fn log_complaint(&mut self, now_ns: u64) {
+        if let Some(complaint) = self.engine.complaint() {
+            tracing::warn!("a flow rule was refused: {complaint}");
+            self.complain_at_ns = now_ns + COMPLAINTS_NS;
+        }
     }
 
     fn obey(&mut self, now_ns: u64) {

@@ -159,4 +159,10 @@ pub trait FlowEngine {
     /// # Errors
     /// The device does not answer; there may be rules left, and it has to be tried again.
     fn flush(&mut self) -> Result<(), EngineError>;
+
+    /// What the driver said when it last refused something, in its own words, for people to read; told
+    /// once.
+    fn complaint(&mut self) -> Option<String> {
+        None
+    }
 }

@@ -183,15 +183,11 @@ macro_rules! whichever {
     };
 }
 
-impl Engine<'_> {
-    /// What the driver said when it last refused something.
-    #[must_use]
-    pub fn last_error(&self) -> Option<&FlowError> {
-        whichever!(self, engine => engine.last_error())
-    }
-}
-
 impl FlowEngine for Engine<'_> {
+    fn complaint(&mut self) -> Option<String> {
+        whichever!(self, engine => engine.complaint())
+    }
+
     fn traits(&self) -> Traits {
         whichever!(self, engine => engine.traits())
     }

@@ -72,12 +72,6 @@ impl<'port> SyncEngine<'port> {
         Ok(engine)
     }
 
-    /// What the driver said when it last refused something.
-    #[must_use]
-    pub fn last_error(&self) -> Option<&FlowError> {
-        self.last_error.as_ref()
-    }
-
     fn install_base(&mut self) -> Result<(), FlowError> {
         for rule in &self.base {
             let Some(port) = self.ports.iter_mut().find(|flows| flows.number() == rule.port) else {
@@ -127,6 +121,10 @@ impl<'port> SyncEngine<'port> {
 }
 
 impl FlowEngine for SyncEngine<'_> {
+    fn complaint(&mut self) -> Option<String> {
+        self.last_error.take().map(|error| error.to_string())
+    }
+
     fn traits(&self) -> Traits {
         Traits {
             kind: Kind::Sync,

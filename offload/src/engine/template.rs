@@ -106,12 +106,6 @@ impl<'port> TemplateEngine<'port> {
         Ok(engine)
     }
 
-    /// What the driver said when it last refused something.
-    #[must_use]
-    pub fn last_error(&self) -> Option<&FlowError> {
-        self.last_error.as_ref()
-    }
-
     fn enqueue(
         &mut self,
         rule: &Rule,
@@ -227,6 +221,10 @@ impl<'port> TemplateEngine<'port> {
 }
 
 impl FlowEngine for TemplateEngine<'_> {
+    fn complaint(&mut self) -> Option<String> {
+        self.last_error.take().map(|error| error.to_string())
+    }
+
     fn traits(&self) -> Traits {
         Traits {
             kind: Kind::Template,

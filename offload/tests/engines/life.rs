@@ -161,7 +161,7 @@ fn what_cannot_be_is_refused(bed: &mut Bed<'_>, base: usize) {
     nowhere.actions.push(Action::ToPort(999));
     let refused = bed.retried(|engine| engine.install(leg, &nowhere));
     assert!(matches!(refused, Err(EngineError::Refused(_))), "{refused:?}");
-    assert!(bed.engine.last_error().is_some());
+    assert!(bed.engine.complaint().is_some());
     let mut elsewhere = rule.clone();
     elsewhere.port = 999;
     assert!(matches!(bed.engine.install(leg, &elsewhere), Err(EngineError::Refused(_))));
