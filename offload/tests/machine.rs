@@ -580,3 +580,122 @@ fn those_that_were_lost_together_do_not_come_back_together() {
     retries.dedup();
     assert!(retries.len() >= 15 && retries[0] >= 1000, "{retries:?}");
 }
+
+/// Connections of `packets` packets each, and what became of them.
+#[derive(Default)]
+struct Herd {
+    flows: std::collections::HashMap<u32, Beast>,
+    answers: Vec<Answer>,
+}
+
+struct Beast {
+    born_ns: u64,
+    gap_ns: u64,
+    packets: u64,
+    carried: u64,
+    state: OffloadState,
+    retry_ns: u64,
+}
+
+impl offload::machine::Outbox for Herd {
+    fn answer(&mut self, answer: Answer) -> Result<(), Answer> {
+        self.answers.push(answer);
+        Ok(())
+    }
+}
+
+impl Herd {
+    fn join(&mut self, number: u32, now_ns: u64, gap_ns: u64, packets: u64) {
+        let state = OffloadState::Software;
+        let beast = Beast { born_ns: now_ns, gap_ns, packets, carried: 0, state, retry_ns: 0 };
+        self.flows.insert(number, beast);
+    }
+
+    /// Packets come, connections are asked for and end.
+    fn graze(&mut self, now_ns: u64, machine: &mut offload::machine::Machine) {
+        let price = u64::from(machine.price());
+        self.flows.retain(|&number, beast| {
+            if now_ns < beast.born_ns + beast.carried * beast.gap_ns {
+                return true;
+            }
+            beast.carried += 1;
+            let free = match beast.state {
+                OffloadState::Software => true,
+                OffloadState::Declined(_) => now_ns >= beast.retry_ns,
+                _ => false,
+            };
+            let mut wish = ask(number, 1, number);
+            wish.key.src_port = (number >> 16) as u16;
+            (wish.packets, wish.age_ms) = (beast.carried, ((now_ns - beast.born_ns) / MS) as u32);
+            if free && beast.carried >= price && machine.room() > 0 {
+                beast.state = OffloadState::Requested(wish.token);
+                machine.ask(now_ns, &wish);
+            }
+            if let (true, OffloadState::Installed(rule)) = (beast.carried == beast.packets, beast.state) {
+                machine.revoke(now_ns, &Revoke { flow: wish.flow, rule, why: Revocation::Closing });
+            }
+            beast.carried < beast.packets
+        });
+    }
+
+    /// Answers are heard; `home` learns who is in hardware now.
+    fn hear(&mut self, now_ns: u64, machine: &mut offload::machine::Machine, mut home: impl FnMut(u32, u64)) {
+        for answer in std::mem::take(&mut self.answers) {
+            let number = answer.flow().slot;
+            match (answer, self.flows.get_mut(&number)) {
+                (Answer::Installed { rule, .. }, Some(beast)) => {
+                    beast.state = OffloadState::Installed(rule);
+                    home(number, now_ns - beast.born_ns);
+                }
+                (Answer::Installed { flow, rule, .. }, None) => {
+                    machine.revoke(now_ns, &Revoke { flow, rule, why: Revocation::Orphan });
+                }
+                (Answer::Declined { reason, retry_ms, .. }, Some(beast)) => {
+                    beast.state = OffloadState::Declined(reason);
+                    beast.retry_ns = now_ns + u64::from(retry_ms) * MS;
+                }
+                (Answer::Removed { retry_ms, .. }, Some(beast)) => {
+                    beast.state = OffloadState::Declined(Declined::Budget);
+                    beast.retry_ns = now_ns + u64::from(retry_ms) * MS;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// 10 000 new connections a second of 10 packets each do not keep 100 long ones out of hardware that takes
+/// 3000 insertions a second.
+#[test]
+fn elephants_do_not_wait_for_mice() {
+    for mouse_gap_ns in [MS, 100 * MS] {
+        let settings = Settings { insertions_per_second: 3000, ..Settings::default() };
+        let mut device = Device::new(19, 65_536, 64);
+        let topology = world::topology();
+        let mut machine =
+            offload::machine::Machine::new(0, &settings, device.traits, topology, snapshot(&[]));
+        let (mut herd, mut number, mut times) = (Herd::default(), 1000, Vec::new());
+        let begin_ms = 3000;
+        for ms in 0..begin_ms + 2000 {
+            let now_ns = ms * MS;
+            for _ in 0..10 {
+                number += 1;
+                herd.join(number, now_ns, mouse_gap_ns, 10);
+            }
+            if ms >= begin_ms && ms < begin_ms + 100 {
+                herd.join((ms - begin_ms) as u32, now_ns, MS, u64::MAX);
+            }
+            herd.graze(now_ns, &mut machine);
+            device.now_ns = now_ns;
+            machine.step(now_ns, &mut device, &mut herd);
+            herd.hear(now_ns, &mut machine, |number, ns| {
+                if number < 100 {
+                    times.push(ns / MS);
+                }
+            });
+        }
+        times.sort_unstable();
+        assert_eq!(times.len(), 100, "{times:?}");
+        assert!(times[99] <= 2000, "{times:?}");
+    }
+}
