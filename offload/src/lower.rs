@@ -249,7 +249,7 @@ fn expiring(v4: bool) -> Item {
 }
 
 /// The group of a connection's rules.
-fn group_of(key: &FlowKey) -> u32 {
+pub(crate) fn group_of(key: &FlowKey) -> u32 {
     match (key.dst.is_v4(), key.protocol) {
         (true, Protocol::Tcp) => CONNECTIONS_V4_TCP,
         (true, Protocol::Udp) => CONNECTIONS_V4_UDP,

@@ -34,7 +34,7 @@ use dataplane::flow::FlowKey;
 use dataplane::limits::TENANTS_MAX;
 use dataplane::offload::{Answer, Ask, Removal, Revocation, Revoke};
 use dataplane::snapshot::Snapshot;
-use enter::{Failures, Waiting};
+use enter::{Failures, Refusals, Waiting};
 use pair::Slab;
 use recover::Health;
 use rounds::{Round, Sweep};
@@ -169,6 +169,7 @@ pub struct Machine {
     full_ms: u32,
     lost_streak: u32,
     failures: Failures,
+    refusals: Refusals,
 
     budget: Budget,
     price: Price,
@@ -246,6 +247,7 @@ impl Machine {
             full_ms: enter::FULL_MS,
             lost_streak: 0,
             failures: Failures::new(),
+            refusals: Refusals::new(),
             budget: Budget::new(now_ns, settings.insertions_per_second, traits.operations_max),
             price,
             period: Period::default(),

@@ -10,7 +10,7 @@ use dataplane::ids::{BackendId, ServiceId};
 use dataplane::offload::{Answer, Ask, Declined, OffloadState, Removal, Revocation, Revoke, RuleId};
 use device::{Device, Faults};
 use offload::admission::Policy;
-use offload::counters::{EngineState, Eviction};
+use offload::counters::{EngineState, Eviction, RequestResult};
 use offload::engine::LegId;
 use offload::machine::Settings;
 use proptest::prelude::*;
@@ -698,4 +698,26 @@ fn elephants_do_not_wait_for_mice() {
         assert_eq!(times.len(), 100, "{times:?}");
         assert!(times[99] <= 2000, "{times:?}");
     }
+}
+
+#[test]
+fn what_the_driver_always_refuses_is_not_tried_for_every_connection() {
+    let settings = Settings { insertions_per_second: 1000, ..Settings::default() };
+    let mut world = World::new(&settings, Device::new(20, 10_000, 64));
+    world.device.faults.refused = 1000;
+    for client in 0..2000 {
+        world.ask(client, |_| ());
+        world.run(5 * MS, MS);
+    }
+    let tries = world.device.insertions.len();
+    assert!((16..40).contains(&tries), "{tries}");
+    assert_eq!(refusal(&world).0, Declined::Refused);
+    assert_eq!(world.machine.counters().requests[RequestResult::Rejected as usize].get(), 2000);
+    // Once the driver takes such rules all is as before.
+    world.device.faults.refused = 0;
+    for client in 2000..4000 {
+        world.ask(client, |_| ());
+        world.run(20 * MS, MS);
+    }
+    assert!(world.installed() > 500, "{}", world.installed());
 }

@@ -27,6 +27,12 @@ pub(super) const FULL_MS: u32 = 100;
 /// and at last.
 const FULL_MAX_MS: u32 = 5_000;
 
+/// After so many refusals in a row rules of one kind are not tried, at first so long,
+const REFUSALS: u32 = 16;
+const HOLD_MS: u32 = 1_000;
+/// and at last.
+const HOLD_MAX_MS: u32 = 60_000;
+
 const RETRY_BUDGET_MS: u32 = 500;
 const RETRY_FULL_MS: u32 = 2_000;
 const RETRY_SHARE_MS: u32 = 2_000;
@@ -90,6 +96,42 @@ impl Failures {
     }
 }
 
+/// Remembers kinds of rules that the driver refuses whatever the connection: there are devices that cannot
+/// match IPv6 addresses and ports at once, and to be told so for each connection would cost the budget.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    /// By group: refusals in a row, until when not to try, and for how long the next time, milliseconds.
+    groups: [(u32, u64, u32); lower::SOFTWARE as usize],
+}
+
+impl Refusals {
+    pub(super) fn new() -> Refusals {
+        Refusals { groups: [(0, 0, HOLD_MS); lower::SOFTWARE as usize] }
+    }
+
+    fn of(&mut self, ask: &Ask) -> &mut (u32, u64, u32) {
+        // Groups are below this.
+        &mut self.groups[lower::group_of(&ask.key) as usize % lower::SOFTWARE as usize]
+    }
+
+    fn holds(&mut self, now_ns: u64, ask: &Ask) -> bool {
+        now_ns < self.of(ask).1
+    }
+
+    fn refused(&mut self, now_ns: u64, ask: &Ask) {
+        let (times, until_ns, hold_ms) = self.of(ask);
+        *times = times.saturating_add(1);
+        if *times >= REFUSALS && now_ns >= *until_ns {
+            *until_ns = now_ns + u64::from(*hold_ms) * MS;
+            *hold_ms = (2 * *hold_ms).min(HOLD_MAX_MS);
+        }
+    }
+
+    pub(super) fn taken(&mut self, ask: &Ask) {
+        *self.of(ask) = (0, 0, HOLD_MS);
+    }
+}
+
 impl Machine {
     /// Goes on with pairs whose second rule the engine could not take at once, then admits requests, as far
     /// as budget and queue allow.
@@ -137,6 +179,9 @@ impl Machine {
         let waited_ms = (now_ns - waiting.since_ns) / MS;
         if self.snapshot_objects(ask).is_some() || rules_of(ask) == 0 {
             return Verdict::Decline(Declined::Path, RETRY_PATH_MS);
+        }
+        if self.refusals.holds(now_ns, ask) {
+            return Verdict::Decline(Declined::Refused, jittered(ask, RETRY_REFUSED_MS));
         }
         if let Some(index) = patterns(ask).find_map(|key| self.by_key.get(&key).copied()) {
             return self.wait_for_namesake(now_ns, waiting, index);
@@ -422,18 +467,22 @@ impl Machine {
     pub(super) fn leg_failed(&mut self, now_ns: u64, index: u32, direction: Direction, error: EngineError) {
         let Some(pair) = self.slab.get_mut(index) else { return };
         pair.legs[direction as usize] = LegState::Nothing;
-        let flow = pair.ask.flow;
-        let jitter = jittered(&pair.ask, RETRY_FULL_MS);
+        let ask = pair.ask;
         self.rule_gone(index);
         let retry_ms = match error {
             EngineError::TableFull | EngineError::NoCounter => {
                 self.period.turned_away += 1;
                 self.full_until_ns = now_ns + u64::from(self.full_ms) * MS;
                 self.full_ms = (2 * self.full_ms).min(FULL_MAX_MS);
-                jitter
+                jittered(&ask, RETRY_FULL_MS)
             }
-            EngineError::Refused(_) => RETRY_REFUSED_MS,
-            EngineError::Failed | EngineError::QueueFull | EngineError::Lost(_) => self.failures.note(flow),
+            EngineError::Refused(_) => {
+                self.refusals.refused(now_ns, &ask);
+                RETRY_REFUSED_MS
+            }
+            EngineError::Failed | EngineError::QueueFull | EngineError::Lost(_) => {
+                self.failures.note(ask.flow)
+            }
         };
         if matches!(error, EngineError::Lost(_)) {
             self.begin_recovery(Declined::Failed);
