@@ -167,6 +167,19 @@ fn age_early() {
 }
 
 #[test]
+fn miss() {
+    let mut bench = Bench::new(Steering::Software);
+    create(&mut bench, &[to_port(1)]).unwrap();
+    bench.device.set_faults(bench.now, faults("miss=1"));
+    assert_eq!(bench.wire(WIRE, &request()), missed(WIRE));
+    bench.device.set_faults(bench.now, faults("miss=0.5"));
+    let hits = (0..1000).filter(|_| bench.wire(WIRE, &request()) != missed(WIRE)).count();
+    assert!((400..600).contains(&hits), "{hits}");
+    bench.device.set_faults(bench.now, faults(""));
+    assert_eq!(bench.wire(WIRE, &request()), vec![Door::Wire(HOST, request())]);
+}
+
+#[test]
 fn fill_up() {
     let age = Action::Age { timeout_s: 9, context: 5 };
     let mut bench = synchronous(&Profile::named("cx6dx").unwrap());

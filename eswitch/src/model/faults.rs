@@ -1,4 +1,4 @@
-//! Faults on request: refuse, fail, delay, reorder, lose, age early, fill up, stop, forget, hang.
+//! Faults on request: refuse, fail, delay, reorder, lose, age early, miss, fill up, stop, forget, hang.
 //!
 //! Written and read as a list: `refuse=0.01,fail=0.1,delay_us=500,seed=7`. Nothing is on by default, and
 //! what is off changes nothing, not even what the others draw.
@@ -69,6 +69,8 @@ pub struct Faults {
     pub lose_counters: Chance,
     /// Let a rule be reported as aged although it is in use, each time it is looked at.
     pub age_early: Chance,
+    /// Let a packet from a wire pass all rules by, and miss.
+    pub miss: Chance,
     /// Be full at so many rules.
     pub full_at: Option<u64>,
     /// Have no more than so many counters.
@@ -98,6 +100,7 @@ impl Default for Faults {
             lose_completions: Chance::NEVER,
             lose_counters: Chance::NEVER,
             age_early: Chance::NEVER,
+            miss: Chance::NEVER,
             full_at: None,
             counters_at: None,
             ages_at: None,
@@ -167,6 +170,7 @@ impl Faults {
             "lose_completions" => self.lose_completions = chance()?,
             "lose_counters" => self.lose_counters = chance()?,
             "age_early" => self.age_early = chance()?,
+            "miss" => self.miss = chance()?,
             "delay_us" => self.delay_us = number()?,
             "hang_ms" => self.hang_ms = number()?,
             "full_at" => self.full_at = Some(number()?),
@@ -225,6 +229,12 @@ impl Faults {
         self.rng.per_million(self.age_early.0)
     }
 
+    /// Whether to let this packet miss.
+    #[inline]
+    pub fn misses(&mut self) -> bool {
+        self.rng.per_million(self.miss.0)
+    }
+
     /// How much later everything is, in nanoseconds.
     #[must_use]
     pub fn delay_ns(&self) -> u64 {
@@ -253,8 +263,8 @@ impl Faults {
 }
 
 const UNKNOWN: &str = "unknown; there are refuse, fail, delay_us, reorder, lose_completions, lose_counters, \
-                       age_early, full_at, counters_at, ages_at, meters_at, stop_port, reset, hang_ms, \
-                       seed";
+                       age_early, miss, full_at, counters_at, ages_at, meters_at, stop_port, reset, \
+                       hang_ms, seed";
 
 impl fmt::Display for Faults {
     /// As [`Faults::parse`] reads it; nothing if there are none.
@@ -266,6 +276,7 @@ impl fmt::Display for Faults {
             ("lose_completions", self.lose_completions),
             ("lose_counters", self.lose_counters),
             ("age_early", self.age_early),
+            ("miss", self.miss),
         ];
         let numbers = [
             ("delay_us", (self.delay_us > 0).then_some(self.delay_us)),

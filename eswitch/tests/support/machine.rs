@@ -32,7 +32,7 @@ pub(crate) use bytes::Bytes;
 
 const VPORTS: usize = 4;
 const PROFILES: [&str; 5] = ["ideal", "bf3-hws", "cx6dx", "bf2-sws", "bf3-xenoflow"];
-const FAULTS: [&str; 11] = [
+const FAULTS: [&str; 12] = [
     "",
     "refuse=0.1,seed=1",
     "fail=0.3,reorder=0.3,seed=2",
@@ -43,6 +43,7 @@ const FAULTS: [&str; 11] = [
     "full_at=3,counters_at=2,ages_at=1,meters_at=0",
     "lose_completions=0.2,refuse=0.05,fail=0.1,reorder=0.5,seed=4",
     "reset",
+    "miss=0.5,seed=5",
     "hang_ms=3,delay_us=5",
 ];
 

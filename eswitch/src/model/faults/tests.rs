@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn a_list_is_read() {
     let faults = Faults::parse(
-        "refuse=0.01, fail=0.1,delay_us=500,reorder=0.2,lose_counters=1,age_early=0.000001,full_at=0,\
+        "refuse=0.01, fail=0.1,delay_us=500,reorder=0.2,lose_counters=1,age_early=0.000001,miss=0.25,full_at=0,\
          counters_at=7,ages_at=8,meters_at=9,stop_port=3,reset,hang_ms=20,seed=9",
     );
     let faults = faults.unwrap();
@@ -16,6 +16,7 @@ fn a_list_is_read() {
     assert_eq!(faults.reorder, Chance::per_million(200_000));
     assert_eq!(faults.lose_counters, Chance::ALWAYS);
     assert_eq!(faults.age_early, Chance::per_million(1));
+    assert_eq!(faults.miss, Chance::per_million(250_000));
     assert_eq!((faults.full_at, faults.stop_port, faults.seed), (Some(0), Some(3), 9));
     assert_eq!((faults.counters_at, faults.ages_at, faults.meters_at), (Some(7), Some(8), Some(9)));
     assert_eq!((faults.reset, faults.hang_ms), (true, 20));
@@ -29,7 +30,7 @@ fn nothing_is_on_by_default() {
     assert_eq!(faults.to_string(), "");
     assert!(faults.is_clear());
     assert!(!faults.refuses() && !faults.fails() && !faults.reorders() && !faults.loses_completion());
-    assert!(!faults.loses_counter() && !faults.ages_early());
+    assert!(!faults.loses_counter() && !faults.ages_early() && !faults.misses());
     assert_eq!((faults.delay_ns(), faults.take_stop_port()), (0, None));
     assert_eq!((faults.take_reset(), faults.take_hang_ns()), (false, 0));
     assert_eq!(faults, Faults::default());
@@ -85,7 +86,7 @@ fn some_happen_once_and_clear_ends_it_all() {
 proptest! {
     #[test]
     fn what_is_written_is_read(
-        chances in prop::array::uniform6(0u32..=1_000_000),
+        chances in prop::array::uniform7(0u32..=1_000_000),
         delay_us in 0..=DELAY_MAX_US,
         full_at: Option<u64>,
         objects_at: [Option<u32>; 3],
@@ -94,11 +95,11 @@ proptest! {
         hang_ms in 0..=HANG_MAX_MS,
         seed: u64,
     ) {
-        let [refuse, fail, reorder, lose_completions, lose_counters, age_early] = chances.map(Chance::per_million);
+        let [refuse, fail, reorder, lose_completions, lose_counters, age_early, miss] = chances.map(Chance::per_million);
         let rng = Rng::new(seed);
         let [counters_at, ages_at, meters_at] = objects_at;
         let faults = Faults {
-            refuse, fail, delay_us, reorder, lose_completions, lose_counters, age_early, full_at,
+            refuse, fail, delay_us, reorder, lose_completions, lose_counters, age_early, miss, full_at,
             counters_at, ages_at, meters_at, stop_port, reset, hang_ms, seed, rng,
         };
         prop_assert_eq!(Faults::parse(&faults.to_string()), Ok(faults));

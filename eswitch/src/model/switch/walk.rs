@@ -78,7 +78,8 @@ impl Eswitch {
             let registers = Registers::from(source, from_manager);
             let headers = parse(packet.data());
             keys[flights.len()] = Key::extract(packet.data(), &headers, &registers);
-            let group = core.fdb_root;
+            let passes_by = !from_manager && self.faults.misses();
+            let group = core.fdb_root.filter(|_| !passes_by);
             let packet = Some(packet);
             flights.push(Flight {
                 packet,
