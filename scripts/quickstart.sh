@@ -14,6 +14,9 @@ case ${1:-} in
     . scripts/setup.sh ""
     echo "==> cargo build --release (the first time takes some minutes)" >&2
     cargo build --release --locked --quiet
+    if [[ " $* " != *" --no-eswitch "* ]]; then
+        cargo build --profile driver --package eswitch --features pmd --locked --quiet
+    fi
     ;;
 esac
 PYTHONPATH=scripts PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -m lab.quickstart "$@"

@@ -5,8 +5,9 @@
  *         Answers whatever is sent to PORT of any address, without remembering anything: a SYN, data, a FIN;
  *         datagrams go back as they came. Ends with SIGTERM.
  *     traffic tcp IFACE GATEWAY_MAC VIP PORT RATE SECONDS ROUNDS THINK_MS
- *         Opens RATE connections a second, none of which has another's address and port. Each sends ROUNDS
- *         requests, pauses THINK_MS after each answer, and closes.
+ *         Opens RATE connections a second, as far as others have ended: at most WINDOW are open, so that a slow
+ *         machine opens fewer and loses none. Each has an address and port of its own, sends ROUNDS requests,
+ *         pauses THINK_MS after each answer, and closes.
  *     traffic udp IFACE GATEWAY_MAC VIP PORT FLOWS PERIOD_MS SECONDS
  *         FLOWS sockets' worth of datagrams, each flow one every PERIOD_MS.
  *
@@ -41,6 +42,7 @@
 #define AGAIN_NS 300000000ull
 #define REQUEST 64u
 #define MS 1000000ull
+#define WINDOW 1000
 
 struct frame {
 	uint16_t align; /* so that all headers are; not sent */
@@ -359,13 +361,19 @@ static void tick(uint32_t number)
 
 static void run_tcp(uint32_t rate, uint32_t seconds)
 {
-	uint64_t begin = now_ns(), scanned = 0, until = seconds * 1000000000ull;
+	uint64_t begin = now_ns(), scanned = 0, until = seconds * 1000000000ull, due = 0;
 	uint32_t first = 0;
 
 	for (;;) {
 		clock_ns = now_ns();
 		uint64_t passed = clock_ns - begin;
-		uint64_t due = passed < until ? rate * passed / 1000000000ull : connections_max;
+		uint64_t ended = totals.completed + totals.failed + totals.reset;
+		if (passed < until)
+			due = rate * passed / 1000000000ull;
+		else
+			due = totals.opened;
+		if (due > ended + WINDOW)
+			due = ended + WINDOW;
 		/* Bounded, so that answers are not kept waiting. */
 		for (int burst = 0; totals.opened < due && burst < BATCH; burst++) {
 			struct connection *one = connections + totals.opened;
@@ -382,7 +390,7 @@ static void run_tcp(uint32_t rate, uint32_t seconds)
 			first++;
 		for (uint32_t number = first; number < totals.opened; number++)
 			tick(number);
-		if (stopping || first == connections_max)
+		if (stopping || (passed >= until && first == totals.opened))
 			break;
 	}
 	double took = (now_ns() - begin) / 1e9;

@@ -117,7 +117,7 @@ def _wrk_result(text: str) -> Load:
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     failed = sum(map(int, errors.groups())) if errors else 0
     failed += int(_number(r"Non-2xx or 3xx responses: (\d+)", text, default=0))
-    p99 = re.search(r"99%\s+(\S+)", text)
+    p99 = re.search(r"^ +99% +(\d\S+)", text, re.MULTILINE)
     return Load(int(completed), failed, _number(r"Requests/sec:\s+([\d.]+)", text), f"p99 {p99[1] if p99 else '?'}")
 
 

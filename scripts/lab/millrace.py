@@ -113,10 +113,6 @@ class Metrics:
                 values[have[label]] = values.get(have[label], 0) + round(value)
         return values
 
-    def value(self, name: str) -> float:
-        """A metric without labels."""
-        return next(value for series, _, value in self.series if series == name)
-
     def buckets(self, name: str) -> dict[str, int]:
         """The buckets of a histogram by their upper bounds, each with all that are below."""
         return self.by(f"{name}_bucket", "le")

@@ -1,4 +1,8 @@
-"""The quickstart: Millrace between real clients and real servers, seen from all sides, in a minute."""
+"""The quickstart: Millrace between real clients and real servers, seen from all sides, in a minute.
+
+It runs on the software eSwitch, into which established connections move: the report says how many packets
+never touched a worker.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,12 @@ import time
 from pathlib import Path
 
 from . import clients, forward
+from .eswitch import NAME, Eswitch
 from .lab import ROOT, Lab, exit_on_signals
 from .millrace import STOP_SECONDS, service
 from .net import LabError, Netns, Process, wait_until
 from .servers import Prometheus, make_file
+from .telemetry import runtime_directory
 from .topology import DSR_HOSTS, VIP4, VIP6, Shape, backend4
 
 KEPT = ROOT / ".lab"
@@ -58,6 +64,18 @@ class Tour:
         self.prometheus = lab.start_prometheus()
         self.digest = make_file(lab.files / "file", FILE_SIZE)
 
+    def counted(self) -> tuple[int, int]:
+        """Packets that came from the wires, and how many of them workers saw."""
+        if not self.lab.eswitch:
+            return 0, 0
+        received = self.millrace.metrics().received()
+        return self.millrace.eswitch.from_wires(), received
+
+    def share(self, before: tuple[int, int]) -> float:
+        """Of the packets since, the share that never touched a worker."""
+        came, received = (now - then for now, then in zip(self.counted(), before, strict=True))
+        return max(0, came - received) / max(came, 1)
+
     def report(self, what: str, result: str) -> None:
         print(f"    {what:<22} {result}", flush=True)
 
@@ -70,7 +88,7 @@ class Tour:
 
     def _forward(self, mode: str, family: int) -> None:
         address, where = vip(mode, family), f"{mode} IPv{family}"
-        client = self.lab.client
+        client, before = self.lab.client, self.counted()
         answers = clients.count_answers(client, address, 300)
         demand(answers.total() == 300 and len(answers) == 3, f"curl {address}: answers from {dict(answers)}")
         self.report(f"{where} curl", f"300 connections answered: {spread(answers)}")
@@ -83,13 +101,22 @@ class Tour:
         self._loaded(f"{where} wrk", "short connections", load)
         load = clients.dnsperf(client, address, log / f"dns-{mode}{family}.log", seconds=LOAD_SECONDS).finish()
         self._loaded(f"{where} dnsperf", "questions", load)
+        if self.lab.eswitch:
+            came = self.counted()[0] - before[0]
+            text = f"{self.share(before):.1%} of {came:,} packets never touched a worker"
+            self.report(f"{where} in all", f"{text} (what is short, stays with them)")
 
     def _download(self, where: str, address: str) -> None:
-        started = time.monotonic()
+        started, before = time.monotonic(), self.counted()
         digest = clients.http_sha256(self.lab.client, address, "/files/file")
         demand(digest == self.digest, f"{where}: the file arrived with sha256 {digest}, not {self.digest}")
         rate = FILE_SIZE * 8 / (time.monotonic() - started)
-        self.report(f"{where} download", f"{FILE_SIZE >> 20} MiB, sha256 as sent, {rate / 1e9:.2f} Gbit/s")
+        text = f"{FILE_SIZE >> 20} MiB, sha256 as sent, {rate / 1e9:.2f} Gbit/s"
+        if self.lab.eswitch:
+            share = self.share(before)
+            demand(share > 0.9, f"{where}: hardware took {share:.1%} of a download's packets")
+            text += f", {share:.1%} of its packets in hardware"
+        self.report(f"{where} download", text)
 
     def _loaded(self, what: str, unit: str, load: clients.Load) -> None:
         demand(load.failed == 0 and load.completed > 0, f"{what}: {load}")
@@ -132,8 +159,11 @@ class Tour:
         self.report("Prometheus drops", text)
         metrics = self.millrace.at_rest()
         demand(not any(metrics.imbalance().values()), f"packets lost sight of, by worker: {metrics.imbalance()}")
-        received = metrics.sum("worker_received_packets_total")
+        received = metrics.received()
         self.report("balance", f"{received:,} received = sent + dropped by reason + held, exactly")
+        if self.lab.eswitch:
+            came, offloaded = self.millrace.eswitch.from_wires(), metrics.in_hardware()
+            self.report("balance", f"{came:,} from the wires, {offloaded:,} of them forwarded in hardware")
 
     def stop(self) -> None:
         seconds = self.millrace.stop()
@@ -159,6 +189,7 @@ def keep(lab: Lab) -> None:
     note = {
         "namespaces": [netns.name for netns in lab.network.namespaces],
         "directory": str(lab.directory),
+        "runtime": str(runtime_directory(lab.directory.name)),
         "forwarder": forwarder.pid,
     }
     (KEPT / f"{lab.name}.json").write_text(json.dumps(note))
@@ -175,9 +206,16 @@ Left running. Look around (as root):
     http://127.0.0.1:{local_port}/graph?g0.expr=rate(lb_packets_total[10s])   Prometheus, from this machine
     {inside}-b1 tcpdump -ni any
     $EDITOR {lab.millrace.file}    then: {cli} reload
-    tail -f {lab.millrace.process.log}
-
-Remove it: scripts/quickstart.sh --down""")
+    tail -f {lab.millrace.process.log}""")
+    if lab.eswitch:
+        telemetry = f"| dpdk-telemetry.py -f {lab.directory.name}"
+        print(f"""
+    {inside}-client curl -o /dev/null 'http://{vip('nat', 4)}/files/file?rate=1000000' &     a long connection
+    {cli} show offload
+    {cli} show rules
+    echo /eswitch/rules,{NAME} {telemetry}     what the eSwitch holds
+    echo /eswitch/faults,{NAME},reset {telemetry}     a bad day for it: docs/eswitch.md has more""")
+    print("\nRemove it: scripts/quickstart.sh --down")
 
 
 def take_down() -> None:
@@ -188,6 +226,7 @@ def take_down() -> None:
         for name in kept["namespaces"]:
             Netns(name).remove()
         shutil.rmtree(kept["directory"], ignore_errors=True)
+        shutil.rmtree(kept["runtime"], ignore_errors=True)
         note.unlink()
         print(f"removed {note.stem}")
 
@@ -204,9 +243,10 @@ def arguments() -> argparse.Namespace:
         prog="scripts/quickstart.sh",
         description="Build Millrace and let real clients talk to real servers through it: curl, dig, wrk and "
         "dnsperf against nginx and dnsmasq on three backends, nat and dsr, IPv4 and IPv6, watched by "
-        "Prometheus. Needs root, Debian, and no hardware. Everything runs in network namespaces and is "
-        "removed at the end.",
+        "Prometheus. Needs root, Debian, and no hardware: Millrace runs on a software eSwitch that forwards what "
+        "a BlueField would. Everything runs in network namespaces and is removed at the end.",
     )
+    parser.add_argument("--no-eswitch", action="store_true", help="plain ports, on which nothing is offloaded")
     parser.add_argument("--keep", action="store_true", help="leave it all running and say how to look around")
     parser.add_argument("--down", action="store_true", help="remove what --keep left running")
     return parser.parse_args()
@@ -223,9 +263,11 @@ def main() -> int:
     lab = None
     try:
         print("==> client, Millrace and three backends, in namespaces", flush=True)
-        lab = Lab(Shape(backends=3, dsr=True), workers=workers, keep=chosen.keep)
+        eswitch = None if chosen.no_eswitch else Eswitch()
+        lab = Lab(Shape(backends=3, dsr=True), workers=workers, eswitch=eswitch, keep=chosen.keep)
         tour = Tour(lab)
-        print(f"==> Millrace runs with {workers} workers; clients at work", flush=True)
+        ports = "on plain ports" if chosen.no_eswitch else "on the software eSwitch"
+        print(f"==> Millrace runs {ports} with {workers} workers; clients at work", flush=True)
         tour.run()
         if chosen.keep:
             keep(lab)
