@@ -8,7 +8,9 @@ mod common {
     pub(crate) mod world;
 }
 
-use common::frames::{fix_ipv4_checksum, fragment_ipv4, ping, read, tcp, too_big, udp, udp_ttl};
+use common::frames::{
+    fix_icmpv6_checksum, fix_ipv4_checksum, fragment_ipv4, ping, read, tcp, too_big, udp, udp_ttl,
+};
 use common::world::{BACK, FRONT, PORT_MACS, World};
 use dataplane::addr::MacAddr;
 use dataplane::ids::PortId;
@@ -206,6 +208,37 @@ fn a_packet_waits_for_its_neighbour_and_leaves_when_it_answers() {
     let expected = format!("{} {client} > 10.0.1.11:8080 ttl 63 tcp S \"\"", BACKENDS[0]);
     assert_eq!(sent.iter().map(|(_, frame)| read(frame)).collect::<Vec<_>>(), [expected]);
     assert!(!world.report().iter().any(|r| r.starts_with("held")), "{:?}", world.report());
+}
+
+/// Kernels answer a question to their own address without saying again where they are.
+#[test]
+fn a_neighbour_that_was_asked_alone_need_not_say_where_it_is() {
+    let mut world = World::new(&format!("{PORTS}{WEB}"), 2);
+    world.know(BACK, "fd00:2::11", BACKENDS[0]);
+    let asks = |(port, frame): &&(PortId, Vec<u8>)| {
+        *port == BACK && frame[12..14] == [0x86, 0xdd] && frame[54] == 135 && frame[77] == 0x11
+    };
+    let mut answers = 0;
+    for _ in 0..600 {
+        let sent = world.pass_ms(100, 10);
+        for (_, question) in sent.iter().filter(asks) {
+            assert_eq!(question[..6], BACKENDS[0].0, "nobody else is asked");
+            let mut answer = question[..78].to_vec();
+            answer[..6].copy_from_slice(&PORT_MACS[1].0);
+            answer[6..12].copy_from_slice(&BACKENDS[0].0);
+            // Addresses swapped, no option, solicited.
+            answer[18..20].copy_from_slice(&[0, 24]);
+            answer[22..38].copy_from_slice(&question[62..78]);
+            answer[38..54].copy_from_slice(&question[22..38]);
+            answer[54] = 136;
+            answer[58] = 0x40;
+            fix_icmpv6_checksum(&mut answer);
+            world.receive_on(1, BACK, &[answer]);
+            answers += 1;
+        }
+        world.receive(FRONT, &tcp(PORT_MACS[0], "[2001:db8:1::7]:5555", "[2001:db8::80]:80", "S", b""));
+    }
+    assert!((1..=6).contains(&answers), "asked {answers} times in a minute");
 }
 
 #[test]

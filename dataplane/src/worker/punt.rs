@@ -4,7 +4,7 @@
 use super::egress::{Target, Translation, fragment_key};
 use super::open::flow_hash;
 use super::{Env, Steering, Walk};
-use crate::addr::Ip;
+use crate::addr::{Ip, MacAddr};
 use crate::conntrack::{Candidates, Slot};
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey};
@@ -163,11 +163,24 @@ impl<E: Env> Walk<'_, E> {
     }
 
     fn advertised(&mut self, packet: E::Buf, answer: &nd::Advertisement) {
-        if let Some(mac) = answer.target_mac {
-            let nd::Advertisement { target: ip, solicited, overrides, .. } = *answer;
-            self.hear(&NeighbourUpdate { port: packet.port(), ip, mac, solicited, overrides }, false);
+        let nd::Advertisement { target: ip, target_mac, solicited, overrides, .. } = *answer;
+        let port = packet.port();
+        let (mac, overrides) = match target_mac {
+            Some(mac) => (Some(mac), overrides),
+            None if solicited => (self.still_at(&packet, ip), false),
+            None => (None, false),
+        };
+        if let Some(mac) = mac {
+            self.hear(&NeighbourUpdate { port, ip, mac, solicited, overrides }, false);
         }
         self.pass_or_consume(packet);
+    }
+
+    /// Where a neighbour is that does not say so. One that was asked alone need not, as it got the question
+    /// (RFC 4861 §7.2.4): it is where it was, or, if another worker knows that, where its answer came from.
+    fn still_at(&mut self, packet: &E::Buf, ip: Ip) -> Option<MacAddr> {
+        let sender = || ether::Header::new(packet.data()).map(|header| header.src());
+        self.state.neighbours.find(self.now, packet.port(), ip).or_else(sender)
     }
 
     /// An ICMP error goes where the packet it quotes came from, translated as that packet was.

@@ -228,3 +228,12 @@ pub(crate) fn fix_ipv4_checksum(frame: &mut [u8]) {
     let header = etherparse::Ipv4HeaderSlice::from_slice(&frame[14..]).expect("an IPv4 header").to_header();
     frame[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
 }
+
+/// For a message that follows the IPv6 header, to the end of the frame.
+pub(crate) fn fix_icmpv6_checksum(frame: &mut [u8]) {
+    let header = etherparse::Ipv6HeaderSlice::from_slice(&frame[14..]).expect("an IPv6 header").to_header();
+    let message = etherparse::Icmpv6Slice::from_slice(&frame[54..]).expect("a message");
+    let (kind, payload) = (message.icmp_type(), message.payload().to_vec());
+    let checksum = kind.calc_checksum(header.source, header.destination, &payload).expect("a short message");
+    frame[56..58].copy_from_slice(&checksum.to_be_bytes());
+}
