@@ -16,6 +16,7 @@ mod trouble;
 use bed::Bed;
 use dataplane::config::EngineChoice;
 use dpdk::{Mempool, Port};
+use offload::engine::open::NoEngine;
 use offload::engine::{FlowEngine, Kind, open};
 
 /// One test, because a process has one EAL.
@@ -29,6 +30,7 @@ fn engines_keep_their_promises_on_a_driver() {
         "profile=ideal,dv_flow_en=1,faults=[full_at=400]",
         "profile=ideal,dv_flow_en=2,faults=[full_at=400]",
         "profile=ideal,dv_flow_en=2,faults=[lose_completions=0.05]",
+        "profile=ideal,dv_flow_en=2",
     ]);
     let pool = bed::pool(&eal);
     let mut devices = eal.devices();
@@ -45,6 +47,7 @@ fn engines_keep_their_promises_on_a_driver() {
     on(ports(4), &pool, Kind::Sync, trouble::a_full_device_takes_again);
     on(ports(5), &pool, Kind::Template, trouble::a_full_device_takes_again);
     on(ports(6), &pool, Kind::Template, trouble::a_flush_ends_the_waiting);
+    without_an_engine(ports(7));
     bed::leave_nothing();
 }
 
@@ -61,6 +64,28 @@ fn speed_on_a_driver() {
         on(ports, &pool, kind, |bed| speed::is_printed(bed, &eal, kind.name()));
     }
     bed::leave_nothing();
+}
+
+/// Under hardware steering a port without a flow queue receives nothing, whatever engine is wanted; and one
+/// that was refused is the reason why there is no engine.
+fn without_an_engine(mut ports: [Port<'_>; 2]) {
+    for choice in [EngineChoice::None, EngineChoice::Sync] {
+        let [uplink, host] = &mut ports;
+        let prepared = open::prepare(choice, bed::RULES_MAX, &mut [host, uplink]);
+        assert_eq!(prepared.proxy(), None, "it is not for an engine");
+        ports.iter_mut().for_each(|port| port.start().expect("the port starts"));
+        let [uplink, host] = &ports;
+        assert!(uplink.flow_queue().is_ok(), "the proxy has one");
+        let none = open::open(&prepared, &[uplink, host], Vec::new()).expect_err("no engine");
+        assert!(matches!(none, NoEngine::NotWanted | NoEngine::Sync(_)), "{none}");
+        ports.iter_mut().rev().for_each(|port| port.stop().expect("the port stops"));
+    }
+    let [uplink, host] = &mut ports;
+    // Refused to ports that have started.
+    uplink.start().expect("the port starts");
+    let prepared = open::prepare(EngineChoice::Auto, bed::RULES_MAX, &mut [host, uplink]);
+    let none = open::open(&prepared, &[&*uplink], Vec::new()).expect_err("no engine");
+    assert!(matches!(&none, NoEngine::Template(why) if why.what == "setting up a flow queue"), "{none}");
 }
 
 /// Starts ports and tries something on them; nothing is left when the engine is gone.

@@ -60,26 +60,31 @@ pub struct Prepared {
 /// be: a flow queue, and counters and ages for `rules_max` rules of connections. The port of a flow queue,
 /// [`Prepared::proxy`], starts first and stops last.
 pub fn prepare(choice: EngineChoice, rules_max: u32, ports: &mut [&mut Port<'_>]) -> Prepared {
-    let mut prepared = Prepared { choice, rules_max, proxy: None, refused: None };
-    if !matches!(choice, EngineChoice::Auto | EngineChoice::Template) {
-        return prepared;
-    }
+    let (proxy, refused) = match choice {
+        EngineChoice::Auto | EngineChoice::Template => find_proxy(rules_max, ports),
+        EngineChoice::None | EngineChoice::Sync => (None, None),
+    };
+    give_company(ports, proxy);
+    Prepared { choice, rules_max, proxy, refused }
+}
+
+/// The proxy that has been given a flow queue; if there is none, why the first one that could be asked has
+/// none.
+fn find_proxy(rules_max: u32, ports: &mut [&mut Port<'_>]) -> (Option<u16>, Option<FlowError>) {
+    let mut refused = None;
     for at in 0..ports.len() {
         let tried = ports[at].transfer_proxy().and_then(|proxy| {
             let port = ports.iter_mut().find(|port| port.number() == proxy);
             port.map(|port| give_queue(port, rules_max).map(|()| proxy)).transpose()
         });
         match tried {
-            Ok(Some(proxy)) => {
-                give_company(ports, proxy);
-                return Prepared { proxy: Some(proxy), refused: None, ..prepared };
-            }
+            Ok(Some(proxy)) => return (Some(proxy), None),
             // A switch whose proxy is not ours.
             Ok(None) => {}
-            Err(error) => prepared.refused = prepared.refused.or(Some(error)),
+            Err(error) => refused = refused.or(Some(error)),
         }
     }
-    prepared
+    (None, refused)
 }
 
 /// Counters and ages of removed rules come back late, so there are two for each rule.
@@ -96,11 +101,16 @@ fn give_queue(port: &mut Port<'_>, rules_max: u32) -> Result<(), FlowError> {
 
 /// Under hardware steering mlx5 gives a port its default rules, those that receive included, only if it has a
 /// flow queue, and starts no representor without one (mlx5_trigger.c, `port must be configured for HWS`). So
-/// the other ports get one that stays unused; drivers that need none refuse, which is as good.
-fn give_company(ports: &mut [&mut Port<'_>], proxy: u16) {
+/// ports other than `served`, whatever engine is wanted, get one that stays unused: those first on which
+/// rules for others are made. Drivers that need none refuse, which is as good.
+fn give_company(ports: &mut [&mut Port<'_>], served: Option<u16>) {
     let unused = FlowQueueConfig { size: UNUSED_QUEUE_SIZE, counters: 0, ages: 0 };
-    for port in ports.iter_mut().filter(|port| port.number() != proxy) {
-        let _ = port.configure_flow_queue(&unused);
+    for proxies in [true, false] {
+        for port in ports.iter_mut().filter(|port| Some(port.number()) != served) {
+            if port.transfer_proxy().is_ok_and(|proxy| proxy == port.number()) == proxies {
+                let _ = port.configure_flow_queue(&unused);
+            }
+        }
     }
 }
 
@@ -132,9 +142,9 @@ pub fn open<'port>(
         }
         (EngineChoice::Template, None, Some(refused)) => Err(NoEngine::Template(refused.clone())),
         (EngineChoice::Template, None, None) => Err(NoEngine::NoPorts),
-        (EngineChoice::Auto | EngineChoice::Sync, None, _) => {
-            let ports = one_by_one(ports)?;
-            SyncEngine::new(ports, base, prepared.rules_max).map(Engine::Sync).map_err(NoEngine::Base)
+        (EngineChoice::Auto | EngineChoice::Sync, None, refused) => {
+            let able = one_by_one(ports).map_err(|why| root_cause(why, refused.as_ref(), ports))?;
+            SyncEngine::new(able, base, prepared.rules_max).map(Engine::Sync).map_err(NoEngine::Base)
         }
     }
 }
@@ -154,6 +164,13 @@ fn one_by_one<'port>(ports: &[&'port Port<'port>]) -> Result<Vec<Flows<'port>>, 
         None if able.is_empty() => Err(NoEngine::NoPorts),
         _ => Ok(able),
     }
+}
+
+/// Under hardware steering no port takes rules one by one: that one could have had a flow queue and was given
+/// none is the reason.
+fn root_cause(why: NoEngine, refused: Option<&FlowError>, ports: &[&Port<'_>]) -> NoEngine {
+    let by_hardware = || ports.iter().any(|port| port.flow_queue_limits().is_ok());
+    refused.filter(|_| by_hardware()).map_or(why, |refused| NoEngine::Template(refused.clone()))
 }
 
 /// Tries a rule of the eSwitch, and without one a rule of the receive side.
