@@ -92,7 +92,7 @@ pub struct Granted {
     /// Descriptors per transmit queue.
     pub tx_descriptors: u16,
     /// Why it has none of the hairpin queues that were asked for.
-    pub hairpins_refused: Option<ConfigureError>,
+    pub hairpins_refused: Option<String>,
 }
 
 /// Rx or tx, in errors.
@@ -227,12 +227,22 @@ pub(crate) fn apply(
     set_up_queues(device, config, &info, &granted, pool)?;
     if let Err(refused) = set_up_hairpins(device, config, &granted) {
         // Queues that are not set up would keep the port from starting.
-        let plain = PortConfig { hairpin_rx: Vec::new(), hairpin_tx: Vec::new(), ..config.clone() };
-        let (info, granted) = apply(device, &plain, pool)?;
-        return Ok((info, Granted { hairpins_refused: Some(refused), ..granted }));
+        return apply_without_hairpins(device, config, pool, refused.to_string());
     }
     set_mtu(device, config.mtu)?;
     Ok((info, granted))
+}
+
+/// As [`apply`], without hairpin queues, for this reason.
+pub(crate) fn apply_without_hairpins(
+    device: &Device<'_>,
+    config: &PortConfig,
+    pool: &Mempool<'_>,
+    why: String,
+) -> Result<(dpdk_sys::rte_eth_dev_info, Granted), ConfigureError> {
+    let plain = PortConfig { hairpin_rx: Vec::new(), hairpin_tx: Vec::new(), ..config.clone() };
+    let (info, granted) = apply(device, &plain, pool)?;
+    Ok((info, Granted { hairpins_refused: Some(why), ..granted }))
 }
 
 /// Receive and transmit queues, hairpin queues and all.

@@ -181,12 +181,22 @@ impl<'pool> Port<'pool> {
         })
     }
 
-    /// Starts the device. Then there are queues to take.
+    /// Starts the device, without its hairpin queues if they keep it from starting. Then there are queues to
+    /// take.
     pub fn start(&mut self) -> Result<(), StartError> {
         let number = self.device.number();
-        // SAFETY: the port is configured, queues and all, and exclusively borrowed.
-        Errno::check(unsafe { dpdk_sys::rte_eth_dev_start(number) })
-            .map_err(|errno| StartError { port: self.name().to_owned(), errno })?;
+        if let Err(refused) = self.try_start() {
+            let (wanted, granted) = (&self.wanted, &self.granted);
+            let has_hairpins = granted.hairpins_refused.is_none()
+                && !(wanted.hairpin_rx.is_empty() && wanted.hairpin_tx.is_empty());
+            if !has_hairpins {
+                return Err(refused);
+            }
+            let why = refused.to_string();
+            let plain = configure::apply_without_hairpins(&self.device, wanted, self.pool, why);
+            self.granted = plain.map_err(|_| refused)?.1;
+            self.try_start()?;
+        }
         self.started = true;
         // Neighbour solicitations are sent to groups that depend on the addresses asked for (RFC 4291
         // §2.7.1), all VIPs among them. A device that cannot do this is trusted to filter nothing.
@@ -200,6 +210,12 @@ impl<'pool> Port<'pool> {
             self.granted.rss_key = self.ensure_rss_key().is_ok_and(|as_wanted| as_wanted);
         }
         Ok(())
+    }
+
+    fn try_start(&self) -> Result<(), StartError> {
+        // SAFETY: the port is configured, queues and all, and not started; nobody has a queue of it.
+        Errno::check(unsafe { dpdk_sys::rte_eth_dev_start(self.number()) })
+            .map_err(|errno| StartError { port: self.name().to_owned(), errno })
     }
 
     /// Whether the device hashes with the wanted key. Some drivers take it from the configuration, others
