@@ -176,6 +176,8 @@ pub(crate) struct PortRow {
     pub(crate) speed_mbps: u32,
     /// How received packets reach their worker: `rss` or `hand-off`.
     pub(crate) steering: String,
+    /// The ports that its hairpin queues lead to.
+    pub(crate) hairpins: Vec<String>,
     pub(crate) rx_packets: u64,
     pub(crate) rx_bytes: u64,
     /// Dropped by the device because no buffer or descriptor was free.

@@ -79,7 +79,7 @@ fn topology(config: &Config, ports: &[OpenPort<'_>]) -> Topology {
             any_mac: configured.pass_to.is_some(),
             mtu: facts.mtu,
             vlan: configured.vlan,
-            hairpins: open.hairpin.map(|pair| pair.facts(open.rx_queues)).into_iter().collect(),
+            hairpins: open.hairpins.facts(open.rx_queues),
         }
     });
     Topology { ports: facts.collect() }

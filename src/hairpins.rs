@@ -1,22 +1,31 @@
 //! Hairpin queues: how hardware forwards between ports that no eSwitch joins, and out of the port it came by.
 //!
 //! A rule of the receive side puts packets into a receive queue whose other end is a transmit queue, of the
-//! same port or another. One pair leads each way: where there is a single port, and between two.
+//! same port or another. Such a pair leads one way; it is set up
+//!
+//! * between ports that no eSwitch joins, each way;
+//! * from a port to itself, if it is the only one, or clients and backends are both behind it;
+//!
+//! and on the port of an eSwitch only if the configuration says so: mlx5 knows no hairpin queues in switchdev
+//! mode (guide of 22.11, *Limitations*). Some devices have them nevertheless; on one that accepted rules and
+//! lost packets, connections would break.
+//!
+//! Pairs come behind the workers' queues, in the order of the ports at their other ends. Workers do not poll
+//! them, and nothing is spread into them. Whatever does not work out leaves the packets to software.
 
 use crate::ports::OpenPort;
-use dataplane::config::{Config, EngineChoice};
+use dataplane::config::{self, Config, EngineChoice, Faces};
 use dataplane::ids::PortId;
 use dpdk::{Device, HairpinPeer, PortConfig};
 use offload::lower::Hairpin;
 
-/// The pair of queues of one port: one receives for `egress` to send, one sends what that receives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Pair {
-    egress: PortId,
-    /// DPDK's number for the port at the other end,
-    peer: u16,
-    /// and its ordinary receive queues.
-    peer_rx_queues: u16,
+/// The hairpin queues of one port.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Queues {
+    /// Those that receive, in their order: the port that sends what they get, and its queue.
+    rx: Vec<(PortId, HairpinPeer)>,
+    /// Those that send: the port that receives for them, and its queue.
+    tx: Vec<(PortId, HairpinPeer)>,
 }
 
 /// What matters of a device.
@@ -24,69 +33,126 @@ pub(crate) struct Pair {
 struct End {
     number: u16,
     domain: Option<u16>,
-    rx_max: u16,
-    /// Whether it can have hairpin queues, and has one queue more than there are workers.
+    /// Whether it can have hairpin queues, and enough of them.
     able: bool,
+    /// Whether packets may have to leave by the port they came in by.
+    returns: bool,
 }
 
-/// The pair of each port, where it may have one and needs it.
-pub(crate) fn plan(config: &Config, devices: &[Device<'_>]) -> Vec<Option<Pair>> {
+/// The hairpin queues of each port: those it may have and needs.
+pub(crate) fn plan(config: &Config, devices: &[Device<'_>]) -> Vec<Queues> {
     let workers = config.workers.cores.len() as u16;
-    let end = |device: &Device<'_>| {
+    if matches!(config.offload.engine, EngineChoice::None | EngineChoice::Template) {
+        return vec![Queues::default(); devices.len()];
+    }
+    let end = |(port, device): (&config::Port, &Device<'_>)| {
         let (rx_max, tx_max) = device.queues_max().unwrap_or((0, 0));
-        let able = device.has_hairpins() && rx_max > workers && tx_max > workers;
-        End { number: device.number(), domain: device.switch_domain(), rx_max, able }
-    };
-    let ends: Vec<End> = devices.iter().map(end).collect();
-    match config.offload.engine {
-        EngineChoice::None => vec![None; ends.len()],
-        EngineChoice::Auto | EngineChoice::Sync | EngineChoice::Template => pairs(&ends, workers),
-    }
-}
-
-fn pairs(ends: &[End], workers: u16) -> Vec<Option<Pair>> {
-    let to = |index: u16, end: &End| {
-        Some(Pair { egress: PortId(index), peer: end.number, peer_rx_queues: workers.min(end.rx_max) })
-    };
-    match ends {
-        [one] if one.able => vec![to(0, one)],
-        [a, b] if a.able && b.able && (a.domain.is_none() || a.domain != b.domain) => {
-            vec![to(1, b), to(0, a)]
+        let room = usize::from(rx_max.min(tx_max)) >= usize::from(workers) + devices.len();
+        let domain = device.switch_domain();
+        let able = port.hairpin.unwrap_or(domain.is_none()) && room && device.has_hairpins();
+        End {
+            number: device.number(),
+            domain,
+            able,
+            returns: config.ports.len() == 1 || has_both_sides(config, port),
         }
-        _ => vec![None; ends.len()],
-    }
+    };
+    let ends: Vec<End> = config.ports.iter().zip(devices).map(end).collect();
+    join(&ends, workers)
 }
 
-impl Pair {
+/// Whether a backend is reached through this port, and clients may be, too.
+fn has_both_sides(config: &Config, port: &config::Port) -> bool {
+    let leads_to = |ip| {
+        let routes = port.routes.iter().map(|route| &route.to);
+        port.addresses.iter().chain(routes).any(|prefix| prefix.contains(ip))
+    };
+    let services = config.services.iter().filter(|service| service.tenant == port.tenant);
+    let mut backends = services.flat_map(|service| &service.backends);
+    port.faces != Faces::Backends && backends.any(|backend| leads_to(backend.address))
+}
+
+/// Pairs of queues for every way that needs one. `first`: the number of the first, on all ports.
+fn join(ends: &[End], first: u16) -> Vec<Queues> {
+    let leads = |from: usize, to: usize| {
+        let (a, b) = (&ends[from], &ends[to]);
+        let needed = if from == to { a.returns } else { a.domain.is_none() || a.domain != b.domain };
+        needed && a.able && b.able
+    };
+    let others = |has: &dyn Fn(usize) -> bool| (0..ends.len()).filter(|at| has(*at)).collect::<Vec<_>>();
+    let egresses: Vec<_> = (0..ends.len()).map(|from| others(&|to| leads(from, to))).collect();
+    let ingresses: Vec<_> = (0..ends.len()).map(|to| others(&|from| leads(from, to))).collect();
+    // The queue of `port` in a list of those ports' that are at its other ends.
+    let queue = |mates: &[usize], port: usize| {
+        first + mates.iter().position(|mate| *mate == port).unwrap_or_default() as u16
+    };
+    let peers = |own: usize, mates: &[usize], back: &[Vec<usize>]| {
+        let peer = |mate: &usize| {
+            let peer = HairpinPeer { port: ends[*mate].number, queue: queue(&back[*mate], own) };
+            (PortId(*mate as u16), peer)
+        };
+        mates.iter().map(peer).collect()
+    };
+    (0..ends.len())
+        .map(|at| Queues {
+            rx: peers(at, &egresses[at], &ingresses),
+            tx: peers(at, &ingresses[at], &egresses),
+        })
+        .collect()
+}
+
+impl Queues {
     /// Adds the queues to what is asked of the port.
     pub(crate) fn ask_for(&self, wanted: &mut PortConfig) {
-        // They come behind the ordinary queues, of which there are as many to send on as on every port.
-        wanted.hairpin_rx = vec![HairpinPeer { port: self.peer, queue: wanted.tx_queues }];
-        wanted.hairpin_tx = vec![HairpinPeer { port: self.peer, queue: self.peer_rx_queues }];
+        let peers = |queues: &[(PortId, HairpinPeer)]| queues.iter().map(|(_, peer)| *peer).collect();
+        (wanted.hairpin_rx, wanted.hairpin_tx) = (peers(&self.rx), peers(&self.tx));
     }
 
-    /// The pair as rules see it.
-    pub(crate) fn facts(&self, rx_queues: u16) -> Hairpin {
-        Hairpin { egress: self.egress, queue: rx_queues }
+    /// The queues as rules see them, behind so many ordinary ones.
+    pub(crate) fn facts(&self, rx_queues: u16) -> Vec<Hairpin> {
+        (rx_queues..).zip(&self.rx).map(|(queue, (egress, _))| Hairpin { egress: *egress, queue }).collect()
+    }
+
+    /// The ports that they lead to.
+    pub(crate) fn egresses(&self) -> impl Iterator<Item = PortId> {
+        self.rx.iter().map(|(egress, _)| *egress)
     }
 }
 
 /// Ties the queues of different ports together, which have started. All are used or none: software forwards
-/// what hardware cannot.
-pub(crate) fn bind(ports: &mut [OpenPort<'_>]) {
-    let refused =
-        |open: &OpenPort<'_>| open.port.granted().hairpins_refused.as_ref().map(ToString::to_string);
-    let untied = |open: &OpenPort<'_>| match open.hairpin {
-        Some(pair) if pair.peer != open.port.number() => {
-            open.port.bind_hairpins(pair.peer).err().map(|error| error.to_string())
-        }
-        _ => None,
-    };
-    let why = ports.iter().find_map(refused).or_else(|| ports.iter().find_map(untied));
-    if let Some(why) = why {
-        tracing::info!("hairpin queues are not used: {why}");
-        ports.iter_mut().for_each(|open| open.hairpin = None);
+/// what hardware cannot. Under `templates`, none: no rule leads to them.
+pub(crate) fn bind(ports: &mut [OpenPort<'_>], templates: bool) {
+    if ports.iter().all(|open| open.hairpins == Queues::default()) {
+        return;
     }
+    if templates {
+        tracing::info!("hairpin queues are not used: under hardware steering no rule leads to them");
+        return forgo(ports);
+    }
+    let refused = |open: &OpenPort<'_>| open.port.granted().hairpins_refused.clone();
+    let untied = |open: &OpenPort<'_>| {
+        let own = open.port.number();
+        let mut receivers = open.hairpins.tx.iter().map(|(_, peer)| peer.port).filter(|port| *port != own);
+        receivers.find_map(|port| open.port.bind_hairpins(port).err()).map(|error| error.to_string())
+    };
+    match ports.iter().find_map(refused).or_else(|| ports.iter().find_map(untied)) {
+        Some(why) => {
+            tracing::warn!("hairpin queues are not used, software forwards instead: {why}");
+            forgo(ports);
+        }
+        None => {
+            for open in ports.iter().filter(|open| !open.hairpins.rx.is_empty()) {
+                let to = open.hairpins.egresses().map(|egress| ports[egress.index()].name.as_str());
+                let to: Vec<&str> = to.collect();
+                tracing::info!(port = open.name, to = to.join(", "), "hairpin queues are set up");
+            }
+        }
+    }
+}
+
+/// Leaves the queues unused.
+fn forgo(ports: &mut [OpenPort<'_>]) {
+    ports.iter_mut().for_each(|open| open.hairpins = Queues::default());
 }
 
 #[cfg(test)]
@@ -94,34 +160,91 @@ mod tests {
     use super::*;
 
     fn end(number: u16, domain: Option<u16>) -> End {
-        End { number, domain, rx_max: 16, able: true }
+        End { number, domain, able: true, returns: false }
+    }
+
+    fn to(port: u16, number: u16, queue: u16) -> (PortId, HairpinPeer) {
+        (PortId(port), HairpinPeer { port: number, queue })
     }
 
     #[test]
     fn one_port_is_joined_to_itself() {
-        let pair = Pair { egress: PortId(0), peer: 7, peer_rx_queues: 2 };
-        assert_eq!(pairs(&[end(7, Some(0))], 2), [Some(pair)]);
+        let joined = join(&[End { returns: true, ..end(7, Some(0)) }], 2);
+        assert_eq!(joined, [Queues { rx: vec![to(0, 7, 2)], tx: vec![to(0, 7, 2)] }]);
         let mut wanted = PortConfig { rx_queues: 2, tx_queues: 2, ..PortConfig::default() };
-        pair.ask_for(&mut wanted);
+        joined[0].ask_for(&mut wanted);
         let peer = HairpinPeer { port: 7, queue: 2 };
         assert_eq!((wanted.hairpin_rx, wanted.hairpin_tx), (vec![peer], vec![peer]));
-        assert_eq!(pair.facts(2), Hairpin { egress: PortId(0), queue: 2 });
+        assert_eq!(joined[0].facts(2), [Hairpin { egress: PortId(0), queue: 2 }]);
     }
 
     #[test]
     fn two_ports_are_joined_unless_an_eswitch_does_that() {
-        let to = |egress, peer| Some(Pair { egress: PortId(egress), peer, peer_rx_queues: 4 });
-        let across = [to(1, 8), to(0, 7)];
-        assert_eq!(pairs(&[end(7, Some(0)), end(8, Some(1))], 4), across);
-        assert_eq!(pairs(&[end(7, None), end(8, None)], 4), across);
-        assert_eq!(pairs(&[end(7, Some(0)), end(8, Some(0))], 4), [None, None]);
+        let across = [
+            Queues { rx: vec![to(1, 8, 4)], tx: vec![to(1, 8, 4)] },
+            Queues { rx: vec![to(0, 7, 4)], tx: vec![to(0, 7, 4)] },
+        ];
+        assert_eq!(join(&[end(7, Some(0)), end(8, Some(1))], 4), across);
+        assert_eq!(join(&[end(7, None), end(8, None)], 4), across);
+        assert_eq!(join(&[end(7, Some(0)), end(8, Some(0))], 4), vec![Queues::default(); 2]);
+        // Back out of one of them is not what the eSwitch does.
+        let back = join(&[End { returns: true, ..end(7, Some(0)) }, end(8, Some(0))], 4);
+        assert_eq!(back, [Queues { rx: vec![to(0, 7, 4)], tx: vec![to(0, 7, 4)] }, Queues::default()]);
     }
 
     #[test]
     fn devices_that_cannot_are_left_alone() {
-        let unable = End { able: false, ..end(8, None) };
-        assert_eq!(pairs(&[unable], 1), [None]);
-        assert_eq!(pairs(&[end(7, None), unable], 1), [None, None]);
-        assert_eq!(pairs(&[end(7, None), end(8, None), end(9, None)], 1), [None, None, None]);
+        let unable = End { able: false, returns: true, ..end(8, None) };
+        assert_eq!(join(&[unable], 1), [Queues::default()]);
+        assert_eq!(join(&[end(7, None), unable], 1), vec![Queues::default(); 2]);
+    }
+
+    /// Both ends of every pair name one another, whatever the ports are.
+    #[test]
+    fn ends_of_pairs_find_each_other() {
+        for able in 0..16_u16 {
+            let ends: Vec<End> = (0..4)
+                .map(|at| End {
+                    able: able & 1 << at != 0,
+                    returns: at % 2 == 0,
+                    ..end(20 + at, (at < 2).then_some(5))
+                })
+                .collect();
+            let joined = join(&ends, 3);
+            for (at, queues) in joined.iter().enumerate() {
+                for (queue, (egress, peer)) in (3..).zip(&queues.rx) {
+                    let mate = &joined[egress.index()].tx[usize::from(peer.queue - 3)];
+                    assert_eq!(peer.port, ends[egress.index()].number);
+                    assert_eq!(*mate, to(at as u16, ends[at].number, queue));
+                }
+            }
+            let all = |count: fn(&Queues) -> usize| joined.iter().map(count).sum::<usize>();
+            assert_eq!(all(|queues| queues.rx.len()), all(|queues| queues.tx.len()));
+        }
+    }
+
+    #[test]
+    fn backends_behind_the_clients_port_are_seen() {
+        let config = |faces: &str, backend: &str| {
+            let text = format!(
+                "[workers]\ncores = [0]\n\
+                 [[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"10.0.0.5/24\"]\nfaces = {faces:?}\n\
+                 [[port.route]]\nto = \"10.2.0.0/16\"\nvia = \"10.0.0.9\"\n\
+                 [[port]]\nname = \"far\"\ndevice = \"net_null1\"\naddresses = [\"10.1.0.5/24\"]\n\
+                 [[service]]\nname = \"web\"\nvip = \"192.0.2.1\"\nprotocol = \"tcp\"\nports = [80]\n\
+                 [[service.backend]]\naddress = {backend:?}\n"
+            );
+            Config::parse("test", &text).unwrap()
+        };
+        for (faces, backend, both) in [
+            ("both", "10.0.0.7", true),
+            ("clients", "10.0.0.7", true),
+            ("clients", "10.2.3.4", true),
+            ("backends", "10.0.0.7", false),
+            ("both", "10.1.0.7", false),
+        ] {
+            let config = config(faces, backend);
+            assert_eq!(has_both_sides(&config, &config.ports[0]), both, "{faces} {backend}");
+        }
     }
 }

@@ -82,7 +82,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let pools = ports::pools(&eal, &config, &devices)?;
     let mut ports = ports::open(&config, devices, &pools)?;
     let prepared = engine::prepare(&config, &mut ports);
-    ports::start(&mut ports)?;
+    ports::start(&mut ports, &prepared)?;
     let owners = ports::steer(&mut ports, config.workers.cores.len() as u16)?;
     ports.iter().for_each(ports::OpenPort::log);
 

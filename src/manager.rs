@@ -9,7 +9,7 @@ use crate::clock::{self, Clock};
 use crate::control::{Event, Request};
 use crate::metrics::{Exporter, Figures, PoolRow};
 use crate::offloading::Offloading;
-use crate::ports::{OpenPort, Pool};
+use crate::ports::{self, OpenPort, Pool};
 use crate::rows::{self, Books, ConnectionFilter};
 use crate::runtime::mailbox::{self, Command, ConnectionPage, Mailbox, Report, Silent};
 use crate::{Failure, commands, reload, version};
@@ -351,7 +351,7 @@ impl<'a> Manager<'a> {
     }
 
     fn ports(&self) -> Vec<PortRow> {
-        self.running.ports.iter().map(OpenPort::row).collect()
+        ports::rows(self.running.ports)
     }
 
     fn workers(&self) -> Vec<WorkerRow> {

@@ -8,6 +8,7 @@ use dataplane::ids::PortId;
 use dataplane::owner::{self, Owners, OwnersError};
 use dataplane::snapshot::PortFacts;
 use dpdk::{Device, Eal, Mempool, PoolConfig, Port, PortConfig, Rss};
+use offload::engine::open::Prepared;
 
 /// Buffers a packet thread keeps to itself, so that it rarely touches the shared pool.
 const POOL_CACHE: u32 = 256;
@@ -69,15 +70,15 @@ pub(crate) enum PortsError {
 /// A port and what the configuration calls it.
 pub(crate) struct OpenPort<'a> {
     pub(crate) port: Port<'a>,
-    name: String,
+    pub(crate) name: String,
     device: String,
     facts: PortFacts,
     /// Receive queues; workers beyond them get their packets from the others.
     pub(crate) rx_queues: u16,
     /// Which of the pools its buffers come from.
     pub(crate) pool: usize,
-    /// Its hairpin queues.
-    pub(crate) hairpin: Option<hairpins::Pair>,
+    /// Its hairpin queues, as far as they are used.
+    pub(crate) hairpins: hairpins::Queues,
     steering: Steering,
     /// Whether it is the port of an eSwitch on which rules are made: the first to start, the last to stop.
     is_proxy: bool,
@@ -150,8 +151,8 @@ pub(crate) fn open<'a>(
     let hairpins = hairpins::plan(config, &devices);
     let ports = config.ports.iter().zip(devices).zip(hairpins).enumerate();
     ports
-        .map(|(index, ((port, device), hairpin))| {
-            open_one(PortId(index as u16), port, device, pools, workers, hairpin)
+        .map(|(index, ((port, device), hairpins))| {
+            open_one(PortId(index as u16), port, device, pools, workers, hairpins)
         })
         .collect()
 }
@@ -162,7 +163,7 @@ fn open_one<'a>(
     device: Device<'a>,
     pools: &'a [Pool<'a>],
     workers: u16,
-    hairpin: Option<hairpins::Pair>,
+    hairpins: hairpins::Queues,
 ) -> Result<OpenPort<'a>, PortsError> {
     let name = || port.name.clone();
     let configure = |source| PortsError::Configure { port: name(), source };
@@ -184,9 +185,7 @@ fn open_one<'a>(
         fast_free: pools.len() == 1,
         ..PortConfig::default()
     };
-    if let Some(pair) = hairpin {
-        pair.ask_for(&mut wanted);
-    }
+    hairpins.ask_for(&mut wanted);
     let open = device.configure(&wanted, &pools[pool].mempool).map_err(configure)?;
     let control = |source| PortsError::Control { port: name(), source };
     let facts = PortFacts { mac: MacAddr(open.mac().map_err(control)?), mtu: open.mtu().map_err(control)? };
@@ -194,18 +193,28 @@ fn open_one<'a>(
     let (name, device) = (name(), port.device.clone());
     let is_proxy = open.transfer_proxy().is_ok_and(|proxy| proxy == open.number());
     let rx_queues = wanted.rx_queues;
-    Ok(OpenPort { port: open, name, device, facts, rx_queues, pool, hairpin, steering, is_proxy })
+    Ok(OpenPort { port: open, name, device, facts, rx_queues, pool, hairpins, steering, is_proxy })
 }
 
 /// Starts every port, now that all are configured: those first on which rules for others are made.
-pub(crate) fn start(ports: &mut [OpenPort<'_>]) -> Result<(), PortsError> {
+pub(crate) fn start(ports: &mut [OpenPort<'_>], prepared: &Prepared) -> Result<(), PortsError> {
     for proxies in [true, false] {
         for open in ports.iter_mut().filter(|open| open.is_proxy == proxies) {
             open.port.start().map_err(|source| PortsError::Start { port: open.name.clone(), source })?;
         }
     }
-    hairpins::bind(ports);
+    hairpins::bind(ports, prepared.proxy().is_some());
     Ok(())
+}
+
+/// For `show ports` and the metrics.
+pub(crate) fn rows(ports: &[OpenPort<'_>]) -> Vec<PortRow> {
+    let name = |port: PortId| ports[port.index()].name.clone();
+    let row = |open: &OpenPort<'_>| {
+        let hairpins = open.hairpins.egresses().map(name).collect();
+        PortRow { hairpins, ..open.row() }
+    };
+    ports.iter().map(row).collect()
 }
 
 /// Stops every port, in the reverse of the order in which they were started, and then closes them likewise.
@@ -257,8 +266,8 @@ impl OpenPort<'_> {
         self.facts
     }
 
-    /// For `show ports` and the metrics. A device that does not answer shows zeros, and why in the log.
-    pub(crate) fn row(&self) -> PortRow {
+    /// Everything about it alone. A device that does not answer shows zeros, and why in the log.
+    fn row(&self) -> PortRow {
         let silent = |error: &dpdk::ControlError| tracing::warn!(port = self.name, %error);
         let stats = self.port.stats().inspect_err(silent).unwrap_or_default();
         let link = self.port.link().inspect_err(silent).ok();
@@ -284,6 +293,7 @@ impl OpenPort<'_> {
             tx_packets: stats.tx_packets,
             tx_bytes: stats.tx_bytes,
             tx_errors: stats.tx_errors,
+            hairpins: Vec::new(),
         }
     }
 

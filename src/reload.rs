@@ -63,6 +63,7 @@ fn fixed_port_keys(index: usize, old: &Port, new: &Port, fixed: &mut impl FnMut(
     key("rx_descriptors", old.rx_descriptors == new.rx_descriptors);
     key("tx_descriptors", old.tx_descriptors == new.tx_descriptors);
     key("promiscuous", old.promiscuous == new.promiscuous);
+    key("hairpin", old.hairpin == new.hairpin);
     key("faces", old.faces == new.faces);
 }
 

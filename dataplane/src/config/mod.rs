@@ -377,6 +377,8 @@ pub struct Port {
     pub tx_descriptors: u16,
     /// Receive frames for other MAC addresses too; always set on a port with `pass_to`.
     pub promiscuous: bool,
+    /// Whether it may have hairpin queues; `None`: unless it is the port of an eSwitch.
+    pub hairpin: Option<bool>,
     /// Who is reached through this port; decides which address RSS hashes.
     pub faces: Faces,
     /// Neighbours that are not asked for.

@@ -131,6 +131,7 @@ fn build_port(
         tx_descriptors: raw.tx_descriptors,
         // What passes through is addressed to others.
         promiscuous: raw.promiscuous || pass_to.is_some(),
+        hairpin: raw.hairpin,
         faces: raw.faces,
         neighbours,
         routes,

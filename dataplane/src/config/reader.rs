@@ -68,6 +68,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "rx_descriptors",
             "tx_descriptors",
             "promiscuous",
+            "hairpin",
             "faces",
             "neighbour",
             "route",

@@ -337,6 +337,7 @@ mod tests {
             rx_descriptors: 64,
             tx_descriptors: 64,
             promiscuous: false,
+            hairpin: None,
             faces: config::Faces::Both,
             neighbours: vec![config::Neighbour { address: Ip::v4(address + 1), mac: MacAddr([2; 6]) }],
             routes: Vec::new(),
