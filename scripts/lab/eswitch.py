@@ -35,15 +35,15 @@ class Eswitch:
     service_core: int | None = None
     """The core that drives the device; `None`: whoever polls does."""
 
-    def eal_args(self) -> list[str]:
-        """What makes the device and its wires."""
-        wires = "uplink=net_af_packet0,host=net_af_packet1"
+    def eal_args(self, wires: int = 2) -> list[str]:
+        """What makes the device and its wires: an uplink, and a host if there are two."""
+        ends = [f"{name}=net_af_packet{number}" for number, name in enumerate(["uplink", "host"][:wires])]
         arguments = [f"dv_flow_en={STEERING[self.steering]}", "mbufs=16384"]
         arguments += [f"profile={self.profile}"] if self.profile else []
         arguments += [self.devargs] if self.devargs else []
         # The eSwitch first, so that its ports are 0 and 1, as on a BlueField.
-        options = ["-d", str(built_driver()), "--vdev", ",".join([NAME, wires, *arguments])]
-        for number in (0, 1):
+        options = ["-d", str(built_driver()), "--vdev", ",".join([NAME, *ends, *arguments])]
+        for number in range(wires):
             wire = f"net_af_packet{number},iface=p{number},blocksz=65536,framesz=2048,framecnt=8192"
             options += ["--vdev", wire]
         if self.service_core is not None:

@@ -96,8 +96,9 @@ class Lab:
             self.processes += [self.web[-1].process, self.dns[-1].process]
 
     def start_millrace(self, services: list[dict], ports: dict | None = None, **sections: dict) -> Millrace:
-        """Starts Millrace. `ports` is added to both `[[port]]`s, `sections` to those of their names."""
-        devices = [device(self.driver, number, self.workers) for number in (0, 1)]
+        """Starts Millrace. `ports` is added to the `[[port]]`s, `sections` to those of their names."""
+        numbers = (0,) if self.network.shape.one_arm else (0, 1)
+        devices = [device(self.driver, number, self.workers) for number in numbers]
         config = configuration(self.directory, devices, workers=self.workers)
         if self.eswitch:
             on_eswitch(config, self.eswitch)

@@ -33,10 +33,18 @@ def service(
 
 
 def configuration(directory: Path, devices: list[str], *, workers: int = 1) -> dict:
-    """A configuration of the lab's two ports, without services."""
+    """A configuration of the lab's two ports, or of its one for two, without services."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < workers:
         raise LabError(f"{workers} workers need as many cores; here are {len(cores)}")
+    front, back = [f"{FRONT4}/24", f"{FRONT6}/64"], [f"{BACK4}/24", f"{BACK6}/64"]
+    if len(devices) == 1:
+        ports = [{"name": "lan", "device": devices[0], "addresses": front + back}]
+    else:
+        ports = [
+            {"name": "front", "device": devices[0], "addresses": front, "faces": "clients"},
+            {"name": "back", "device": devices[1], "addresses": back, "faces": "backends"},
+        ]
     return {
         "dpdk": {"hugepages": False, "memory_mb": 512, "file_prefix": directory.name, "mbufs": 16384},
         # The cores belong to clients and servers too.
@@ -44,10 +52,7 @@ def configuration(directory: Path, devices: list[str], *, workers: int = 1) -> d
         "metrics": {"listen": f"127.0.0.1:{METRICS_PORT}"},
         "control": {"socket": str(directory / "control.sock")},
         "limits": {"connections": 100_000},
-        "port": [
-            {"name": "front", "device": devices[0], "addresses": [f"{FRONT4}/24", f"{FRONT6}/64"], "faces": "clients"},
-            {"name": "back", "device": devices[1], "addresses": [f"{BACK4}/24", f"{BACK6}/64"], "faces": "backends"},
-        ],
+        "port": ports,
         "service": [],
     }
 
@@ -61,9 +66,9 @@ def device(driver: str, number: int, workers: int) -> str:
 
 
 def on_eswitch(config: dict, eswitch: Eswitch) -> None:
-    """Makes the configuration's two ports those of a software eSwitch."""
-    config["dpdk"]["eal_args"] = eswitch.eal_args()
-    for port, name in zip(config["port"], eswitch_devices, strict=True):
+    """Makes the configuration's ports those of a software eSwitch: its uplink, and its host if there are two."""
+    config["dpdk"]["eal_args"] = eswitch.eal_args(wires=len(config["port"]))
+    for port, name in zip(config["port"], eswitch_devices):
         port["device"] = name
 
 

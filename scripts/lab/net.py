@@ -150,7 +150,7 @@ _OFFLOADS = "rx tx sg tso gso gro lro rxvlan txvlan".split()
 
 def plug(switch: Netns, bridge: str, netns: Netns, interface: str, mac: str, mtu: int) -> None:
     """Connects `interface` of `netns` to `bridge` of `switch` by a veth pair, and brings both up."""
-    port = f"{bridge[3:4]}-{netns.name.rsplit('-', 1)[-1]}"
+    port = f"{interface}-{netns.name.rsplit('-', 1)[-1]}"
     switch.ip(
         f"link add {port} type veth peer name {interface} address {mac} netns {netns.name}",
         f"link set {port} mtu {mtu} master {bridge} up",

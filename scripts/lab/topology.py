@@ -15,6 +15,8 @@ the backends' default gateway is Millrace. With `dsr`, backends hold the VIPs on
 for them, and have a second interface on the front segment: what leaves with a VIP as its source goes
 straight to the client, and what leaves with a back address goes through Millrace.
 
+With `one_arm`, both networks are on the front segment, and Millrace has one port, p0, with an address in each.
+
 The millrace namespace's kernel has no address on p0 and p1: everything there is Millrace's to answer.
 """
 
@@ -38,6 +40,8 @@ class Shape:
 
     backends: int = 3
     dsr: bool = False
+    one_arm: bool = False
+    """Backends are behind the wire that clients are behind."""
     mtu: int = 1500
     """Of every link."""
     sources: int = 0
@@ -91,12 +95,14 @@ class Network:
             self._build_backend(n, backend)
 
     def _plug(self, segment: str, netns: Netns, interface: str, mac: str) -> None:
+        segment = "front" if self.shape.one_arm else segment
         plug(self.switch, f"br-{segment}", netns, interface, mac, self.shape.mtu)
 
     def _build_millrace(self) -> None:
         self.millrace.sysctl(ipv6__conf__default__disable_ipv6=1)
         self._plug("front", self.millrace, "p0", "02:00:00:00:01:01")
-        self._plug("back", self.millrace, "p1", "02:00:00:00:02:01")
+        if not self.shape.one_arm:
+            self._plug("back", self.millrace, "p1", "02:00:00:00:02:01")
 
     def _build_client(self) -> None:
         self.client.sysctl(ipv4__ip_local_port_range="1024 65535", ipv4__tcp_tw_reuse=1)
