@@ -586,6 +586,19 @@ fn silence_in_hardware_is_judged_late_and_ends_in_software() {
     assert_eq!(revoked(&mut world), []);
 }
 
+/// A rule may be in force before anybody knows: a new connection of the same client's port would meet it.
+#[test]
+fn what_was_asked_for_stays_until_the_answer_can_be_expected() {
+    let mut world = world(&service("timeouts = { tcp_established_s = 2 }", &["10.0.1.11"]));
+    shake_hands(&mut world);
+    let ask = asked(&mut world);
+    world.pass_ms(7_500, 100);
+    assert_eq!(state(&world), OffloadState::Requested(ask.token));
+    world.answer(&Answer::Installed { flow: ask.flow, token: ask.token, rule: RULE });
+    world.pass_ms(1_000, 100);
+    assert_eq!(revoked(&mut world), [revoke(&ask, Revocation::Gone)]);
+}
+
 #[test]
 fn an_engine_that_never_answers_cannot_hold_an_entry() {
     for revokes_full in [false, true] {

@@ -348,13 +348,13 @@ impl Entry {
         }
     }
 
-    /// For how much longer than its timeout it may be silent, milliseconds: what hardware forwards is
-    /// heard of late.
+    /// For how long it may be silent, milliseconds: longer than its timeout, as what hardware forwards is
+    /// heard of late, and so is what became of a request.
     #[inline]
     pub(super) fn silence_ms(&self, timeout_ms: u32) -> u32 {
         match self.state >> KIND_SHIFT {
             INSTALLED => timeout_ms.saturating_add(HARDWARE_STALE_MS),
-            REMOVING => timeout_ms.saturating_add(2 * HARDWARE_STALE_MS),
+            REQUESTED | REMOVING => timeout_ms.saturating_add(2 * HARDWARE_STALE_MS),
             _ => timeout_ms,
         }
     }

@@ -536,6 +536,8 @@ impl Table {
 
     /// Of the next few connections under the hand that are not half-open: one that has ended, else the
     /// one silent for longest. One in hardware counts as heard of now if that is all that can be known.
+    /// Those that hardware has yet to let go of, or to answer for, come last: a client that used its port
+    /// again would meet their rules.
     fn most_idle(&mut self, now: Tick) -> Option<Slot> {
         let slots = self.entries.len();
         let under_hand = (0..SAMPLE.min(slots)).map(|step| (self.hand + step) % slots);
@@ -544,7 +546,9 @@ impl Table {
             .max_by_key(|&slot| {
                 let entry = &self.entries[slot];
                 let late = if entry.is_pending() { HARDWARE_STALE_MS } else { 0 };
-                (entry.state().is_closed(), now.since(entry.last_seen()).saturating_sub(late))
+                let closed = entry.state().is_closed();
+                let held = entry.is_pending() && (closed || !entry.is_installed());
+                (!held, closed, now.since(entry.last_seen()).saturating_sub(late))
             });
         self.hand = (self.hand + SAMPLE) % slots;
         victim.map(|slot| Slot(slot as u32))

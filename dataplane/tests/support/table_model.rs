@@ -54,7 +54,9 @@ struct Connection {
 impl Connection {
     fn deadline(&self) -> Tick {
         let hardware_ms = match self.offload {
-            OffloadState::Installed(_) | OffloadState::Removing(_) => 2 * HARDWARE_STALE_MS,
+            OffloadState::Requested(_) | OffloadState::Installed(_) | OffloadState::Removing(_) => {
+                2 * HARDWARE_STALE_MS
+            }
             _ => 0,
         };
         self.last_seen.after_ms(timeout(self.new.service, self.state) + hardware_ms)

@@ -4,6 +4,7 @@ use super::support::{HASHER, T0, established, key, new, table, timeout};
 use crate::conntrack::{Candidates, Count, InsertError, New, Outcome, Shape, State, Table};
 use crate::flow::Direction;
 use crate::ids::WorkerId;
+use crate::offload::{OffloadState, RuleId, Token};
 use crate::wire::parse::TcpFlags;
 
 fn is_there(table: &Table, n: u32) -> bool {
@@ -82,6 +83,28 @@ fn a_full_table_gives_up_the_ended_first_and_then_the_most_idle() {
     assert_eq!(reset, Outcome::Changed(State::ResetBackend));
     let inserted = table.insert(T0.after_ms(202), &new(9), timeout).expect("room");
     assert_eq!(inserted.evicted.map(|gone| gone.state), Some(State::ResetBackend));
+}
+
+/// Their clients' ports may be used again, and meet rules that are still there.
+#[test]
+fn a_full_table_keeps_the_ended_that_hardware_has_not_let_go_of() {
+    for offload in [
+        OffloadState::Requested(Token(1)),
+        OffloadState::Installed(RuleId(1)),
+        OffloadState::Removing(RuleId(1)),
+    ] {
+        let mut table = table(8, 2);
+        for n in 0..8 {
+            table.insert(T0, &new(n), timeout).expect("room");
+            established(&mut table, n, T0.after_ms(n));
+        }
+        let slot = table.find(&key(0), table.hash(&key(0)), Candidates::default()).expect("there").0;
+        let reset = table.account(slot, Direction::Reply, T0, 40, TcpFlags::RST, |_| 5_000);
+        assert_eq!(reset, Outcome::Changed(State::ResetBackend));
+        table.set_offload(slot, offload, T0);
+        table.insert(T0.after_ms(200), &new(8), timeout).expect("room");
+        assert!(is_there(&table, 0) && !is_there(&table, 1), "{offload:?}");
+    }
 }
 
 /// A million connections expire at once: every call does what its budget says, and all go in the end.
