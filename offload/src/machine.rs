@@ -370,7 +370,10 @@ impl Machine {
         counters.price.set(u64::from(self.price()));
         counters.stats_age_ms.set(self.round.age_ms(now_ns));
         let more = !self.leaving.is_empty() || self.sweep.is_some();
-        Work { busy: self.was_busy || more || self.state() == EngineState::Recovering }
+        // What waits for an engine that is not running is not done any sooner by asking again.
+        let busy =
+            if self.health.is_running() { self.was_busy || more } else { self.health.is_at_work(now_ns) };
+        Work { busy }
     }
 
     fn end_period(&mut self, now_ns: u64) {

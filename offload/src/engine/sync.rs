@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::legs::Legs;
 use super::spell;
 use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Traits};
+use crate::machine::pairs_max;
 use crate::rule::Rule;
 use dpdk::flow::{CounterKey, FlowError, Flows, RuleKey};
 
@@ -62,7 +63,7 @@ impl<'port> SyncEngine<'port> {
         let mut engine = SyncEngine {
             ports,
             base,
-            legs: Legs::new(rules_max.saturating_mul(2)),
+            legs: Legs::new(pairs_max(rules_max)),
             ended: VecDeque::new(),
             rules_max,
             aged_from: 0,

@@ -14,6 +14,7 @@ use super::legs::Legs;
 use super::spell;
 use super::tables::Tables;
 use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Traits};
+use crate::machine::pairs_max;
 use crate::rule::{Domain, Rule};
 use dpdk::flow::{CounterKey, Done, End, FlowError, FlowQueue, RuleKey};
 
@@ -91,7 +92,7 @@ impl<'port> TemplateEngine<'port> {
             tables: Tables::new(rules_max),
             base_due: (0..base.len()).rev().collect(),
             base,
-            legs: Legs::new(rules_max.saturating_mul(2)),
+            legs: Legs::new(pairs_max(rules_max)),
             dead: VecDeque::new(),
             ended: VecDeque::new(),
             done: Vec::with_capacity(CHUNK),

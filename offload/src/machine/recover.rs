@@ -67,6 +67,15 @@ impl Health {
         matches!(self.stage, Stage::Flushing { .. })
     }
 
+    /// Whether there is something to do about it now: not while a flush that failed waits to be tried again.
+    pub(super) fn is_at_work(&self, now_ns: u64) -> bool {
+        match self.stage {
+            Stage::Salvaging { .. } | Stage::Reporting { .. } => true,
+            Stage::Flushing { at_ns, .. } => now_ns >= at_ns,
+            Stage::Running | Stage::Resting { .. } => false,
+        }
+    }
+
     pub(super) fn state(&self) -> EngineState {
         match self.stage {
             Stage::Running => EngineState::Running,
