@@ -95,6 +95,8 @@ fn on<'a>(mut ports: [Port<'a>; 2], pool: &'a Mempool<'a>, kind: Kind, tried: im
         open::prepare(EngineChoice::Auto, bed::RULES_MAX, &mut [host, uplink])
     };
     ports.iter_mut().for_each(|port| port.start().expect("the port starts"));
+    let why = ports[0].granted().hairpins_refused.as_deref().expect("it does without hairpin queues");
+    assert!(why.contains("starting it"), "{why}");
     let bed = Bed::new(&prepared, &ports, pool);
     assert_eq!(bed.engine.traits().kind, kind);
     tried(bed);

@@ -10,7 +10,7 @@ use dataplane::flow::{Direction, FlowKey, Protocol};
 use dataplane::ids::{BackendId, PortId, ServiceId, TenantId, WorkerId};
 use dataplane::packet::{Burst, PacketBuf};
 use dataplane::snapshot::VlanTags;
-use dpdk::{Device, Eal, Mbuf, Mempool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
+use dpdk::{Device, Eal, HairpinPeer, Mbuf, Mempool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
 use offload::engine::open::{self, Engine, Prepared};
 use offload::engine::{Completion, EngineError, FlowEngine, LegId};
 use offload::lower::{self, PortFacts, Topology};
@@ -86,7 +86,8 @@ pub(crate) fn pool(eal: &Eal) -> Mempool<'_> {
     Mempool::create(eal, &config).expect("there is memory for a pool")
 }
 
-/// The uplink's and the host's port of a device, configured.
+/// The uplink's and the host's port of a device, configured. The uplink's gets a hairpin queue without its
+/// other end, by which the driver does not let it start: it does without, and keeps all else.
 pub(crate) fn ports<'a>(
     devices: &mut Vec<Device<'a>>,
     number: usize,
@@ -95,8 +96,11 @@ pub(crate) fn ports<'a>(
     ["", "_representor_vf65535"].map(|suffix| {
         let name = format!("net_eswitch{number}{suffix}");
         let at = devices.iter().position(|device| device.name() == name).expect("the device is there");
-        let config = PortConfig { promiscuous: true, ..PortConfig::default() };
-        devices.remove(at).configure(&config, pool).expect("the port is configured")
+        let device = devices.remove(at);
+        let nobody = HairpinPeer { port: device.number(), queue: 1 };
+        let hairpin_rx = if suffix.is_empty() { vec![nobody] } else { Vec::new() };
+        let config = PortConfig { promiscuous: true, hairpin_rx, ..PortConfig::default() };
+        device.configure(&config, pool).expect("the port is configured")
     })
 }
 
