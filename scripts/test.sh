@@ -43,11 +43,11 @@ finish() {
 }
 trap finish EXIT
 
-# `dataplane`, and the software eSwitch without its driver, have no FFI, no I/O and no runtime: neither they
-# nor what they use may name these.
+# `dataplane`, `offload` without its real engines, and the software eSwitch without its driver have no FFI, no
+# I/O and no runtime: neither they nor what they use may name these.
 check_purity() {
     local package tree
-    for package in dataplane eswitch; do
+    for package in dataplane offload eswitch; do
         tree=$(cargo tree --locked --package "$package" --edges normal --prefix none)
         ! grep -E '^(dpdk|dpdk-sys|tokio|mio|socket2|libc|nix) ' <<<"$tree" || return 1
         printf '%s depends on: %s\n' "$package" \
