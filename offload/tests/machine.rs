@@ -721,3 +721,18 @@ fn what_the_driver_always_refuses_is_not_tried_for_every_connection() {
     }
     assert!(world.installed() > 500, "{}", world.installed());
 }
+
+/// However much room there is, a question does not keep the thread from its work.
+#[test]
+fn who_asks_for_rows_looks_at_a_part_of_the_slots() {
+    let settings = Settings { rules_max: 100_000, ..Settings::default() };
+    let world = World::new(&settings, Device::new(9, settings.rules_max, 64));
+    let mut next = Some(0);
+    let mut looks = 0;
+    while let Some(from) = next {
+        let (rows, more) = world.machine.rows(from, usize::MAX);
+        assert!(rows.is_empty() && more.is_none_or(|more| more > from));
+        (next, looks) = (more, looks + 1);
+    }
+    assert!(looks > 1, "all in one go");
+}

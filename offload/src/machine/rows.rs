@@ -4,6 +4,9 @@ use super::pair::Phase;
 use super::{MS, Machine};
 use dataplane::offload::{Ask, Leg, RuleId};
 
+/// Slots looked at in one call, most of which may be free: some hundred microseconds.
+const SLOTS_PER_CALL: u32 = 32_768;
+
 /// One rule of a connection, for people.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LegRow {
@@ -37,17 +40,19 @@ pub struct RuleRow {
 }
 
 impl Machine {
-    /// At most `max` connections with rules, from number `from` on, and where to go on if there may be more.
+    /// Connections with rules from number `from` on, `max` at most and as many as a short look finds, and
+    /// where to go on if there may be more.
     #[must_use]
     pub fn rows(&self, from: u32, max: usize) -> (Vec<RuleRow>, Option<u32>) {
         let mut rows = Vec::new();
-        for index in from..self.slab.slots() {
+        let end = from.saturating_add(SLOTS_PER_CALL).min(self.slab.slots());
+        for index in from..end {
             if rows.len() == max {
                 return (rows, Some(index));
             }
             rows.extend(self.row(index));
         }
-        (rows, None)
+        (rows, (end < self.slab.slots()).then_some(end))
     }
 
     fn row(&self, index: u32) -> Option<RuleRow> {
