@@ -84,8 +84,7 @@ impl Offloading {
         let was_stuck = self.watch.is_stuck();
         let recoveries = shared.counters.recoveries.get();
         if recoveries != self.recoveries {
-            let lost = shared.counters.lost.get();
-            tracing::warn!(recoveries, lost, "what hardware holds was not certain; all rules were taken out");
+            tracing::warn!(recoveries, "what hardware holds is not certain; all rules are being taken out");
             self.recoveries = recoveries;
         }
         self.watch.look(Sample {

@@ -207,7 +207,7 @@ impl<E: FlowEngine + Send> Unit<E> {
     /// What the driver refuses, in its own words: counters say how often.
     fn log_complaint(&mut self, now_ns: u64) {
         if let Some(complaint) = self.engine.complaint() {
-            tracing::warn!("a flow rule was refused: {complaint}");
+            tracing::warn!("hardware did not do as it was told: {complaint}");
             self.complain_at_ns = now_ns + COMPLAINTS_NS;
         }
     }

@@ -14,7 +14,7 @@ pub struct FlowError {
     pub what: &'static str,
     /// Why not; 0 if the driver did not say.
     pub errno: Errno,
-    /// The driver's own words.
+    /// The driver's own words, if they say more than the errno.
     pub message: Option<String>,
 }
 
@@ -50,6 +50,27 @@ impl Failure {
             let text = unsafe { CStr::from_ptr(self.error.message) };
             text.to_string_lossy().into_owned()
         });
+        // Where a driver has no such operation, ethdev's message is the errno's own text.
+        let message = message.filter(|text| !errno.to_string().starts_with(text.as_str()));
         FlowError { port, what: self.what, errno, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_s_words_are_told_if_they_say_more_than_the_errno() {
+        let mut failure = Failure::new("creating a rule");
+        failure.error.message = c"cannot match on flags".as_ptr();
+        let told = failure.because(3, Errno::NOTSUP).to_string();
+        assert_eq!(
+            told,
+            "port 3: creating a rule: cannot match on flags: Operation not supported (errno 95)"
+        );
+        failure.error.message = c"Operation not supported".as_ptr();
+        let told = failure.because(3, Errno::NOTSUP).to_string();
+        assert_eq!(told, "port 3: creating a rule: Operation not supported (errno 95)");
     }
 }
