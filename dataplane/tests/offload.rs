@@ -599,12 +599,40 @@ fn what_was_asked_for_stays_until_the_answer_can_be_expected() {
     assert_eq!(revoked(&mut world), [revoke(&ask, Revocation::Gone)]);
 }
 
+/// However long the engine takes, a client that comes back meets its entry, and so its backend.
 #[test]
-fn an_engine_that_never_answers_cannot_hold_an_entry() {
+fn an_entry_does_not_expire_while_hardware_may_forward_for_it() {
+    let mut requested = world(&web());
+    shake_hands(&mut requested);
+    let ask = asked(&mut requested);
+    close(&mut requested);
+    requested.pass_ms(50_000, 100);
+    assert_eq!(state(&requested), OffloadState::Requested(ask.token));
+    let (flow, token) = (ask.flow, ask.token);
+    requested.answer(&Answer::Declined { flow, token, reason: Declined::Failed, retry_ms: 9 });
+    requested.pass_ms(4_000, 100);
+    assert_eq!(requested.rows(), []);
+
+    let (mut removing, ask) = offloaded(&web());
+    close(&mut removing);
+    for _ in 0..20 {
+        removing.pass_ms(5_000, 100);
+        removing.answer(&counted(&ask, [0, 0]));
+    }
+    assert_eq!(state(&removing), OffloadState::Removing(RULE));
+    removing.answer(&removed(&ask, 0));
+    removing.pass_ms(4_000, 100);
+    assert_eq!(removing.rows(), []);
+}
+
+#[test]
+fn an_engine_that_never_answers_holds_an_entry_for_a_minute() {
     for revokes_full in [false, true] {
         let (mut world, ask) = offloaded(&service("timeouts = { tcp_established_s = 2 }", &["10.0.1.11"]));
         world.envs[0].revokes_full = revokes_full;
-        world.pass_ms(10_000, 100);
+        world.pass_ms(59_000, 100);
+        assert_eq!(world.rows().len(), 1);
+        world.pass_ms(15_000, 100);
         assert_eq!(world.rows(), []);
         world.envs[0].revokes_full = false;
         world.answer(&counted(&ask, [0, 0]));
@@ -706,7 +734,11 @@ fn a_removed_backends_connection_is_reset_and_stays_until_hardware_lets_go() {
     let (mut world, ask) = offloaded(&service("on_remove = \"reset\"", &["10.0.1.11"]));
     world.reload(&service("on_remove = \"reset\"", &["10.0.1.12"]));
     world.pass_ms(5_500, 100);
-    assert_eq!((world.rows(), revoked(&mut world)), (vec![], vec![revoke(&ask, Revocation::Gone)]));
+    assert_eq!(revoked(&mut world), [revoke(&ask, Revocation::Policy)]);
+    assert_eq!(state(&world), OffloadState::Removing(RULE));
+    world.answer(&removed(&ask, 0));
+    world.pass_ms(1_100, 100);
+    assert_eq!(world.rows(), []);
 }
 
 /// What hardware was heard of lately stays; what software has not seen for longer goes.

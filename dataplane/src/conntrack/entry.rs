@@ -353,8 +353,7 @@ impl Entry {
     #[inline]
     pub(super) fn silence_ms(&self, timeout_ms: u32) -> u32 {
         match self.state >> KIND_SHIFT {
-            INSTALLED => timeout_ms.saturating_add(HARDWARE_STALE_MS),
-            REQUESTED | REMOVING => timeout_ms.saturating_add(2 * HARDWARE_STALE_MS),
+            REQUESTED | INSTALLED | REMOVING => timeout_ms.saturating_add(HARDWARE_STALE_MS),
             _ => timeout_ms,
         }
     }

@@ -407,9 +407,9 @@ impl Table {
     /// Looks at connections whose time for it has come, at most `budget` of them, and ends those that
     /// have been silent for their timeout. Returns how many it looked at; at `budget`, there may be more.
     ///
-    /// One in hardware gets [`HARDWARE_STALE_MS`] more, as hardware is heard of late, and then is not ended
-    /// but named to `on_held`, to be taken back. It stays that much longer at most, so that a client that
-    /// comes back meets its entry for as long as hardware may act on it.
+    /// One that hardware may forward for, now or soon, is not ended but named to `on_held`, to be taken back,
+    /// and looked at again after [`HARDWARE_STALE_MS`]: a client that comes back meets its entry for as long
+    /// as hardware may act on it. It may be silent for that much longer, too, as hardware is heard of late.
     pub fn expire(
         &mut self,
         now: Tick,
@@ -431,9 +431,8 @@ impl Table {
                 self.wheel.link(&mut self.entries, slot, deadline);
                 continue;
             }
-            let last = deadline.after_ms(HARDWARE_STALE_MS);
-            if entry.is_installed() && !now.reached(last) {
-                self.wheel.link(&mut self.entries, slot, last);
+            if entry.is_pending() {
+                self.wheel.link(&mut self.entries, slot, now.after_ms(HARDWARE_STALE_MS));
                 on_held(Slot(slot));
                 continue;
             }

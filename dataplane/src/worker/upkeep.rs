@@ -23,6 +23,8 @@ const EXPIRE_BUDGET: usize = 256;
 const SWEEP_BUDGET: u32 = 1024;
 /// Time that clients of removed backends have to send a packet and get a RST for it.
 const SWEEP_AFTER_MS: u32 = 5_000;
+/// When to look again for those that hardware had not let go of.
+const SWEEP_AGAIN_MS: u32 = 1_000;
 /// Neighbours looked at per call.
 const NEIGHBOUR_BUDGET: usize = 64;
 /// Addresses announced per call.
@@ -47,6 +49,14 @@ struct Sweep {
     begins: Tick,
     /// The next slot to look at.
     next: u32,
+    /// Whether hardware may still forward for one that was looked at.
+    again: bool,
+}
+
+impl Sweep {
+    fn new(begins: Tick) -> Sweep {
+        Sweep { begins, next: 0, again: false }
+    }
 }
 
 impl Cursors {
@@ -97,7 +107,7 @@ impl<B: PacketBuf> Worker<B> {
         let resets =
             |backend: &crate::snapshot::Backend| backend.state == BackendState::Removed(OnRemove::Reset);
         if snapshot.backends.iter().flatten().any(resets) {
-            self.state.upkeep.sweep = Some(Sweep { begins: now.after_ms(SWEEP_AFTER_MS), next: 0 });
+            self.state.upkeep.sweep = Some(Sweep::new(now.after_ms(SWEEP_AFTER_MS)));
         }
         if self.state.id == ANNOUNCER && !snapshot.announced().eq(self.snapshot.announced()) {
             self.state.upkeep.announce = Some(0);
@@ -202,9 +212,10 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Connections that a removed backend has left behind leave the table; their clients' next segment
-    /// finds no entry and is reset by whichever backend it is scheduled to.
+    /// finds no entry and is reset by whichever backend it is scheduled to. Those that hardware may still
+    /// forward for stay until it has let go of them.
     fn sweep(&mut self) {
-        let Some(sweep) = self.state.upkeep.sweep else { return };
+        let Some(mut sweep) = self.state.upkeep.sweep else { return };
         if !self.now.reached(sweep.begins) {
             return;
         }
@@ -215,9 +226,19 @@ impl<E: Env> Walk<'_, E> {
             if self.snapshot.keeps_connections(backend) {
                 continue;
             }
-            self.end(slot);
+            if self.state.table.entry(slot).is_pending() {
+                self.take_back(slot, Revocation::Policy);
+                sweep.again = true;
+            } else {
+                self.end(slot);
+            }
         }
-        self.state.upkeep.sweep = (end < slots).then_some(Sweep { next: end, ..sweep });
+        sweep.next = end;
+        self.state.upkeep.sweep = match () {
+            () if end < slots => Some(sweep),
+            () if sweep.again => Some(Sweep::new(self.now.after_ms(SWEEP_AGAIN_MS))),
+            () => None,
+        };
     }
 
     /// Solicitations that are due, and packets that waited in vain.
