@@ -50,8 +50,14 @@ impl HalfOpen {
 
     /// The oldest one's slot and when it was opened.
     pub(super) fn oldest(&self) -> Option<(u32, Tick)> {
-        let node = self.nodes.get(self.oldest as usize)?;
-        Some((node.slot, node.born))
+        self.iter().next()
+    }
+
+    /// Slots and when their connections were opened, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Tick)> + '_ {
+        let first = self.nodes.get(self.oldest as usize);
+        std::iter::successors(first, |node| self.nodes.get(node.next as usize))
+            .map(|node| (node.slot, node.born))
     }
 
     /// When the connection of this node was opened.

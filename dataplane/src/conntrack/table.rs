@@ -523,8 +523,12 @@ impl Table {
         self.oldest_half_open(now).map(Some)
     }
 
+    /// The half-open connection to go first. Those that hardware may forward for come last, as far as one
+    /// looks: they use their client's port again, and a third one on it would meet the rules of the first.
     fn oldest_half_open(&self, now: Tick) -> Result<Slot, InsertError> {
-        match self.half_open.oldest() {
+        let mut oldest = self.half_open.iter().take(SAMPLE);
+        let free = oldest.find(|(slot, _)| !self.entries[*slot as usize].is_pending());
+        match free.or(self.half_open.oldest()) {
             None => Err(InsertError::Full),
             Some((_, born)) if now.since(born) < self.shape.half_open_grace_ms => {
                 Err(InsertError::HalfOpenLimit)

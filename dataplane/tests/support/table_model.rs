@@ -30,6 +30,8 @@ const WEAK_HASHER: FlowHasher = FlowHasher::new([1, 0, 0, 0x2000_0000_0000_0000]
 
 /// This fraction of the half-open share may be taken from established connections.
 const HALF_OPEN_FLOOR: u32 = 8;
+/// Half-open connections compared when one has to go.
+const SAMPLE: usize = 16;
 
 fn timeout(service: ServiceId, state: State) -> u32 {
     let ms = Timeouts::default().timeout_ms(state);
@@ -209,8 +211,13 @@ impl World {
         if from_half_open && young { Err(InsertError::HalfOpenLimit) } else { Ok(()) }
     }
 
+    /// The half-open connection to go first: of the few oldest, one that hardware does not forward for.
     fn oldest_half_open(&self) -> Option<u64> {
-        self.live.values().filter(|connection| connection.half_open).map(|connection| connection.serial).min()
+        let half_open = self.live.values().filter(|connection| connection.half_open);
+        let mut oldest: Vec<(u64, bool)> = half_open.map(|one| (one.serial, one.is_pending())).collect();
+        oldest.sort_unstable();
+        let free = oldest.iter().take(SAMPLE).find(|(_, pending)| !pending);
+        free.or(oldest.first()).map(|(serial, _)| *serial)
     }
 
     /// A packet of an existing connection, in the direction that `way` says.

@@ -29,6 +29,22 @@ fn at_the_bound_the_oldest_half_open_one_goes() {
     }
 }
 
+/// One that uses a client's port again is half-open, and hardware may still forward for the one before.
+#[test]
+fn half_open_ones_that_hardware_may_forward_for_go_last() {
+    let mut table = table(100, 4);
+    for n in 0..4 {
+        table.insert(T0.after_ms(n), &new(n), timeout).expect("room");
+    }
+    for n in 0..2 {
+        let slot = table.find(&key(n), table.hash(&key(n)), Candidates::default()).expect("there").0;
+        table.set_offload(slot, OffloadState::Removing(RuleId(n)), T0);
+    }
+    table.insert(T0.after_ms(5), &new(4), timeout).expect("room");
+    table.insert(T0.after_ms(6), &new(5), timeout).expect("room");
+    assert_eq!([0, 1, 2, 3, 4, 5].map(|n| is_there(&table, n)), [true, true, false, false, true, true]);
+}
+
 #[test]
 fn within_their_grace_the_young_are_kept_and_newcomers_refused() {
     let shape = Shape { connections: 100, half_open_max: 2, half_open_grace_ms: 200 };
