@@ -131,6 +131,16 @@ impl<B: PacketBuf> Neighbours<B> {
         Some(self.use_entry(slot, now))
     }
 
+    /// Whether packets for a neighbour may go on to this MAC without us: it is the neighbour's, or was until
+    /// the neighbour was asked again, which it has yet to answer or fail to. Counts as use.
+    pub fn is_at(&mut self, now: Tick, port: PortId, ip: Ip, mac: MacAddr) -> bool {
+        let Some(slot) = self.slots.find(port, ip) else { return false };
+        match self.slots[slot].state {
+            NeighbourState::Incomplete => self.slots[slot].mac == mac,
+            state => state.has_mac() && self.use_entry(slot, now) == mac,
+        }
+    }
+
     /// Keeps a packet, complete except for its destination MAC, until the neighbour answers. The first
     /// one makes the neighbour be asked for at the next [`Neighbours::tick`].
     pub fn hold(&mut self, now: Tick, port: PortId, ip: Ip, packet: B) -> Hold<B> {

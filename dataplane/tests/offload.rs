@@ -540,6 +540,28 @@ fn reports_keep_neighbours_in_use() {
     assert_eq!((revoked(&mut world), state(&world)), (vec![], OffloadState::Installed(RULE)));
 }
 
+/// A neighbour that is slow to answer has not moved; one that never does is not there any more.
+#[test]
+fn a_neighbour_must_fail_to_answer_before_rules_go() {
+    let (mut world, ask) = offloaded(&web());
+    let mut asked_everybody = false;
+    for _ in 0..4 * 60 {
+        world.answer(&counted(&ask, [1, 1]));
+        if revoked(&mut world) == [revoke(&ask, Revocation::Moved)] {
+            assert!(asked_everybody, "taken back while it was being asked alone");
+            return;
+        }
+        let sent = world.pass_ms(250, 50);
+        let groups = sent.iter().filter(|(port, frame)| *port == BACK && frame[0] & 1 == 1).count();
+        if groups > 0 && !asked_everybody {
+            asked_everybody = true;
+            world.answer(&counted(&ask, [1, 1]));
+            assert_eq!(revoked(&mut world), [], "it may answer yet");
+        }
+    }
+    panic!("rules stay for a neighbour that is gone");
+}
+
 #[test]
 fn refusals_are_forgotten_in_time() {
     let mut world = world(&web());

@@ -336,12 +336,13 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Whether rules send to whom software would send. Looking counts as use, so that neighbours are
-    /// probed whose packets never come here.
+    /// probed whose packets never come here. A gateway that is slow to answer has not moved: were it taken
+    /// for that, all connections behind it would leave hardware at once.
     fn sends_right(&mut self, slot: Slot, next_hops: [Option<MacAddr>; 2]) -> bool {
         [Direction::Original, Direction::Reply].into_iter().zip(next_hops).all(|(direction, next_hop)| {
             let Some(next_hop) = next_hop else { return true };
             let Ok(hop) = self.way(slot, direction) else { return false };
-            self.state.neighbours.find(self.now, hop.port, hop.next_hop) == Some(next_hop)
+            self.state.neighbours.is_at(self.now, hop.port, hop.next_hop, next_hop)
         })
     }
 }
