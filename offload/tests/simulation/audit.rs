@@ -20,6 +20,9 @@ const LEAVE_MAX_NS: u64 = 2 * SECOND;
 const DIFFER_MAX_NS: u64 = 100 * MS;
 /// How long a connection that could be in hardware may not be asked for, though packets come.
 const OVERLOOKED_MAX_NS: u64 = 2 * SECOND;
+/// Longest time between them: after a pause its next hop may have to be asked for, and until then nobody
+/// can ask for it.
+const PAUSE_MS: u32 = 500;
 /// Packets that come meanwhile.
 const OVERLOOKED_PACKETS: u64 = 20;
 
@@ -54,6 +57,8 @@ impl World {
     fn audit_rules(&mut self, rows: &[RuleRow]) {
         let Some(nic) = &self.nic else { return };
         if nic.machine.counters().in_flight.get() > 0 {
+            // What these operations give back is another matter than what differed before them.
+            self.audit.rules_differ = None;
             return;
         }
         let legs = rows.iter().flat_map(|row| row.legs.iter().flatten());
@@ -134,7 +139,8 @@ impl World {
             let packets = conn.map_or(0, |conn| conn.software);
             let open = matches!(row.state, State::Established | State::Replied);
             let allowed = self.snapshot.allows_offload(row.service, row.backend);
-            if !open || !allowed || row.offload != OffloadState::Software || total < price {
+            let busy = row.idle_ms < PAUSE_MS;
+            if !busy || !open || !allowed || row.offload != OffloadState::Software || total < price {
                 continue;
             }
             let (since, then) = self.audit.overlooked.get(name).copied().unwrap_or((self.now, packets));

@@ -76,6 +76,8 @@ pub(crate) struct Tcp {
     retries: u32,
     retransmit_at: Option<u64>,
     send_at: u64,
+    /// It has ended, with a RST, what the other end remembered of this port.
+    cleared: bool,
 }
 
 impl Tcp {
@@ -119,11 +121,17 @@ impl Tcp {
             retries: 0,
             retransmit_at: None,
             send_at: 0,
+            cleared: false,
         }
     }
 
     pub(crate) fn over(&self) -> Option<Over> {
         if let State::Over(how) = self.state { Some(how) } else { None }
+    }
+
+    /// Whether its next SYN may be the first that is heard of it: by a RST it has ended what there was.
+    pub(crate) fn begins_anew(&self) -> bool {
+        self.state == State::SynSent && self.cleared
     }
 
     /// Whether it answers at all.
@@ -237,6 +245,7 @@ impl Tcp {
             }
             State::SynSent => {
                 // The other end remembers an earlier connection from this port.
+                self.cleared = true;
                 let transport = Transport::Tcp { seq: ack, ack: 0, flags: RST };
                 out.push(Segment { from: self.me, to: self.peer, transport, payload_len: 0, ttl: 64 });
                 return;

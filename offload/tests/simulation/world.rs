@@ -3,7 +3,7 @@
 use crate::canary::Canary;
 use crate::env::{FaultCounts, SimEnv};
 use crate::frames::{self, Segment};
-use crate::hosts::{Ends, ServerKey, Stations};
+use crate::hosts::{Client, Ends, ServerKey, Stations};
 use crate::nic::{Fate, Nic};
 use crate::oracle::{Leaving, Mismatch, Oracle, Via, View};
 use crate::packet::{Origin, Pool, SimPacket, Way};
@@ -438,7 +438,13 @@ impl World {
         if self.ends.find(conn.client, tcp) != Some(id) || conn.is_ended() {
             return; // The client has forgotten it, or only resets what still comes.
         }
+        if matches!(&conn.side, Client::Tcp(tcp) if tcp.begins_anew()) {
+            let conn = &mut self.ends.conns[id as usize];
+            (conn.owner, conn.owned_since) = (Some(to), self.now);
+            return;
+        }
         let gone = !self.services[conn.service].backends[from].configured;
+        let pushed_out = via == Via::Hardware && self.is_pushed_out(conn.client, conn.vip);
         let held_ms = (self.now - conn.owned_since) / MS;
         let (client, vip) = (conn.client, conn.vip);
         let row = self.row_of(client, vip);
@@ -446,6 +452,7 @@ impl World {
         let pcc = &mut self.oracle.pcc;
         let counted = match () {
             () if gone => &mut pcc.backend_gone,
+            () if pushed_out => &mut pcc.evicted,
             () if via == Via::Hardware => &mut pcc.stale_rule,
             () if forgotten => &mut pcc.evicted,
             () => &mut pcc.unknown,
@@ -453,7 +460,7 @@ impl World {
         *counted += 1;
         self.trace.note("connection, backend, another", [u64::from(id), from as u64, to as u64]);
         let pressed = self.may_forget();
-        if !gone && (via == Via::Hardware || !forgotten || !pressed) {
+        if !gone && !pushed_out && (via == Via::Hardware || !forgotten || !pressed) {
             self.trace.fail(Checker::Affinity, || {
                 format!("{client:?} to {vip:?} moved from backend {from} to {to} by {via:?}: {row:?}")
             });
@@ -462,9 +469,24 @@ impl World {
         (conn.owner, conn.owned_since, conn.excused) = (Some(to), self.now, true);
     }
 
+    /// Connections that left a full table.
+    fn evictions(&self) -> u64 {
+        self.sum(|c| &c.evicted_idle) + self.sum(|c| &c.evicted_half_open)
+    }
+
+    /// Whether the rules between two ends are of a connection that a full table may have given up, though
+    /// they were there. While they cannot be taken out, or nobody can be told to, the next one meets them.
+    fn is_pushed_out(&self, client: frames::End, vip: frames::End) -> bool {
+        let entries = self.rows();
+        let rules = self.nic.iter().flat_map(Nic::rows).map(|row| row.ask);
+        let mut rules =
+            rules.filter(|ask| (ask.key.src, ask.key.src_port, ask.key.dst) == (client.0, client.1, vip.0));
+        self.evictions() > 0 && rules.all(|ask| entries.iter().all(|entry| entry.flow != ask.flow))
+    }
+
     /// Whether the table may have forgotten a connection that lives.
     fn may_forget(&self) -> bool {
-        let evicted = self.sum(|c| &c.evicted_idle) + self.sum(|c| &c.evicted_half_open);
+        let evicted = self.evictions();
         let forgetful = self.scenario.faults.device.contains("lose_counters");
         forgetful
             || self.scenario.faults.breakdowns > 0
