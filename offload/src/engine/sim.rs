@@ -135,6 +135,9 @@ impl SimEngine {
     pub fn set_now(&mut self, now_ns: u64) {
         self.now = self.now.max(Tick(now_ns));
         while self.device.advance(self.now) {}
+        if let Some(queued) = &mut self.queued {
+            queued.notice_base(&mut self.device, self.now);
+        }
         // Nobody listens: the machine asks for aged rules itself.
         self.device.take_events();
     }

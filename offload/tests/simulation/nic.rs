@@ -221,8 +221,8 @@ impl Nic {
         }
     }
 
-    /// Rules of connections in the device, as far as that is known: if the completion of a base rule was
-    /// lost, nobody can tell it from them, and there are none then.
+    /// Rules of connections in the device, as far as that is known: while base rules are under way, there
+    /// are none.
     pub(crate) fn rules(&self) -> u64 {
         if self.device.engine.is_ready() { self.device.engine.connection_rules() } else { 0 }
     }

@@ -70,6 +70,22 @@ impl Queued {
         self.base
     }
 
+    /// Looks which base rules are in force: their completions may be late, or lost.
+    pub(super) fn notice_base(&mut self, device: &mut Eswitch, now: Tick) {
+        if self.base == 0 {
+            return;
+        }
+        let known = self.under_way.len();
+        self.under_way.retain(|_, purpose| match purpose {
+            // It has no age to be asked for, but it must be there for that to be said.
+            Purpose::Base(_, handle) => {
+                device.query_age(now, PROXY, *handle).is_err_and(|refusal| refusal.errno == Errno::Noent)
+            }
+            Purpose::Create(_) | Purpose::Destroy(_) => true,
+        });
+        self.base -= known - self.under_way.len();
+    }
+
     /// Begins a base rule.
     pub(super) fn lay(
         &mut self,

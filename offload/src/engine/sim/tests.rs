@@ -257,6 +257,17 @@ fn a_lost_completion_is_mended_by_a_flush() {
 }
 
 #[test]
+fn base_rules_are_in_force_though_nobody_was_told() {
+    let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
+    sim.faults("lose_completions=1");
+    sim.engine.flush().expect("it answers");
+    assert!(!sim.engine.is_ready());
+    sim.settle();
+    assert!(sim.engine.is_ready());
+    assert_eq!(sim.engine.connection_rules(), 0);
+}
+
+#[test]
 fn a_reset_loses_everything_until_the_flush() {
     for (steering, profile) in BOTH.into_iter().zip(["bf2-sws", "bf3-hws"]) {
         let mut sim = Sim::new(steering, profile);
