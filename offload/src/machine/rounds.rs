@@ -1,7 +1,7 @@
 //! What is done again and again: counters are read, idle rules found, a new configuration enforced, and the
 //! last counts of pairs that are out settled.
 
-use super::pair::{DIRECTIONS, Phase};
+use super::pair::{DIRECTIONS, Ending, Phase};
 use super::{MS, Machine, Outbox};
 use crate::admission::follow;
 use crate::engine::{EngineError, FlowEngine, LegId};
@@ -86,12 +86,13 @@ impl Machine {
         let Some(pair) = self.slab.get(index) else { return };
         let timeout_ns = u64::from(self.settings.operation_timeout_ms) * MS;
         let overdue = |begun_ns: u64| now_ns.saturating_sub(begun_ns) > timeout_ns;
-        if pair.legs.iter().filter_map(|leg| leg.begun_ns()).any(overdue) {
+        let running = self.health.is_running();
+        if running && pair.legs.iter().filter_map(|leg| leg.begun_ns()).any(overdue) {
             return self.begin_recovery(Declined::Timeout);
         }
         match pair.phase {
             Phase::Installed { told, .. } => {
-                if self.health.is_running() {
+                if running {
                     self.read_and_judge(now_ns, engine, index);
                 } else {
                     self.read(now_ns, engine, index);
@@ -100,8 +101,14 @@ impl Machine {
                     self.report(outbox, index);
                 }
             }
-            // Its rules may still be hit, for long if the engine is slow.
-            Phase::Closing { .. } => self.read(now_ns, engine, index),
+            // Its rules may still be hit, for long if the engine is slow. A worker that hears nothing of
+            // them in a minute takes them for gone.
+            Phase::Closing { ending, .. } => {
+                self.read(now_ns, engine, index);
+                if self.health.is_stuck() && matches!(ending, Ending::Removed { .. }) {
+                    self.report(outbox, index);
+                }
+            }
             Phase::Free | Phase::Opening | Phase::Settling { .. } => {}
         }
     }
@@ -250,7 +257,7 @@ impl Machine {
             // Perhaps the device finds it again.
             return false;
         }
-        let silent = matches!(ending, super::pair::Ending::Declined { .. })
+        let silent = matches!(ending, Ending::Declined { .. })
             && pair.unreported.iter().all(|count| *count == Count::default());
         if !silent && outbox.answer(counted(pair, None)).is_err() {
             self.counters.answers_delayed.add(1);
