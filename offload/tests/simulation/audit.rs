@@ -132,15 +132,15 @@ impl World {
         let price = u64::from(nic.machine.price());
         let mut overlooked = BTreeMap::new();
         for (name, row) in entries {
-            let total = row.totals.original.packets + row.totals.reply.packets;
             let client = (row.key.src, row.key.src_port);
             let tcp = row.key.protocol == Protocol::Tcp;
             let conn = self.ends.find(client, tcp).and_then(|id| self.ends.conns.get(id as usize));
+            // Workers go by the packets that they have seen, not by those that rules have counted.
             let packets = conn.map_or(0, |conn| conn.software);
             let open = matches!(row.state, State::Established | State::Replied);
             let allowed = self.snapshot.allows_offload(row.service, row.backend);
             let busy = row.idle_ms < PAUSE_MS;
-            if !busy || !open || !allowed || row.offload != OffloadState::Software || total < price {
+            if !busy || !open || !allowed || row.offload != OffloadState::Software || packets < price {
                 continue;
             }
             let (since, then) = self.audit.overlooked.get(name).copied().unwrap_or((self.now, packets));

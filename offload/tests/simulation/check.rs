@@ -118,8 +118,11 @@ impl World {
         self.nic.iter_mut().for_each(|nic| nic.set_faults(""));
     }
 
-    /// Whether nothing is left of any connection.
+    /// Whether nothing is left of any connection, and nobody has a packet to look at.
     fn is_empty(&self) -> bool {
+        if self.seats.iter().any(|seat| !seat.rx.is_empty() || !seat.handed.is_empty()) {
+            return false;
+        }
         let rules = self.nic.as_ref().map_or(0, |nic| nic.rules() as usize + nic.rows().len());
         rules == 0 && self.sum(|counters| &counters.entries) == 0 && self.sum(|c| &c.held) == 0
     }
