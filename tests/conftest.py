@@ -21,10 +21,21 @@ def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="full sizes: 1 GiB, 100,000 connections, a million packets")
 
 
-def pytest_configure():
+def pytest_configure(config):
+    config.addinivalue_line("markers", "full: tested with --full only")
     if os.geteuid() != 0:
         pytest.exit("the system tests make network namespaces: run them as root", returncode=1)
     exit_on_signals()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what is only tested at full size; the last line says how many."""
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

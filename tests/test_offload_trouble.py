@@ -100,7 +100,12 @@ FAULTS = [
     Fault("hang_ms=6000", recovered, usual=("hws",)),
 ]
 CASES = [
-    pytest.param(steering, fault, id=f"{steering}-{fault.faults.partition(',')[0]}")
+    pytest.param(
+        steering,
+        fault,
+        id=f"{steering}-{fault.faults.partition(',')[0]}",
+        marks=() if steering in fault.usual else pytest.mark.full,
+    )
     for fault in FAULTS
     for steering in fault.steering
 ]
@@ -108,8 +113,6 @@ CASES = [
 
 @pytest.mark.parametrize(("steering", "fault"), CASES)
 def test_a_fault_breaks_no_connection(labs, full, steering, fault):
-    if not full and steering not in fault.usual:
-        pytest.skip("with --full")
     # A profile without long waits of its own, so that many connections meet the fault.
     lab, raw = start(labs, Eswitch(steering, profile="ideal"))
     millrace = lab.millrace
