@@ -123,17 +123,13 @@ impl<'a> Churn<'a> {
 fn packets(lab: &mut Lab, frames: &[[u8; FRAME]], done: impl Fn() -> bool) -> (usize, [usize; 2]) {
     let mut shuffle = Shuffle(3);
     let (mut offered, mut seen) = (0, [0; 2]);
-    let mut idle = 0;
-    while idle < 100 {
-        let over = done();
-        if !over {
-            offered +=
-                lab.offer((0..BURST).map(|_| frames[shuffle.below(frames.len() as u32) as usize].as_slice()));
-        }
+    while !done() {
+        offered +=
+            lab.offer((0..BURST).map(|_| frames[shuffle.below(frames.len() as u32) as usize].as_slice()));
         seen[1] += lab.poll(0);
         seen[0] += lab.collect();
-        idle = if over { idle + 1 } else { 0 };
     }
+    lab.drain(offered, &mut seen);
     (offered, seen)
 }
 

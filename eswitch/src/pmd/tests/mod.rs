@@ -29,6 +29,9 @@ const BURST: usize = 32;
 /// Packets that a ring of a wire holds.
 const RING: u16 = 1023;
 
+/// How long packets under way are waited for, at most, nanoseconds.
+const PATIENCE_NS: u64 = 10_000_000_000;
+
 /// Buffers of the far ends.
 const MBUFS: u32 = 4095;
 
@@ -196,24 +199,34 @@ impl Lab {
 
     /// Passes frames through the device, burst by burst; how many came out of wire 1 and of port 0.
     fn pass<'a>(&mut self, frames: impl Iterator<Item = &'a [u8]>) -> [usize; 2] {
-        /// Others may be driving the device, and not be running, so a packet can take a while.
-        const POLLS_MAX: usize = 100_000;
         let mut frames = frames.peekable();
         let (mut offered, mut seen) = (0, [0; 2]);
         while frames.peek().is_some() {
             offered += self.offer(frames.by_ref().take(BURST));
-            for polls in 0..POLLS_MAX {
-                seen[1] += self.poll(0);
-                seen[0] += self.collect();
-                if seen[0] + seen[1] == offered {
-                    break;
-                }
-                if polls % 64 == 63 {
-                    std::thread::yield_now();
-                }
-            }
+            self.drain(offered, &mut seen);
         }
         seen
+    }
+
+    /// Polls until as many packets have come out, of wire 1 and of port 0, as went in.
+    ///
+    /// A poll that finds the switch held by another thread moves nothing, and that thread may have been
+    /// preempted: what ends the wait is the packets, not a number of polls. Packets that are lost end it too,
+    /// late; it is for the caller to notice.
+    fn drain(&mut self, offered: usize, seen: &mut [usize; 2]) {
+        let clock = self.switch.clock;
+        let patience = clock.now().after(PATIENCE_NS);
+        loop {
+            let moved = [self.collect(), self.poll(0)];
+            seen[0] += moved[0];
+            seen[1] += moved[1];
+            if seen[0] + seen[1] >= offered || clock.now().0 >= patience.0 {
+                return;
+            }
+            if moved == [0; 2] {
+                std::thread::yield_now();
+            }
+        }
     }
 }
 
