@@ -100,6 +100,8 @@ pub(crate) struct Conn {
     pub(crate) owned_since: u64,
     /// Something happened to it that may break it, and by right.
     pub(crate) excused: bool,
+    /// Millrace has reset it, because its backend was gone, and nobody has taken it up since.
+    pub(crate) reset: bool,
     /// Packets that left by a worker.
     pub(crate) software: u64,
     /// Packets that its client sent.
@@ -206,6 +208,7 @@ impl Ends {
             owner: None,
             owned_since: 0,
             excused: false,
+            reset: false,
             software: 0,
             sent: 0,
             reused: self.by_client.insert((client, plan.tcp), id).is_some(),

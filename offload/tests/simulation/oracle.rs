@@ -40,6 +40,10 @@ pub(crate) struct Pcc {
     pub(crate) evicted: u64,
     /// A rule sent it to a MAC address that its next hop has given up.
     pub(crate) moved: u64,
+    /// Millrace had reset it for the operator's wish, and its client did not take that: more of the backend's
+    /// data was on its way, so that the reset had a sequence number of the past. The next segment of such a
+    /// connection finds no entry.
+    pub(crate) reset: u64,
     /// No reason is known.
     pub(crate) unknown: u64,
 }
@@ -50,6 +54,7 @@ impl Pcc {
         self.stale_rule += other.stale_rule;
         self.evicted += other.evicted;
         self.moved += other.moved;
+        self.reset += other.reset;
         self.unknown += other.unknown;
     }
 }
@@ -266,14 +271,16 @@ impl Oracle {
     fn judge_reset(&mut self, view: &View<'_>, origin: &Origin, conns: &mut [Conn], trace: &mut Trace) {
         self.own += 1;
         let Some(conn) = origin.conn.and_then(|id| conns.get_mut(id as usize)) else { return };
-        if std::mem::replace(&mut conn.excused, true) {
-            return; // It has moved already; this reset waited for its next hop.
-        }
         let backends = &view.services[conn.service].backends;
         let there = |backend: &BackendPlan| {
             backend.configured && backend.back_at.is_none_or(|at| view.now > at + ADOPT_MAX_NS)
         };
-        if conn.owner.is_none_or(|owner| there(&backends[owner])) {
+        let for_nothing = conn.owner.is_none_or(|owner| there(&backends[owner]));
+        conn.reset |= !for_nothing;
+        if std::mem::replace(&mut conn.excused, true) {
+            return; // It has moved already; this reset waited for its next hop.
+        }
+        if for_nothing {
             let client = conn.client;
             trace.fail(Checker::Affinity, || format!("{client:?} was reset though its backend is there"));
         }

@@ -104,6 +104,7 @@ impl fmt::Display for Totals {
             ("pcc: stale rule", self.pcc.stale_rule),
             ("pcc: evicted", self.pcc.evicted),
             ("pcc: moved", self.pcc.moved),
+            ("pcc: reset", self.pcc.reset),
             ("pcc: unknown", self.pcc.unknown),
             ("pcc: suspected by workers", self.suspected),
         ]);

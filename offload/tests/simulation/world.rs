@@ -440,7 +440,7 @@ impl World {
         }
         if matches!(&conn.side, Client::Tcp(tcp) if tcp.begins_anew()) {
             let conn = &mut self.ends.conns[id as usize];
-            (conn.owner, conn.owned_since) = (Some(to), self.now);
+            (conn.owner, conn.owned_since, conn.reset) = (Some(to), self.now, false);
             return;
         }
         let gone = !self.services[conn.service].backends[from].configured;
@@ -449,10 +449,12 @@ impl World {
         let (client, vip) = (conn.client, conn.vip);
         let row = self.row_of(client, vip);
         let forgotten = row.as_ref().is_none_or(|row| u64::from(row.age_ms) + 2 < held_ms);
+        let ended = conn.reset && forgotten && via == Via::Software;
         let pcc = &mut self.oracle.pcc;
         let counted = match () {
             () if gone => &mut pcc.backend_gone,
             () if pushed_out => &mut pcc.evicted,
+            () if ended => &mut pcc.reset,
             () if via == Via::Hardware => &mut pcc.stale_rule,
             () if forgotten => &mut pcc.evicted,
             () => &mut pcc.unknown,
@@ -460,13 +462,14 @@ impl World {
         *counted += 1;
         self.trace.note("connection, backend, another", [u64::from(id), from as u64, to as u64]);
         let pressed = self.may_forget();
-        if !gone && !pushed_out && (via == Via::Hardware || !forgotten || !pressed) {
+        if !gone && !pushed_out && !ended && (via == Via::Hardware || !forgotten || !pressed) {
             self.trace.fail(Checker::Affinity, || {
                 format!("{client:?} to {vip:?} moved from backend {from} to {to} by {via:?}: {row:?}")
             });
         }
         let conn = &mut self.ends.conns[id as usize];
         (conn.owner, conn.owned_since, conn.excused) = (Some(to), self.now, true);
+        conn.reset = false;
     }
 
     /// Connections that left a full table.
