@@ -5,6 +5,7 @@
 #
 #   scripts/setup.sh            what building and the lab need
 #   scripts/setup.sh --fuzz     also cargo-fuzz
+#   scripts/setup.sh --peers    also what scripts/bench-peers.sh compares Millrace with
 #
 # Needs root only when a package is missing.
 
@@ -25,6 +26,9 @@ PACKAGES=(
     # The system tests.
     python3-pytest python3-scapy valgrind
 )
+
+# The bench against others: Open vSwitch built with DPDK. No service of it is started or needed.
+PEER_PACKAGES=(openvswitch-switch-dpdk)
 
 # What a driver needs of DPDK's source; eswitch/build.rs checks for the same.
 DRIVER_HEADERS=(
@@ -184,8 +188,9 @@ ensure_fuzz() {
 }
 
 set_up() {
-    local absent
-    absent=$(missing "${PACKAGES[@]}")
+    local absent packages=("${PACKAGES[@]}")
+    [[ ${1:-} != --peers ]] || packages+=("${PEER_PACKAGES[@]}")
+    absent=$(missing "${packages[@]}")
     [[ -z $absent ]] || install_packages $absent
     ensure_rust
     ensure_driver_headers

@@ -1,0 +1,117 @@
+"""The machine a bench runs on: what it is, whose its cores are, and huge pages lent for the time of a bench."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab.lab import ROOT
+from lab.net import LabError
+
+HUGEPAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+HUGEPAGE_MIB = 2
+
+
+def _said(*argv: str) -> str:
+    """The first line a program says; nothing if it is not there or fails."""
+    try:
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return (done.stdout.splitlines() or [""])[0].strip()
+
+
+def facts() -> dict[str, object]:
+    """What a number depends on, apart from what is measured."""
+    info = Path("/proc/cpuinfo").read_text()
+
+    def field(name: str) -> str | None:
+        found = re.search(rf"^{name}\s*: (.*)$", info, re.MULTILINE)
+        return found[1].strip() if found else None
+
+    mhz, bogomips = field("cpu MHz"), field("bogomips")
+    return {
+        "cpu": field("model name") or _said("uname", "-m"),
+        "cores": os.cpu_count(),
+        "mhz": float(mhz) if mhz else None,
+        # Linux derives the one from the other where it knows the TSC's rate.
+        "tsc_mhz": float(bogomips) / 2 if bogomips and mhz else None,
+        "virtual": bool(re.search(r"^flags\s*:.*\bhypervisor\b", info, re.MULTILINE)),
+        "kernel": os.uname().release,
+        "dpdk": _said("pkg-config", "--modversion", "libdpdk"),
+        "ovs": _said("ovs-vsctl", "--version").rpartition(" ")[2] or None,
+        "load": os.getloadavg()[0],
+        "commit": _said("git", "describe", "--always", "--dirty", "--abbrev=12"),
+    }
+
+
+def describe(machine: dict[str, object]) -> str:
+    """The facts as one line."""
+    clock = ", ".join(
+        f"{machine[key]:.0f} MHz{suffix}" for key, suffix in (("mhz", ""), ("tsc_mhz", " TSC")) if machine[key]
+    )
+    words = [f"{machine['cpu']}{' (virtual)' if machine['virtual'] else ''}", f"{machine['cores']} cores", clock]
+    words += [f"Linux {machine['kernel']}", f"DPDK {machine['dpdk']}"]
+    words += [f"Open vSwitch {machine['ovs']}"] if machine["ovs"] else []
+    words += ["2 MiB pages" if machine["hugepages"] else "4 KiB pages", f"load {machine['load']:.1f}"]
+    return ", ".join(filter(None, words)) + f"; commit {machine['commit']}"
+
+
+def cores() -> tuple[int, int]:
+    """The core for everything else and the core that forwards."""
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        raise LabError("two cores are needed, one of which does nothing but forward; this process may use one")
+    return usable[0], usable[1]
+
+
+@contextlib.contextmanager
+def hugepages(pages: int) -> Iterator[None]:
+    """Has so many free huge pages of 2 MiB for a while, and takes back what it added."""
+    number, free = HUGEPAGES / "nr_hugepages", HUGEPAGES / "free_hugepages"
+    try:
+        before = int(number.read_text())
+        added = max(pages - int(free.read_text()), 0)
+        if added:
+            number.write_text(str(before + added))
+    except OSError as error:
+        raise LabError(f"no huge pages: {error}") from error
+    try:
+        if (have := int(free.read_text())) < pages:
+            needed, had = pages * HUGEPAGE_MIB, have * HUGEPAGE_MIB
+            remedy = "free some memory, or go without (--hugepages no)"
+            raise LabError(f"{needed} MiB of huge pages are needed and {had} could be had: {remedy}")
+        yield
+    finally:
+        # Others may have changed it meanwhile.
+        if added:
+            number.write_text(str(max(int(number.read_text()) - added, 0)))
+
+
+class Forwarder:
+    """The thread of a process that forwards: the busiest of those that are bound to a core alone."""
+
+    def __init__(self, pid: int, core: int):
+        tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if _bound_to(task, core)]
+        self._file = max((task / "schedstat" for task in tasks), key=_times, default=None)
+
+    def waited_ns(self) -> int:
+        """How long it has been kept from running by others, ever."""
+        return _times(self._file)[1] if self._file else 0
+
+
+def _bound_to(task: Path, core: int) -> bool:
+    return re.search(rf"^Cpus_allowed_list:\t{core}$", (task / "status").read_text(), re.MULTILINE) is not None
+
+
+def _times(schedstat: Path) -> tuple[int, int]:
+    """Nanoseconds it ran, and nanoseconds it was ready and did not."""
+    try:
+        ran, waited, _ = map(int, schedstat.read_text().split())
+    except (OSError, ValueError):
+        return 0, 0
+    return ran, waited
