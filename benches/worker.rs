@@ -24,6 +24,10 @@ use dataplane::worker::{Env, Sizes, Worker, WorkerSetup};
 use std::hint::black_box;
 use std::sync::Arc;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: dpdk::HugePages = dpdk::HugePages;
+
 const HEADROOM: usize = 128;
 const FRAME: usize = 60;
 const MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2])];

@@ -17,6 +17,7 @@ mod failure;
 mod hairpins;
 mod logging;
 mod manager;
+mod memory;
 mod metrics;
 mod offloading;
 mod output;
@@ -42,6 +43,9 @@ use runtime::crew::{Crew, Equipment};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
+
+#[global_allocator]
+static ALLOCATOR: dpdk::HugePages = dpdk::HugePages;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -117,6 +121,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let forward = || {
         crew.run(&equipment, || {
             let server = server::start(socket, pages, events)?;
+            memory::log_tables();
             manager.log_ready();
             manager.run(&inbox);
             tracing::info!("stopping");

@@ -11,7 +11,7 @@
 //!
 //! The one thing without a lifetime is [`Mbuf`], because packets cross threads in queues of all kinds;
 //! [`Mempool`] says how it stays sound. In reading order: [`eal`], [`mempool`], [`mbuf`], [`device`],
-//! [`configure`], [`port`], [`queue`], [`flow`], [`rss`], [`clock`].
+//! [`configure`], [`port`], [`queue`], [`flow`], [`rss`], [`clock`], [`huge`].
 
 pub mod clock;
 pub mod configure;
@@ -19,6 +19,7 @@ pub mod device;
 pub mod eal;
 mod errno;
 pub mod flow;
+pub mod huge;
 pub mod mbuf;
 pub mod mempool;
 pub mod port;
@@ -30,6 +31,7 @@ pub use device::{Device, ProbeError};
 pub use eal::{Eal, EalError, ThreadGuard};
 pub use errno::Errno;
 pub use flow::{FlowError, FlowPort, FlowQueue, Flows};
+pub use huge::HugePages;
 pub use mbuf::Mbuf;
 pub use mempool::{Mempool, MempoolError, PoolConfig};
 pub use port::{ControlError, Link, Port, PortStats, StartError, StopError};
