@@ -30,7 +30,7 @@ PACKAGES=(
 # The bench against others: Open vSwitch built with DPDK. No service of it is started or needed.
 PEER_PACKAGES=(openvswitch-switch-dpdk)
 
-# What a driver needs of DPDK's source; eswitch/build.rs checks for the same.
+# What a driver needs of DPDK's source; driver-build checks for the same.
 DRIVER_HEADERS=(
     lib/eal/include/dev_driver.h lib/ethdev/ethdev_driver.h lib/ethdev/ethdev_vdev.h
     lib/ethdev/rte_mtr_driver.h drivers/bus/vdev/bus_vdev_driver.h
@@ -127,7 +127,7 @@ ensure_rust() {
     rust_is_there || die "installed $packages, but rustc is $(rustc_version || echo none): which one is on PATH?"
 }
 
-# Where eswitch/build.rs looks for the headers of DPDK that are for drivers, which no package has.
+# Where driver-build looks for the headers of DPDK that are for drivers, which no package has.
 driver_headers_directory() {
     printf '%s/millrace/dpdk-driver-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$(pkg-config --modversion libdpdk)"
 }

@@ -43,11 +43,11 @@ finish() {
 }
 trap finish EXIT
 
-# `dataplane`, `offload` without its real engines, and the software eSwitch without its driver have no FFI, no
-# I/O and no runtime: neither they nor what they use may name these.
+# `dataplane`, `offload` without its real engines, and the software eSwitch and the packet source without their
+# drivers have no FFI, no I/O and no runtime: neither they nor what they use may name these.
 check_purity() {
     local package tree
-    for package in dataplane offload eswitch; do
+    for package in dataplane offload eswitch traffic; do
         tree=$(cargo tree --locked --package "$package" --edges normal --prefix none)
         ! grep -E '^(dpdk|dpdk-sys|tokio|mio|socket2|libc|nix) ' <<<"$tree" || return 1
         printf '%s depends on: %s\n' "$package" \
@@ -85,6 +85,7 @@ cargo fmt --all --check
 step lints
 cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
 cargo clippy --quiet --package eswitch --features pmd --all-targets --locked -- -D warnings
+cargo clippy --quiet --package traffic --features pmd --all-targets --locked -- -D warnings
 
 step purity
 check_purity
@@ -96,8 +97,9 @@ step 'the whole system under many seeds'
 SIM_SEEDS=$sim_seeds cargo test --quiet --profile simulation --package offload --features sim --test simulation \
     --locked -- --include-ignored --nocapture
 
-step 'the software eSwitch as a driver'
+step 'the software eSwitch and the packet source as drivers'
 cargo build --quiet --profile driver --package eswitch --features pmd --locked
+cargo build --quiet --profile driver --package traffic --features pmd --locked
 
 step 'unit and property tests'
 cargo test --quiet --workspace --locked
