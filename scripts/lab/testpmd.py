@@ -87,6 +87,10 @@ class Testpmd:
             self.close()
             raise
 
+    def eal_options(self, devargs: str, driver: str) -> list[str]:
+        """Its devices."""
+        return eal_options(tuple(self.wires), devargs, driver)
+
     def _plug(self, name: str) -> Wire:
         self.netns.sysctl(ipv6__conf__default__disable_ipv6=1)
         self.netns.ip(
@@ -101,7 +105,7 @@ class Testpmd:
         return wire
 
     def _start(self, devargs: str, options: tuple[str, ...], driver: str) -> tuple[int, subprocess.Popen]:
-        argv = ["dpdk-testpmd", *self.cores, *eal_options(tuple(self.wires), devargs, driver)]
+        argv = ["dpdk-testpmd", *self.cores, *self.eal_options(devargs, driver)]
         argv += [f"--file-prefix={self.netns.name}", "--"]
         argv += ["-i", "--total-num-mbufs=2048", "--forward-mode=rxonly", *options]
         terminal, slave = pty.openpty()
