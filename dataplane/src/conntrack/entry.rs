@@ -59,27 +59,25 @@ const RETRY_PACKETS: u64 = 16;
 #[derive(Clone, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Entry {
-    // Addresses in host order; of an IPv6 connection the low 32 bits, to tell most others apart.
-    client: u32,
-    vip: u32,
-    backend: u32,
-    client_port: u16,
-    vip_port: u16,
-    backend_port: u16,
+    // Backend, client, VIP: the ends of either direction stand side by side, see `first_end`. Addresses in
+    // host order; of an IPv6 connection the low 32 bits, to tell most others apart.
+    addresses: [u32; 3],
+    ports: [u16; 3],
     tenant: u16,
     /// Low half: [`State`], 0 in a free slot. High half: the offload state's kind.
     state: u8,
     flags: u8,
-    /// The wheel's bucket that the entry is linked in.
+    /// The wheel's bucket that the entry is linked in, also that of a free slot: see
+    /// [`super::wheel::Wheel::schedule`].
     pub(super) wheel_bucket: u16,
     service: u16,
     backend_id: u16,
     generation: u32,
     last_seen: Tick,
     /// When the connection was opened; while it is half-open its node in the half-open list, which
-    /// keeps that tick.
+    /// keeps that tick; of a free slot: the next free one.
     pub(super) born_or_node: u32,
-    /// In the wheel's bucket; of a free slot: the next free one.
+    /// In the wheel's bucket.
     pub(super) next: u32,
     pub(super) prev: u32,
     packets: [u32; 2],
@@ -104,12 +102,8 @@ impl Entry {
         let (backend_id, backend, backend_port) = opening.backend;
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         *self = Entry {
-            client: key.src.low32(),
-            vip: key.dst.low32(),
-            backend: backend.low32(),
-            client_port: key.src_port,
-            vip_port: key.dst_port,
-            backend_port,
+            addresses: [backend, key.src, key.dst].map(Ip::low32),
+            ports: [backend_port, key.src_port, key.dst_port],
             tenant: key.tenant.0,
             state: opening.state as u8,
             flags: flag(key.protocol == Protocol::Udp, UDP)
@@ -121,13 +115,25 @@ impl Entry {
             generation: self.generation.wrapping_add(1),
             last_seen: now,
             born_or_node: now.0,
-            ..Entry::default()
+            ..self.vacated()
         };
     }
 
-    /// Gives the slot up. The generation stays, so that names of this connection stop matching.
+    /// Gives the slot up.
     pub(super) fn close(&mut self, next_free: u32) {
-        *self = Entry { generation: self.generation, next: next_free, ..Entry::default() };
+        *self = Entry { born_or_node: next_free, ..self.vacated() };
+    }
+
+    /// What of an entry outlives its connection: the generation, so that names of this connection stop
+    /// matching, and its place in the wheel.
+    fn vacated(&self) -> Entry {
+        let &Entry { generation, wheel_bucket, next, prev, .. } = self;
+        Entry { generation, wheel_bucket, next, prev, ..Entry::default() }
+    }
+
+    /// Of a free slot: the next free one.
+    pub(super) fn next_free(&self) -> u32 {
+        self.born_or_node
     }
 
     /// Whether the slot holds a connection.
@@ -244,23 +250,22 @@ impl Entry {
     /// Port of the client, of the VIP and of the backend.
     #[inline]
     pub(super) fn ports(&self) -> [u16; 3] {
-        [self.client_port, self.vip_port, self.backend_port]
+        let [backend, client, vip] = self.ports;
+        [client, vip, backend]
     }
 
     /// Addresses of the client, the VIP and the backend of an IPv4 connection.
     #[inline]
     pub(super) fn inline_addresses(&self) -> [Ip; 3] {
-        [self.client, self.vip, self.backend].map(Ip::v4)
+        let [backend, client, vip] = self.addresses;
+        [client, vip, backend].map(Ip::v4)
     }
 
     /// Whether `key` names this connection in `direction`, as far as the line can tell: for certain if
     /// IPv4, else all but the high bits of the addresses.
     #[inline]
     pub(super) fn matches(&self, key: &FlowKey, direction: Direction) -> bool {
-        let (src, dst, src_port, dst_port) = match direction {
-            Direction::Original => (self.client, self.vip, self.client_port, self.vip_port),
-            Direction::Reply => (self.backend, self.client, self.backend_port, self.client_port),
-        };
+        let src = first_end(direction);
         let mut kind = 0;
         if key.protocol == Protocol::Udp {
             kind |= UDP;
@@ -268,12 +273,11 @@ impl Entry {
         if !key.src.is_v4() {
             kind |= V6;
         }
-        src == key.src.low32()
-            && dst == key.dst.low32()
-            && src_port == key.src_port
-            && dst_port == key.dst_port
-            && self.tenant == key.tenant.0
-            && self.flags & (UDP | V6) == kind
+        // Without a branch for each field: nearly always all of them are the same.
+        let addresses = (self.addresses[src] ^ key.src.low32()) | (self.addresses[src + 1] ^ key.dst.low32());
+        let ports = (self.ports[src] ^ key.src_port) | (self.ports[src + 1] ^ key.dst_port);
+        let rest = (self.tenant ^ key.tenant.0) | u16::from(self.flags & (UDP | V6) ^ kind);
+        addresses | u32::from(ports | rest) == 0
     }
 
     /// Adds one packet; returns whether the packet count and the byte count wrapped.
@@ -412,4 +416,10 @@ impl Entry {
         }
         number
     }
+}
+
+/// Where the source of a direction stands; the destination is the next.
+#[inline]
+fn first_end(direction: Direction) -> usize {
+    1 - direction as usize
 }

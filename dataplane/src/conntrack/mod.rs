@@ -9,7 +9,8 @@
 //!
 //! A burst looks its packets up in stages, so that memory answers for all of them at once:
 //! [`Table::hash`] and [`Table::prefetch_index`] for every packet, then [`Table::probe`] for every
-//! packet, then [`Table::find`] and [`Table::account`] packet by packet.
+//! packet, then [`Table::find`] and [`Table::account`] packet by packet. Newcomers likewise:
+//! [`Table::prepare`] for each, then [`Table::insert_prepared`].
 //!
 //! # Under pressure
 //!
@@ -26,6 +27,7 @@ mod entry;
 mod half_open;
 mod index;
 mod table;
+mod tags;
 mod tcp;
 mod wheel;
 
@@ -34,6 +36,6 @@ mod tests;
 
 pub use entry::{Entry, Slot};
 pub use table::{
-    Candidates, ConnectionRow, Count, Ends, Gone, InsertError, Inserted, New, Shape, Table, Totals,
+    Candidates, ConnectionRow, Count, Ends, Gone, InsertError, Inserted, New, Prepared, Shape, Table, Totals,
 };
 pub use tcp::{Outcome, Segment, State};

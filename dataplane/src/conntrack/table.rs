@@ -1,10 +1,9 @@
 //! The table: entries, index, wheel and half-open list kept in step.
 
 mod hardware;
+mod turnover;
 
-use arrayvec::ArrayVec;
-
-use super::entry::{Entry, NIL, OFFLOAD_KINDS, Opening, Slot};
+use super::entry::{Entry, NIL, OFFLOAD_KINDS, Slot};
 use super::half_open::HalfOpen;
 use super::index::{Index, Reference};
 use super::tcp::{Outcome, Segment, State};
@@ -12,19 +11,11 @@ use super::wheel::Wheel;
 use crate::addr::Ip;
 use crate::flow::{Direction, FlowHasher, FlowKey};
 use crate::ids::{BackendId, ServiceId, WorkerId};
-use crate::limits::{CONNECTIONS_MAX, HARDWARE_STALE_MS};
+use crate::limits::CONNECTIONS_MAX;
 use crate::offload::{FlowRef, OffloadState};
 use crate::prefetch::prefetch;
 use crate::time::Tick;
 use crate::wire::parse::TcpFlags;
-
-/// Entries that the hand of the clock offers for eviction at a time.
-const SAMPLE: usize = 16;
-/// Half-open connections that a full table keeps rather than evict an established one: this fraction of
-/// their share.
-const HALF_OPEN_FLOOR: u32 = 8;
-/// Connections that [`Table::expire`] takes out of the index together.
-const EXPIRE_BATCH: usize = 16;
 
 /// Sizes of a table, fixed when it is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,7 +76,8 @@ pub struct Inserted {
     pub evicted: Option<Gone>,
 }
 
-/// Why a connection was not opened. Nothing has changed then.
+/// Why a connection was not opened. Nothing has changed then. What concerns every newcomer,
+/// [`InsertError::HalfOpenLimit`] and [`InsertError::Full`], comes before what concerns this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum InsertError {
     /// A connection with this key exists.
@@ -191,12 +183,36 @@ pub struct ConnectionRow {
     pub offload: OffloadState,
 }
 
-/// What [`Table::probe`] saw: the entry that [`Table::find`] should look at first.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Candidates {
-    first: Option<Reference>,
+/// What [`Table::prepare`] found out about a connection that may be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared {
+    original: u64,
+    /// Hash of the replies' key, if there will be any.
+    reply: Option<u64>,
+    /// [`Table::opened`] when nothing was found under the original key.
+    missed_at: u32,
 }
 
+/// What [`Table::probe`] saw: the entry that [`Table::find`] should look at first.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates {
+    /// [`Reference::NONE`] if there is none.
+    first: Reference,
+    /// [`Table::opened`] when the index was looked at; `None` if it was not.
+    probed_at: Option<u32>,
+}
+
+impl Default for Candidates {
+    fn default() -> Candidates {
+        Candidates { first: Reference::NONE, probed_at: None }
+    }
+}
+
+/// Client, VIP and backend of an IPv6 connection, two words each.
+type V6 = [u64; 6];
+/// Bytes that an IPv6 connection needs beyond [`Table::memory_bytes`].
+#[cfg(test)]
+pub(super) const V6_BYTES: usize = core::mem::size_of::<V6>();
 /// What few connections need: see [`Table::cold`].
 type Cold = [u64; 6];
 /// Where [`Cold`] keeps the packets (and one further on the bytes) of a direction that the entry does
@@ -221,11 +237,12 @@ pub struct Table {
     index: Index,
     wheel: Wheel,
     half_open: HalfOpen,
-    /// Client, VIP and backend of IPv6 connections, two words each. Zeroed pages: those that no IPv6
-    /// connection touches take no memory. Likewise `cold`.
-    v6: Box<[[u64; 6]]>,
+    /// Connections opened so far (modulo 2^32).
+    opened: u32,
+    /// Zeroed pages: those that no IPv6 connection touches take no memory. Likewise `cold`.
+    v6: Box<[V6]>,
     cold: Box<[Cold]>,
-    /// Slots given back, linked by `next`; slots from `fresh` on were never taken.
+    /// Slots given back, each naming the next; slots from `fresh` on were never taken.
     free: u32,
     fresh: u32,
     len: usize,
@@ -236,11 +253,11 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table. Sizes out of range are brought into it: 1 to [`CONNECTIONS_MAX`] less one
+    /// An empty table. Sizes out of range are brought into it: 1 to [`CONNECTIONS_MAX`] less two
     /// connections, of which 1 to all may be half-open.
     #[must_use]
     pub fn new(worker: WorkerId, shape: Shape, hasher: FlowHasher, now: Tick) -> Table {
-        let connections = shape.connections.clamp(1, CONNECTIONS_MAX as u32 - 1);
+        let connections = shape.connections.clamp(1, CONNECTIONS_MAX as u32 - 2);
         let shape = Shape { connections, half_open_max: shape.half_open_max.clamp(1, connections), ..shape };
         let slots = connections as usize + 1;
         Table {
@@ -251,6 +268,7 @@ impl Table {
             index: Index::new(2 * slots),
             wheel: Wheel::new(now),
             half_open: HalfOpen::new(shape.half_open_max),
+            opened: 0,
             v6: vec![[0; 6]; slots].into_boxed_slice(),
             cold: vec![Cold::default(); slots].into_boxed_slice(),
             free: NIL,
@@ -260,6 +278,12 @@ impl Table {
             by_offload: [0; OFFLOAD_KINDS],
         }
     }
+}
+
+/// How late, milliseconds, a connection may be looked at whose timeout this is, before it is worth linking
+/// anew.
+fn late_max_ms(timeout_ms: u32) -> u32 {
+    (timeout_ms / 32).max(512)
 }
 
 /// Looking up.
@@ -281,11 +305,11 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn probe(&self, hash: u64) -> Candidates {
-        let first = self.index.find(hash, |_| true);
-        if let Some(reference) = first {
-            prefetch(&self.entries[reference.slot() as usize]);
+        let first = self.index.find(hash, |_| true).unwrap_or(Reference::NONE);
+        if let Some(entry) = self.entries.get(first.slot() as usize) {
+            prefetch(entry);
         }
-        Candidates { first }
+        Candidates { first, probed_at: Some(self.opened) }
     }
 
     /// Stage three: the connection of a packet, and which way the packet travels.
@@ -294,10 +318,20 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn find(&self, key: &FlowKey, hash: u64, candidates: Candidates) -> Option<(Slot, Direction)> {
-        let reference = match candidates.first {
-            Some(reference) if self.holds(reference, key) => reference,
-            _ => self.index.find(hash, |reference| self.holds(reference, key))?,
-        };
+        let first = candidates.first;
+        if self.holds(first, key) {
+            return Some((Slot(first.slot()), first.direction()));
+        }
+        // Where there was nothing there still is nothing, unless a connection was opened since.
+        if first == Reference::NONE && candidates.probed_at == Some(self.opened) {
+            return None;
+        }
+        self.search(key, hash)
+    }
+
+    #[inline(never)]
+    fn search(&self, key: &FlowKey, hash: u64) -> Option<(Slot, Direction)> {
+        let reference = self.index.find(hash, |reference| self.holds(reference, key))?;
         Some((Slot(reference.slot()), reference.direction()))
     }
 
@@ -331,13 +365,14 @@ impl Table {
 
     #[inline]
     fn holds(&self, reference: Reference, key: &FlowKey) -> bool {
-        let slot = reference.slot() as usize;
-        let entry = &self.entries[slot];
-        entry.is_live()
-            && entry.matches(key, reference.direction())
-            && (!entry.is_v6() || self.holds_v6(slot, reference.direction(), key))
+        let (slot, direction) = (reference.slot() as usize, reference.direction());
+        let Some(entry) = self.entries.get(slot) else { return false };
+        entry.matches(key, direction)
+            && entry.is_live()
+            && (!entry.is_v6() || self.holds_v6(slot, direction, key))
     }
 
+    #[cold]
     fn holds_v6(&self, slot: usize, direction: Direction, key: &FlowKey) -> bool {
         let [c_hi, c_lo, v_hi, v_lo, b_hi, b_lo] = self.v6[slot];
         let (src, dst) = (key.src.words(), key.dst.words());
@@ -363,288 +398,6 @@ impl Table {
             dst_port: dst.1,
             tenant: entry.tenant(),
             protocol: entry.protocol(),
-        }
-    }
-}
-
-/// Opening and ending connections.
-impl Table {
-    /// Opens a connection. Its first packet is not counted: [`Table::account`] does that.
-    ///
-    /// # Errors
-    /// See [`InsertError`]; the table is unchanged then.
-    pub fn insert(
-        &mut self,
-        now: Tick,
-        new: &New,
-        timeout_of: impl Fn(ServiceId, State) -> u32,
-    ) -> Result<Inserted, InsertError> {
-        let hashes = self.check(new)?;
-        let victim = self.victim(now)?;
-        let slot = self.vacant();
-        if !self.enter_index(slot, hashes) {
-            return Err(InsertError::Full);
-        }
-        self.take_vacant(slot);
-        let evicted = victim.and_then(|slot| self.remove(slot));
-        let state = State::opening(new.key.protocol, new.flags);
-        self.fill(slot, new, state, now);
-        let deadline = now.after_ms(timeout_of(new.service, state));
-        self.wheel.link(&mut self.entries, slot, deadline);
-        Ok(Inserted { slot: Slot(slot), evicted })
-    }
-
-    /// Ends a connection; `None` if the slot holds none.
-    pub fn remove(&mut self, slot: Slot) -> Option<Gone> {
-        if !self.entries.get(slot.index())?.is_live() {
-            return None;
-        }
-        self.prefetch_retire(slot);
-        self.wheel.unlink(&mut self.entries, slot.0);
-        Some(self.retire(slot))
-    }
-
-    /// Looks at connections whose time for it has come, at most `budget` of them, and ends those that
-    /// have been silent for their timeout. Returns how many it looked at; at `budget`, there may be more.
-    ///
-    /// One that hardware may forward for, now or soon, is not ended but named to `on_held`, to be taken back,
-    /// and looked at again after [`HARDWARE_STALE_MS`]: a client that comes back meets its entry for as long
-    /// as hardware may act on it. It may be silent for that much longer, too, as hardware is heard of late.
-    pub fn expire(
-        &mut self,
-        now: Tick,
-        budget: usize,
-        timeout_of: impl Fn(ServiceId, State) -> u32,
-        mut on_gone: impl FnMut(Gone),
-        mut on_held: impl FnMut(Slot),
-    ) -> usize {
-        let mut silent = ArrayVec::<Slot, EXPIRE_BATCH>::new();
-        let mut looked_at = 0;
-        while looked_at < budget {
-            let Some(slot) = self.wheel.due(now) else { break };
-            looked_at += 1;
-            self.wheel.unlink(&mut self.entries, slot);
-            let entry = &self.entries[slot as usize];
-            let silence_ms = entry.silence_ms(timeout_of(entry.service(), entry.state()));
-            let deadline = entry.last_seen().after_ms(silence_ms);
-            if !now.reached(deadline) {
-                self.wheel.link(&mut self.entries, slot, deadline);
-                continue;
-            }
-            if entry.is_pending() {
-                self.wheel.link(&mut self.entries, slot, now.after_ms(HARDWARE_STALE_MS));
-                on_held(Slot(slot));
-                continue;
-            }
-            self.prefetch_retire(Slot(slot));
-            silent.push(Slot(slot));
-            if silent.is_full() {
-                silent.drain(..).for_each(|slot| on_gone(self.retire(slot)));
-            }
-        }
-        silent.drain(..).for_each(|slot| on_gone(self.retire(slot)));
-        looked_at
-    }
-
-    /// Opens a connection in the place of one that has ended, between the same ends. Its name and its
-    /// hardware half stay: what the offload engine says of the one holds for the other.
-    ///
-    /// # Errors
-    /// [`InsertError::HalfOpenLimit`] or [`InsertError::Full`]; the table is unchanged then.
-    pub fn reopen(&mut self, now: Tick, slot: Slot, timeout_ms: u32) -> Result<Option<Gone>, InsertError> {
-        let entry = &self.entries[slot.index()];
-        let (was_half_open, node) = (entry.is_half_open(), entry.born_or_node);
-        let victim =
-            if self.half_open.is_full() && !was_half_open { Some(self.oldest_half_open(now)?) } else { None };
-        let evicted = victim.and_then(|slot| self.remove(slot));
-        if was_half_open {
-            self.half_open.remove(node);
-        }
-        let entry = &mut self.entries[slot.index()];
-        entry.reopen(now);
-        entry.set_half_open(false);
-        if let Some(node) = self.half_open.push(slot.0, now) {
-            entry.set_half_open(true);
-            entry.born_or_node = node;
-        }
-        self.cold[slot.index()][..COLD_OFFLOAD].fill(0);
-        self.wheel.unlink(&mut self.entries, slot.0);
-        self.wheel.link(&mut self.entries, slot.0, now.after_ms(timeout_ms));
-        Ok(evicted)
-    }
-
-    /// Hashes of both keys, if a connection may be opened with them.
-    fn check(&self, new: &New) -> Result<(u64, Option<u64>), InsertError> {
-        if !new.is_one_family() {
-            return Err(InsertError::MixedFamilies);
-        }
-        let reply_key = new.reply_key();
-        let (original, reply) = (self.hash(&new.key), self.hash(&reply_key));
-        self.prefetch_insert(reply);
-        match self.find(&new.key, original, Candidates::default()) {
-            Some((slot, Direction::Original)) => return Err(InsertError::Duplicate(slot)),
-            Some((_, Direction::Reply)) => return Err(InsertError::ReplyCollision),
-            None if !new.nat => return Ok((original, None)),
-            None => {}
-        }
-        let taken = self.find(&reply_key, reply, Candidates::default()).is_some();
-        if taken || reply_key == new.key {
-            return Err(InsertError::ReplyCollision);
-        }
-        Ok((original, Some(reply)))
-    }
-
-    /// Asks at once for the lines that an insertion will read one after the other. (The index line of the
-    /// original key is there already: the lookup that missed has read it.)
-    fn prefetch_insert(&self, reply: u64) {
-        self.index.prefetch(reply);
-        prefetch(&self.entries[self.vacant() as usize]);
-        if self.half_open.is_full() {
-            if let Some((slot, _)) = self.half_open.oldest() {
-                prefetch(&self.entries[slot as usize]);
-            }
-        }
-    }
-
-    /// Who has to go for a newcomer, which is half-open as all newcomers are.
-    fn victim(&mut self, now: Tick) -> Result<Option<Slot>, InsertError> {
-        if self.half_open.is_full() {
-            return self.oldest_half_open(now).map(Some);
-        }
-        if self.len < self.shape.connections as usize {
-            return Ok(None);
-        }
-        let floor = (self.shape.half_open_max / HALF_OPEN_FLOOR).max(1);
-        if self.half_open.len() < floor as usize {
-            if let Some(slot) = self.most_idle(now) {
-                return Ok(Some(slot));
-            }
-        }
-        self.oldest_half_open(now).map(Some)
-    }
-
-    /// The half-open connection to go first. Those that hardware may forward for come last, as far as one
-    /// looks: they use their client's port again, and a third one on it would meet the rules of the first.
-    fn oldest_half_open(&self, now: Tick) -> Result<Slot, InsertError> {
-        let mut oldest = self.half_open.iter().take(SAMPLE);
-        let free = oldest.find(|(slot, _)| !self.entries[*slot as usize].is_pending());
-        match free.or(self.half_open.oldest()) {
-            None => Err(InsertError::Full),
-            Some((_, born)) if now.since(born) < self.shape.half_open_grace_ms => {
-                Err(InsertError::HalfOpenLimit)
-            }
-            Some((slot, _)) => Ok(Slot(slot)),
-        }
-    }
-
-    /// Of the next few connections under the hand that are not half-open: one that has ended, else the
-    /// one silent for longest. One in hardware counts as heard of now if that is all that can be known.
-    /// Those that hardware has yet to let go of, or to answer for, come last: a client that used its port
-    /// again would meet their rules.
-    fn most_idle(&mut self, now: Tick) -> Option<Slot> {
-        let slots = self.entries.len();
-        let under_hand = (0..SAMPLE.min(slots)).map(|step| (self.hand + step) % slots);
-        let victim = under_hand
-            .filter(|&slot| self.entries[slot].is_live() && !self.entries[slot].is_half_open())
-            .max_by_key(|&slot| {
-                let entry = &self.entries[slot];
-                let late = if entry.is_pending() { HARDWARE_STALE_MS } else { 0 };
-                let closed = entry.state().is_closed();
-                let held = entry.is_pending() && (closed || !entry.is_installed());
-                (!held, closed, now.since(entry.last_seen()).saturating_sub(late))
-            });
-        self.hand = (self.hand + SAMPLE) % slots;
-        victim.map(|slot| Slot(slot as u32))
-    }
-
-    /// The slot that a newcomer will get. There always is one: the table holds one slot to spare.
-    fn vacant(&self) -> u32 {
-        if self.free == NIL { self.fresh } else { self.free }
-    }
-
-    fn take_vacant(&mut self, slot: u32) {
-        if self.free == NIL {
-            self.fresh += 1;
-        } else {
-            self.free = self.entries[slot as usize].next;
-        }
-    }
-
-    fn enter_index(&mut self, slot: u32, (original, reply): (u64, Option<u64>)) -> bool {
-        let there = Reference::new(slot, Direction::Original);
-        if !self.index.insert(original, there) {
-            return false;
-        }
-        let Some(reply) = reply else { return true };
-        let entered = self.index.insert(reply, Reference::new(slot, Direction::Reply));
-        if !entered {
-            self.index.remove(original, there);
-        }
-        entered
-    }
-
-    fn fill(&mut self, slot: u32, new: &New, state: State, now: Tick) {
-        let backend = (new.backend, new.backend_ip, new.backend_port);
-        let opening = Opening { key: &new.key, service: new.service, backend, reply_key: new.nat, state };
-        let entry = &mut self.entries[slot as usize];
-        entry.open(&opening, now);
-        if entry.is_v6() {
-            let ([c_hi, c_lo], [v_hi, v_lo]) = (new.key.src.words(), new.key.dst.words());
-            let [b_hi, b_lo] = new.backend_ip.words();
-            self.v6[slot as usize] = [c_hi, c_lo, v_hi, v_lo, b_hi, b_lo];
-        }
-        if let Some(node) = self.half_open.push(slot, now) {
-            entry.set_half_open(true);
-            entry.born_or_node = node;
-        }
-        self.by_offload[0] += 1;
-        self.len += 1;
-    }
-
-    /// Ends a connection that is no longer in the wheel.
-    fn retire(&mut self, slot: Slot) -> Gone {
-        let gone = self.obituary(slot);
-        let original = self.hash(&self.key(slot, Direction::Original));
-        let mut removed = self.index.remove(original, Reference::new(slot.0, Direction::Original));
-        if self.entries[slot.index()].has_reply_key() {
-            let reply = self.hash(&self.key(slot, Direction::Reply));
-            removed &= self.index.remove(reply, Reference::new(slot.0, Direction::Reply));
-        }
-        debug_assert!(removed, "a live connection is in the index");
-        let entry = &mut self.entries[slot.index()];
-        if entry.is_half_open() {
-            self.half_open.remove(entry.born_or_node);
-        }
-        if entry.is_cold() {
-            self.cold[slot.index()] = Cold::default();
-        }
-        self.by_offload[entry.offload_kind()] -= 1;
-        entry.close(self.free);
-        self.free = slot.0;
-        self.len -= 1;
-        gone
-    }
-
-    fn prefetch_retire(&self, slot: Slot) {
-        let entry = &self.entries[slot.index()];
-        let neighbours = [entry.prev, entry.next];
-        neighbours.iter().filter_map(|&link| self.entries.get(link as usize)).for_each(prefetch);
-        self.index.prefetch(self.hash(&self.key(slot, Direction::Original)));
-        if entry.has_reply_key() {
-            self.index.prefetch(self.hash(&self.key(slot, Direction::Reply)));
-        }
-    }
-
-    fn obituary(&self, slot: Slot) -> Gone {
-        let entry = &self.entries[slot.index()];
-        Gone {
-            flow: self.flow_ref(slot),
-            service: entry.service(),
-            backend: entry.backend(),
-            state: entry.state(),
-            half_open: entry.is_half_open(),
-            totals: self.totals(slot),
-            offload: self.offload(slot),
         }
     }
 }
@@ -704,11 +457,7 @@ impl Table {
             entry.born_or_node = self.half_open.remove(entry.born_or_node).0;
         }
         let deadline = now.after_ms(timeout_ms);
-        let late = self.wheel.visit(entry.wheel_bucket).since(deadline);
-        if late > (timeout_ms / 32).max(512) {
-            self.wheel.unlink(&mut self.entries, slot.0);
-            self.wheel.link(&mut self.entries, slot.0, deadline);
-        }
+        self.wheel.schedule(&mut self.entries, slot.0, deadline, late_max_ms(timeout_ms));
     }
 }
 

@@ -6,13 +6,21 @@
 //! shortest delay it is used for by a factor of 32, so that it is late by 256 ms or by 3.2 % of its
 //! timeout, whichever is more.
 //!
-//! The links are in the entries. Six levels of 256 buckets reach from 256 ms to 24 days.
+//! The links are in the entries. An entry stays where it is linked when its connection ends and another one
+//! takes the slot, unless that one has to be looked at sooner: whoever comes and goes does not touch the
+//! neighbours' lines. Six levels of 256 buckets reach from 256 ms to 24 days.
 
 use super::entry::{Entry, NIL};
+use crate::prefetch::prefetch;
 use crate::time::Tick;
 
 const LEVELS: usize = 6;
 const BUCKETS: u32 = 256;
+/// Lists in a bucket. They are emptied by turns, and taking an entry out asks for the line of the next in
+/// its list, so that this many lines are under way at a time.
+const LISTS: usize = 4;
+/// The bucket of an entry that is in none.
+const UNLINKED: u16 = 0;
 /// A bucket of level 0 spans `1 << SHIFT` milliseconds,
 const SHIFT: u32 = 8;
 /// and one of each further level eight times as many.
@@ -26,11 +34,13 @@ const _: () = assert!(
     ((BUCKETS - 1) as u64) << shift(LEVELS - 1) > crate::limits::TIMEOUT_MAX_MS as u64,
     "the last level reaches the longest timeout"
 );
-const _: () = assert!(LEVELS as u32 * BUCKETS <= u16::MAX as u32);
+const _: () = assert!(LEVELS as u32 * BUCKETS < u16::MAX as u32);
 
 /// The wheel. All methods take the entries that it links.
 pub(super) struct Wheel {
-    heads: Box<[u32]>,
+    heads: Box<[[u32; LISTS]]>,
+    /// The list that the last entry was taken from.
+    list: usize,
     /// Per level, the last point in time, in buckets, up to which all connections have been looked at.
     done: [u32; LEVELS],
 }
@@ -38,42 +48,62 @@ pub(super) struct Wheel {
 impl Wheel {
     pub(super) fn new(now: Tick) -> Wheel {
         Wheel {
-            heads: vec![NIL; LEVELS * BUCKETS as usize].into_boxed_slice(),
+            heads: vec![[NIL; LISTS]; LEVELS * BUCKETS as usize].into_boxed_slice(),
+            list: 0,
             done: core::array::from_fn(|level| now.0 >> shift(level)),
         }
+    }
+
+    /// Sees to it that an entry, linked or not, is looked at by `late_max_ms` after `deadline`.
+    pub(super) fn schedule(&mut self, entries: &mut [Entry], slot: u32, deadline: Tick, late_max_ms: u32) {
+        let bucket = entries[slot as usize].wheel_bucket;
+        if bucket != UNLINKED {
+            if self.visit(bucket).since(deadline) <= late_max_ms {
+                return;
+            }
+            self.unlink(entries, slot);
+        }
+        self.link(entries, slot, deadline);
     }
 
     /// Links an entry to be looked at soon after `deadline`.
     pub(super) fn link(&mut self, entries: &mut [Entry], slot: u32, deadline: Tick) {
         let bucket = self.bucket_for(deadline);
-        let head = &mut self.heads[usize::from(bucket)];
-        let next = core::mem::replace(head, slot);
+        let next = core::mem::replace(self.head(bucket, slot), slot);
         if next != NIL {
             entries[next as usize].prev = slot;
         }
         let entry = &mut entries[slot as usize];
         entry.wheel_bucket = bucket;
         entry.next = next;
-        entry.prev = NIL;
     }
 
     /// Takes a linked entry out.
     pub(super) fn unlink(&mut self, entries: &mut [Entry], slot: u32) {
-        let entry = &entries[slot as usize];
+        let entry = &mut entries[slot as usize];
         let (bucket, next, prev) = (entry.wheel_bucket, entry.next, entry.prev);
-        if prev == NIL {
-            self.heads[usize::from(bucket)] = next;
-        } else {
-            entries[prev as usize].next = next;
+        entry.wheel_bucket = UNLINKED;
+        let head = self.head(bucket, slot);
+        if *head == slot {
+            // Only asked for, not written to: what the first of a list has for `prev` says nothing.
+            *head = next;
+            entries.get(next as usize).into_iter().for_each(prefetch);
+            return;
         }
+        entries[prev as usize].next = next;
         if next != NIL {
             entries[next as usize].prev = prev;
         }
     }
 
+    fn head(&mut self, bucket: u16, slot: u32) -> &mut u32 {
+        &mut self.heads[usize::from(bucket) - 1][slot as usize % LISTS]
+    }
+
     /// When the entries of a bucket will be looked at.
     pub(super) fn visit(&self, bucket: u16) -> Tick {
-        let (level, index) = (usize::from(bucket) / BUCKETS as usize, u32::from(bucket) % BUCKETS);
+        let number = u32::from(bucket).saturating_sub(1);
+        let (level, index) = ((number / BUCKETS) as usize, number % BUCKETS);
         let done = self.done[level];
         let steps = (index.wrapping_sub(done).wrapping_sub(1) % BUCKETS) + 1;
         Tick(done.wrapping_add(steps) << shift(level))
@@ -94,16 +124,18 @@ impl Wheel {
         }
         for _ in 0..lag {
             let number = self.done[level].wrapping_add(1) & mask(level);
-            let head = self.heads[level * BUCKETS as usize + (number % BUCKETS) as usize];
-            if head != NIL {
-                return Some(head);
+            let heads = &self.heads[level * BUCKETS as usize + (number % BUCKETS) as usize];
+            let mut by_turns = (1..=LISTS).map(|step| (self.list + step) % LISTS);
+            if let Some(list) = by_turns.find(|&list| heads[list] != NIL) {
+                self.list = list;
+                return Some(heads[list]);
             }
             self.done[level] = number;
         }
         None
     }
 
-    /// The finest bucket whose turn comes at or after `deadline` and within one turn.
+    /// The finest bucket, counted from 1, whose turn comes at or after `deadline` and within one turn.
     ///
     /// Distances are taken from where the level has got to, not from the present, so that a wheel that
     /// is behind with its work never files an entry into a bucket it has yet to empty.
@@ -115,12 +147,12 @@ impl Wheel {
         let level = (0..LEVELS - 1).find(|&level| steps_at(level) < BUCKETS).unwrap_or(LEVELS - 1);
         let steps = steps_at(level).min(BUCKETS - 1);
         let index = self.done[level].wrapping_add(steps) % BUCKETS;
-        (level as u32 * BUCKETS + index) as u16
+        (level as u32 * BUCKETS + index + 1) as u16
     }
 
     /// Bytes held.
     pub(super) fn memory_bytes(&self) -> usize {
-        core::mem::size_of_val::<[u32]>(&self.heads)
+        core::mem::size_of_val::<[[u32; LISTS]]>(&self.heads)
     }
 }
 

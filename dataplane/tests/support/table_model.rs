@@ -149,7 +149,14 @@ impl World {
     fn insert(&mut self, new: &New) {
         let oldest = self.oldest_half_open();
         let expected = self.expected(new);
-        let result = self.table.insert(self.now, new, timeout);
+        let hash = self.table.hash(&new.key);
+        let result = match self.table.find(&new.key, hash, Candidates::default()) {
+            None if self.serial % 2 == 0 => {
+                let prepared = self.table.prepare(new, hash);
+                self.table.insert_prepared(self.now, new, &prepared, timeout)
+            }
+            _ => self.table.insert(self.now, new, timeout),
+        };
         let inserted = match (result, expected) {
             (Err(InsertError::Full), Ok(())) if self.weak && self.keys.len() >= 10 => return,
             (Err(error), expected) => {
@@ -191,6 +198,9 @@ impl World {
     }
 
     fn expected(&self, new: &New) -> Result<(), InsertError> {
+        if self.is_under_pressure() {
+            return Err(InsertError::HalfOpenLimit);
+        }
         match self.keys.get(&new.key) {
             Some((id, Direction::Original)) => return Err(InsertError::Duplicate(self.live[id].slot)),
             Some((_, Direction::Reply)) => return Err(InsertError::ReplyCollision),
@@ -199,16 +209,19 @@ impl World {
         if new.nat && (self.keys.contains_key(&reply_key(new)) || reply_key(new) == new.key) {
             return Err(InsertError::ReplyCollision);
         }
+        Ok(())
+    }
+
+    /// Whether the one to go for a newcomer is too young to.
+    fn is_under_pressure(&self) -> bool {
         let half_open = self.table.half_open() as u32;
         let full = self.live.len() == self.table.capacity();
         let floor = (self.shape.half_open_max / HALF_OPEN_FLOOR).max(1);
         let established = self.live.len() > half_open as usize;
         let from_half_open =
             half_open == self.shape.half_open_max || (full && !(half_open < floor && established));
-        let young = self
-            .oldest_half_open()
-            .is_some_and(|id| self.now.since(self.live[&id].born) < self.shape.half_open_grace_ms);
-        if from_half_open && young { Err(InsertError::HalfOpenLimit) } else { Ok(()) }
+        let is_young = |id| self.now.since(self.live[&id].born) < self.shape.half_open_grace_ms;
+        from_half_open && self.oldest_half_open().is_some_and(is_young)
     }
 
     /// The half-open connection to go first: of the few oldest, one that hardware does not forward for.

@@ -52,6 +52,8 @@ fn within_their_grace_the_young_are_kept_and_newcomers_refused() {
     table.insert(T0, &new(0), timeout).expect("room");
     table.insert(T0, &new(1), timeout).expect("room");
     assert_eq!(table.insert(T0.after_ms(199), &new(2), timeout), Err(InsertError::HalfOpenLimit));
+    assert_eq!(table.refuses_newcomers(T0.after_ms(199)), Some(InsertError::HalfOpenLimit));
+    assert_eq!(table.refuses_newcomers(T0.after_ms(200)), None);
     assert!(table.insert(T0.after_ms(200), &new(2), timeout).is_ok_and(|i| i.evicted.is_some()));
     assert_eq!((is_there(&table, 0), is_there(&table, 1)), (false, true));
 }
