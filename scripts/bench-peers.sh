@@ -4,21 +4,18 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bench() {
-    PYTHONPATH=scripts PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -m bench.peers "$@"
-}
+export PYTHONPATH=scripts PYTHONDONTWRITEBYTECODE=1
+bench=(/usr/bin/python3 -m bench.peers)
 
-peers=--peers previous=
-for word in "$@"; do
-    case $word in -h | --help) bench --help ;; esac
-    # Open vSwitch is not installed for those who do not want it.
-    case $previous=$word in --only=*ovs*) ;; --only=* | *=--only=testpmd* | *=--only=millrace*) peers='' ;; esac
-    previous=$word
-done
+# Open vSwitch is not installed for those who do not want it.
+peers=--peers
+case " $* " in
+*' -h '* | *' --help '*) exec "${bench[@]}" --help ;;
+*' --only'*ovs*) ;;
+*' --only'*) peers='' ;;
+esac
 ((EUID == 0)) || { echo 'bench-peers: huge pages and priorities need root: run this as root' >&2 && exit 1; }
 
-set_up_arguments=("$@")
-set -- $peers
-. scripts/setup.sh "$@"
+. scripts/setup.sh "$peers"
 [[ -n ${MILLRACE_BINARY:-} ]] || cargo build --release --locked --quiet
-bench "${set_up_arguments[@]}"
+exec "${bench[@]}" "$@"

@@ -45,6 +45,7 @@ def facts() -> dict[str, object]:
         "dpdk": _said("pkg-config", "--modversion", "libdpdk"),
         "ovs": _said("ovs-vsctl", "--version").rpartition(" ")[2] or None,
         "load": os.getloadavg()[0],
+        "binary": os.environ.get("MILLRACE_BINARY"),
         "commit": _said("git", "describe", "--always", "--dirty", "--abbrev=12"),
     }
 
@@ -58,7 +59,8 @@ def describe(machine: dict[str, object]) -> str:
     words += [f"Linux {machine['kernel']}", f"DPDK {machine['dpdk']}"]
     words += [f"Open vSwitch {machine['ovs']}"] if machine["ovs"] else []
     words += ["2 MiB pages" if machine["hugepages"] else "4 KiB pages", f"load {machine['load']:.1f}"]
-    return ", ".join(filter(None, words)) + f"; commit {machine['commit']}"
+    ours = f"; Millrace is {machine['binary']}" if machine["binary"] else ""
+    return ", ".join(filter(None, words)) + f"; commit {machine['commit']}{ours}"
 
 
 def cores() -> tuple[int, int]:
