@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The keys, for the message that turns down another one.
 const KEYS: &str = "flows, protocol, flags, ipv6, size, vip, port, client, order, new, fresh, answers, seed, mac, \
-                    check";
+                    check, turns_after";
 
 /// Flows that are played over and over, at most.
 pub const FLOWS_MAX: u32 = 10_000_000;
@@ -64,6 +64,8 @@ pub struct Args {
     pub mac: Option<[u8; 6]>,
     /// Whether the checksums of what is sent to the device are verified.
     pub check: bool,
+    /// Packets that a queue receives before turns are timed.
+    pub turns_after: u64,
 }
 
 /// An argument that cannot be, and what could.
@@ -120,6 +122,7 @@ impl Args {
                 seed: 1,
                 mac: None,
                 check: false,
+                turns_after: 0,
             },
             ipv6: false,
             size: None,
@@ -176,6 +179,9 @@ impl<'a> Raw<'a> {
             }
             "answers" => args.answers = number(key, value, 0, u64::MAX, "a number from 0 to 2^64-1")?,
             "seed" => args.seed = number(key, value, 0, u64::MAX, "a number from 0 to 2^64-1")?,
+            "turns_after" => {
+                args.turns_after = number(key, value, 0, u64::MAX, "a number from 0 to 2^64-1")?;
+            }
             "mac" => args.mac = Some(mac(key, value)?),
             _ => return Err(bad(key, value, &format!("no such key; there are {KEYS}"))),
         }
@@ -280,7 +286,7 @@ mod tests {
     fn everything_can_be_said() {
         let text = "flows=10000000,protocol=tcp,flags=syn,ipv6=1,size=1514,vip=2001:db8::1,port=443,\
                     client=2001:db8:1::,order=sequential,new=100000,answers=18446744073709551615,seed=7,\
-                    mac=02:00:00:00:00:0A,check=1";
+                    mac=02:00:00:00:00:0A,check=1,turns_after=9";
         let expected = Args {
             flows: 10_000_000,
             protocol: Protocol::Tcp,
@@ -296,6 +302,7 @@ mod tests {
             seed: 7,
             mac: Some([2, 0, 0, 0, 0, 10]),
             check: true,
+            turns_after: 9,
         };
         assert_eq!(Args::parse(text), Ok(expected));
     }

@@ -86,7 +86,7 @@ impl RxQueue {
         let own = unsafe { &mut *self.own.get() };
         // SAFETY: reads a counter.
         let now = unsafe { ffi::traffic_tsc() };
-        if own.last != 0 {
+        if own.last != 0 && self.packets.get() >= self.port.args.turns_after {
             self.turns.record(now.saturating_sub(own.last));
         }
         let answers = self.answers(out, own.source.is_some());
