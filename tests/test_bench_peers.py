@@ -8,13 +8,17 @@ import os
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 from bench import chart, packets, peers, report
 from bench.contenders import Millrace, Testpmd
+from bench.kinds import KINDS
 from lab.frames import count_pcap, write_pcap
+from lab.lab import ROOT
 from lab.net import LabError
 
+TRAFFIC = Path(os.environ.get("TRAFFIC_DRIVER") or ROOT / "target/driver/libtraffic.so")
 MACHINE = {"cpu": "a CPU", "cores": 2}
 
 
@@ -52,8 +56,8 @@ def test_median_and_ratios():
         ({"loss": 0.0005}, None),
         ({"loss": 0.02}, "lost 2.0 % of its packets"),
         ({"dropped": {"no_service": 7}}, r"dropped 7 \(no_service\)"),
-        ({"connections": (63, "established")}, "had 63 connections"),
-        ({"connections": (64, "established")}, None),
+        ({"connections": (63, "established"), "expected": (64, 64)}, "had 63 connections instead of 64 to 64"),
+        ({"connections": (64, "established"), "expected": (64, 64)}, None),
     ],
 )
 def test_what_does_not_count(keys, fault):
@@ -106,9 +110,16 @@ def test_the_command_line(capsys):
     wanted = peers.arguments(["--flows", "64,10k", "--kinds", "udp", "--only", "testpmd,millrace"])
     assert (wanted.flows, wanted.kinds, wanted.rounds) == ([64, 10_000], ["udp"], 5)
     assert peers.arguments(["--quick", "--rounds", "1"]).rounds == 1
-    for wrong in (["--flows", "0"], ["--flows", "5G"], ["--kinds", "sctp"], ["--only", "vpp"], ["--rounds", "0"]):
+    wanted = peers.arguments(["--kinds", "tcp,memory,new", "--flows", "64,1M", "--only", "testpmd,ovs"])
+    assert [(kind.name, flows, names) for kind, flows, names in peers.plan(wanted)] == [
+        ("tcp", 64, ["testpmd", "ovs"]),
+        ("memory", 64, ["testpmd", "ovs"]),
+        ("memory", 1_000_000, ["testpmd", "ovs"]),
+        ("new", 1_000_000, ["testpmd"]),
+    ]
+    for wrong in ("--flows 0", "--flows 5G", "--kinds sctp", "--only vpp", "--rounds 0", "--kinds tcp --flows 1M"):
         with pytest.raises(SystemExit):
-            peers.arguments(wrong)
+            peers.arguments(wrong.split())
     assert "there are testpmd, millrace" in capsys.readouterr().err
 
 
@@ -129,13 +140,28 @@ def test_one_round(tmp_path, capsys):
     assert len([node for node in ElementTree.parse(plot).iter() if node.get("class") == "bar"]) == 2
 
 
+@pytest.mark.skipif(not TRAFFIC.exists(), reason="needs net_traffic: cargo build --profile driver -p traffic")
+def test_from_memory(tmp_path):
+    """Connections that are established, that come and go, and that are refused."""
+    bench = peers.Bench(tmp_path, hugepages=False, seconds=0.3, warm=0.1)
+    found = {}
+    for name in ("answered", "memory", "flood", "churn"):
+        found[name] = one = report.Result(name, 2000, "millrace", [bench.round(Millrace, KINDS[name], 2000)])
+        assert one.fault() is None, name
+    assert found["answered"].state() == found["memory"].state() == "established"
+    # Of so many a second hardly any finds room.
+    assert found["flood"].extra("refused") > 0.5
+    assert 0 < found["churn"].extra("turn_p50_ns") <= found["churn"].extra("turn_p99_ns")
+    assert found["churn"].extra("fresh_per_second") > 0
+
+
 def test_loss_is_noticed(tmp_path):
     """Half of the packets are for nobody."""
     bench = peers.Bench(tmp_path, hugepages=False, seconds=0.2, warm=0.2)
     frames = [packets.frame("tcp", flow) for flow in range(32)]
     lost = [frame[:36] + b"\x00\x51" + frame[38:] for frame in (packets.frame("tcp", flow) for flow in range(32, 64))]
     write_pcap(tmp_path / "tcp-64.pcap", frames + lost)
-    one = report.Result("tcp", 64, "millrace", [bench.round(Millrace, "tcp", 64)])
+    one = report.Result("tcp", 64, "millrace", [bench.round(Millrace, KINDS["tcp"], 64)])
     assert one.rounds[0].loss == pytest.approx(0.5, abs=0.05)
     assert set(one.rounds[0].dropped) == {"no_service"}
     assert one.rounds[0].connections[0] == 32
@@ -160,7 +186,7 @@ def test_a_contender_that_does_not_start(tmp_path, monkeypatch):
     monkeypatch.setenv("MILLRACE_BINARY", "/bin/false")
     bench = peers.Bench(tmp_path, hugepages=False, seconds=0.1, warm=0.1)
     wanted = peers.arguments("--only millrace,testpmd --kinds tcp --flows 64 --rounds 1".split())
-    found = peers.run_rounds(bench, wanted)
+    found = peers.run_rounds(bench, peers.plan(wanted), wanted.rounds)
     assert "millrace ended with 1" in found.find("tcp", 64, "millrace").fault()
     assert found.median("tcp", 64, "testpmd") > 0
     assert os.listdir(tmp_path) == ["tcp-64.pcap"]

@@ -19,6 +19,7 @@ from lab.net import LabError, Process, run, wait_until
 from lab.telemetry import Telemetry
 
 from . import packets
+from .kinds import Kind, plugin
 
 BACKENDS = [f"10.0.1.{11 + n}" for n in range(8)]
 BACKEND_PORT = 8080
@@ -34,8 +35,7 @@ READ_NS = 600_000
 class Scene:
     """What a contender is put into."""
 
-    kind: str
-    """Of `packets.KINDS`."""
+    kind: Kind
     flows: int
     source: str
     """The device packets come from, with its arguments."""
@@ -50,7 +50,16 @@ class Scene:
     @property
     def mbufs(self) -> int:
         """Packet buffers needed: net_pcap keeps all packets of its file in some."""
-        return self.flows + SPARE_MBUFS
+        return (self.flows if self.kind.memory is None else 0) + SPARE_MBUFS
+
+    @property
+    def connections_max(self) -> int:
+        """What a table of connections should hold."""
+        return max(round(self.kind.spare * self.flows) + self.kind.room, 64)
+
+    def plugins(self) -> list[str]:
+        """EAL's options for drivers that are not DPDK's own."""
+        return ["-d", str(plugin())] if self.kind.plugin else []
 
     def eal_memory(self, base_mb: int) -> list[str]:
         """EAL's options for memory, the same for all; `base_mb` is what is needed besides `mbufs`."""
@@ -140,6 +149,11 @@ class Contender(abc.ABC):
                 break
         return best
 
+    def turns(self) -> dict[str, int]:
+        """How long a burst of the source kept it: nanoseconds, by percentile."""
+        stats = self.telemetry.ask(f"/ethdev/xstats,{self._source}")
+        return {name: stats[f"rx_turn_{name}_ns"] for name in ("p50", "p99", "p999")} | {"fresh": stats["fresh"]}
+
     def close(self) -> None:
         """Ends it and all it left behind."""
         self._undo.close()
@@ -160,7 +174,7 @@ class Testpmd(Contender):
     def start(self) -> Process:
         scene = self.scene
         argv = ["dpdk-testpmd", "-l", ",".join(map(str, scene.cores)), "--main-lcore", str(scene.cores[0]), "--no-pci"]
-        argv += [f"--file-prefix={scene.directory.name}", *scene.eal_memory(BASE_MB)]
+        argv += [f"--file-prefix={scene.directory.name}", *scene.eal_memory(BASE_MB), *scene.plugins()]
         argv += ["--vdev", scene.source, "--vdev", scene.sink, "--", f"--total-num-mbufs={scene.mbufs}"]
         # With a period for statistics it waits for a signal instead of the end of its input.
         argv += ["--forward-mode=5tswap", "--auto-start", "--no-flush-rx", "--stats-period=86400"]
@@ -192,6 +206,8 @@ class Millrace(Contender):
         """Two ports, two services and static neighbours; room for all connections, half-open ones too."""
         scene = self.scene
         dpdk = {"hugepages": scene.hugepages, "file_prefix": scene.directory.name, "mbufs": scene.mbufs}
+        if scene.kind.plugin:
+            dpdk["eal_args"] = scene.plugins()
         if not scene.hugepages:
             dpdk["memory_mb"] = scene.memory_mb(BASE_MB)
         neighbours = [{"address": address, "mac": f"02:00:00:00:01:{n:02x}"} for n, address in enumerate(BACKENDS)]
@@ -213,7 +229,7 @@ class Millrace(Contender):
             "dpdk": dpdk,
             "workers": {"cores": [scene.cores[1]]},
             "control": {"socket": str(self._socket)},
-            "limits": {"connections": max(2 * scene.flows, 65536), "half_open_percent": 100},
+            "limits": {"connections": scene.connections_max, "half_open_percent": scene.kind.half_open_percent},
             "offload": {"engine": "none"},
             "port": [front, {**back, "neighbour": neighbours}],
             "service": services,

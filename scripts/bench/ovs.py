@@ -59,7 +59,7 @@ class Ovs(Contender):
         main, worker = scene.cores
         settings = ["dpdk-init=true", f"pmd-cpu-mask={1 << worker:#x}", f"dpdk-lcore-mask={1 << main:#x}", *self.caches]
         # It adds --in-memory unless it finds that; without huge pages there is no difference.
-        memory = [*scene.eal_memory(BASE_MB), *([] if scene.hugepages else ["--legacy-mem"])]
+        memory = [*scene.eal_memory(BASE_MB), *scene.plugins(), *([] if scene.hugepages else ["--legacy-mem"])]
         extra = " ".join(["--no-pci", f"--file-prefix={directory.name}", "--telemetry", *memory])
         pairs = [f"other_config:{pair}" for pair in (*settings, f'dpdk-extra="{extra}"')]
         self._vsctl("--no-wait", "set", "Open_vSwitch", ".", *pairs)
@@ -85,7 +85,7 @@ class Ovs(Contender):
         bridge = f"unix:{scene.directory}/br0.mgmt"
         run(["ovs-ofctl", "-O", "OpenFlow15", "add-group", bridge, group()])
         run(["ovs-ofctl", "-O", "OpenFlow15", "add-flows", bridge, "-"], text=FLOWS)
-        self.appctl("dpctl/ct-set-maxconns", str(max(3_000_000, 2 * scene.flows)))
+        self.appctl("dpctl/ct-set-maxconns", str(scene.connections_max))
         self._add_port("front", FRONT, scene.source)
 
     def _add_port(self, name: str, number: int, device: str) -> None:
@@ -103,7 +103,7 @@ class Ovs(Contender):
 
     def connections(self) -> tuple[int, str] | None:
         number = int(self.appctl("dpctl/ct-get-nconns"))
-        states = sorted(set(re.findall(r"state=(\w+)", self.appctl("dpctl/ct-stats-show", "-m"))))
+        states = sorted(set(re.findall(r"\[(\w+)\]=[1-9]", self.appctl("dpctl/ct-stats-show", "-m"))))
         return number, ",".join(states)
 
     def dropped(self) -> dict[str, int]:

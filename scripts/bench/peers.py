@@ -23,18 +23,20 @@ from lab.lab import exit_on_signals, require_root
 from lab.net import LabError, wait_until
 
 from . import chart, machine, packets, report
-from .contenders import BACKEND_PORT, BACKENDS, Contender, Millrace, Scene, Testpmd
+from .contenders import BACKEND_PORT, BACKENDS, Contender, Count, Millrace, Scene, Testpmd
+from .kinds import KINDS, MEMORY_FLOWS_MAX, Kind, plugin
 from .ovs import Ovs, OvsDefault
 
 CONTENDERS = {one.name: one for one in (Testpmd, Millrace, Ovs, OvsDefault)}
-# Open vSwitch has 262144 packet buffers whatever it is told, and net_pcap keeps its file's packets in them.
-PCAP_FLOWS_MAX = 200_000
 CHECK_FLOWS, CHECK_BYTES = 64, 400_000
 TARGETS = {(bytes(map(int, address.split("."))), BACKEND_PORT) for address in BACKENDS}
 EXAMPLES = """\
+kinds:
+{kinds}
+
 examples:
-  scripts/bench-peers.sh                                    everything: about 20 minutes
-  scripts/bench-peers.sh --quick                            a first impression: some 2 minutes
+  scripts/bench-peers.sh                                    everything: about half an hour
+  scripts/bench-peers.sh --quick                            a first impression: a minute
   scripts/bench-peers.sh --only testpmd,millrace --kinds tcp --flows 64,100k
   scripts/bench-peers.sh --rounds 9 --seconds 3 --json peers.json --svg peers.svg
 
@@ -52,27 +54,27 @@ class Bench:
         self.cores = machine.cores()
         self._number = itertools.count()
 
-    def pcap(self, kind: str, flows: int) -> Path:
+    def pcap(self, frames: str, flows: int) -> Path:
         """The file with one packet of each flow."""
-        path = self.directory / f"{kind}-{flows}.pcap"
+        path = self.directory / f"{frames}-{flows}.pcap"
         if not path.exists():
-            write_pcap(path, packets.frames(kind, flows))
+            write_pcap(path, packets.frames(frames, flows))
         return path
 
-    def scene(self, kind: str, flows: int, sink: str = "net_null0,no-rx=1") -> Scene:
+    def scene(self, kind: Kind, flows: int, sink: str | None = None) -> Scene:
         """A place for one run, with a directory whose name is its own."""
         directory = self.directory / f"{self.directory.name}-{next(self._number)}"
         directory.mkdir()
-        source = f"net_pcap0,rx_pcap={self.pcap(kind, flows)},infinite_rx=1"
-        return Scene(kind, flows, source, sink, directory, self.cores, self.hugepages)
+        source = kind.source(self.pcap(kind.frames, flows) if kind.memory is None else Path(), flows)
+        return Scene(kind, flows, source, sink or kind.sink(flows), directory, self.cores, self.hugepages)
 
-    def round(self, contender: type[Contender], kind: str, flows: int) -> report.Round:
+    def round(self, contender: type[Contender], kind: Kind, flows: int) -> report.Round:
         """One run, measured."""
         scene = self.scene(kind, flows)
         with removed_after(scene.directory), contender(scene) as running:
             return measure(running, self.seconds, self.warm)
 
-    def check(self, contender: type[Contender], kind: str) -> dict[str, object]:
+    def check(self, contender: type[Contender], kind: Kind) -> dict[str, object]:
         """A short run into a file, to look at what leaves."""
         out = self.directory / "out.pcap"
         scene = self.scene(kind, CHECK_FLOWS, f"net_pcap1,tx_pcap={out}")
@@ -83,7 +85,7 @@ class Bench:
                     wait_until(f"{contender.name} forwards", enough, timeout=20, pause=0.01)
                     running.process.popen.kill()
                 with out.open("rb") as file:
-                    return judge(contender, kind, packets.read_pcap(file.read(CHECK_BYTES)))
+                    return judge(contender, kind.frames, packets.read_pcap(file.read(CHECK_BYTES)))
             finally:
                 out.unlink(missing_ok=True)
 
@@ -103,34 +105,59 @@ def removed_after(directory: Path):
 
 def measure(running: Contender, seconds: float, warm: float) -> report.Round:
     """Waits for a steady state, and measures so long."""
-    flows = running.scene.flows
-
-    def steady() -> bool:
-        running.process.must_be_alive()
-        return running.count().sent > 2 * flows
-
+    scene = running.scene
     started = time.monotonic()
     try:
-        wait_until("packets leave", steady, timeout=30)
+        # Every flow was there at least twice, and whoever is to be answered was.
+        wait_until("packets leave", lambda: _passed(running) > 4 * scene.flows, timeout=60)
     except LabError as error:
         raise LabError(f"{error}; dropped: {_positive(running.dropped())}") from error
     time.sleep(max(warm - (time.monotonic() - started), 0))
-    thread = machine.Forwarder(running.process.pid, running.scene.cores[1])
+    thread = machine.Forwarder(running.process.pid, scene.cores[1])
+    turns = running.turns() if scene.kind.turns else {}
     dropped, waited, first = running.dropped(), thread.waited_ns(), running.count()
     time.sleep(seconds)
     last, waited = running.count(), thread.waited_ns() - waited
     running.process.must_be_alive()
-    sent, received, took = last.sent - first.sent, last.received - first.received, last.ns - first.ns
-    if sent <= 0:
+    took, dropped = last.ns - first.ns, difference(running.dropped(), dropped)
+    found = judged(running, first, last, dropped, waited / took)
+    if turns:
+        after = running.turns()
+        found.extra.update({f"turn_{name}_ns": after[name] for name in ("p50", "p99", "p999")})
+        found.extra["fresh_per_second"] = 1e9 * (after["fresh"] - turns["fresh"]) / took
+    return found
+
+
+def _passed(running: Contender) -> int:
+    running.process.must_be_alive()
+    count = running.count()
+    return count.received if running.scene.kind.refusals else count.sent
+
+
+def judged(running: Contender, first: Count, last: Count, dropped: dict[str, int], waited: float) -> report.Round:
+    """What two counts say. Drops are counted over a little more time than packets."""
+    scene = running.scene
+    kind, took = scene.kind, last.ns - first.ns
+    sent, received = last.sent - first.sent, last.received - first.received
+    refused = min(sum(dropped.pop(reason, 0) for reason in kind.refusals), max(received - sent, 0))
+    passed = received if kind.refusals else sent
+    if passed <= 0:
         raise LabError("no packet left any more")
-    after = running.dropped()
+    extra = {"refused": refused / received} if refused else {}
     return report.Round(
-        ns=took / sent,
-        loss=max(received - sent, 0) / max(received, 1),
-        waited=waited / took,
-        dropped=_positive({reason: number - dropped.get(reason, 0) for reason, number in after.items()}),
+        ns=took / passed,
+        loss=max(received - sent - refused, 0) / max(received, 1),
+        waited=waited,
+        dropped=dropped,
         connections=running.connections(),
+        expected=kind.expected(scene.flows),
+        extra=extra,
     )
+
+
+def difference(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    """By how much counters have grown, if they have."""
+    return _positive({name: number - before.get(name, 0) for name, number in after.items()})
 
 
 def _positive(numbers: dict[str, int]) -> dict[str, int]:
@@ -160,15 +187,25 @@ def judge(contender: type[Contender], kind: str, frames: list[bytes]) -> dict[st
     return {**seen, "backends": len(backends) if contender.rewrites else None, "example": frames[0].hex()}
 
 
-def run_rounds(bench: Bench, wanted: argparse.Namespace) -> report.Results:
+def plan(wanted: argparse.Namespace) -> list[tuple[Kind, int, list[str]]]:
+    """Kinds, numbers of flows and who takes part, without what cannot be."""
+    cases = []
+    for kind in (KINDS[name] for name in wanted.kinds):
+        for flows in wanted.flows or kind.flows:
+            names = [name for name in wanted.only if name not in report.PEERS or flows <= kind.peer_flows_max]
+            if kind.flows_min <= flows <= kind.flows_max and names:
+                cases.append((kind, flows, names))
+    return cases
+
+
+def run_rounds(bench: Bench, cases: list[tuple[Kind, int, list[str]]], rounds: int) -> report.Results:
     """All cases, contenders in turns."""
-    cases = list(itertools.product(wanted.kinds, wanted.flows))
-    results = report.Results(report.Result(*case, name) for case in cases for name in wanted.only)
-    total, at = len(cases) * wanted.rounds * len(wanted.only), 0
-    for (kind, flows), turn in itertools.product(cases, range(wanted.rounds)):
-        for name in wanted.only:
+    results = report.Results(report.Result(kind.name, flows, name) for kind, flows, names in cases for name in names)
+    total, at = rounds * len(results.all), 0
+    for (kind, flows, names), turn in itertools.product(cases, range(rounds)):
+        for name in names:
             at += 1
-            result = results.find(kind, flows, name)
+            result = results.find(kind.name, flows, name)
             if result.error:
                 continue
             try:
@@ -176,18 +213,19 @@ def run_rounds(bench: Bench, wanted: argparse.Namespace) -> report.Results:
                 said = f"{result.rounds[-1].ns:.1f} ns"
             except LabError as error:
                 result.error = said = str(error)
-            progress(f"[{at}/{total}] {kind}, {flows} flows, round {turn + 1}: {name} {said}")
+            progress(f"[{at}/{total}] {kind.name}, {flows} flows, round {turn + 1}: {name} {said}")
     return results
 
 
 def run_checks(bench: Bench, wanted: argparse.Namespace) -> list[dict[str, object]]:
-    """Looks at what each contender makes of each kind of packets."""
+    """Looks at what each contender makes of packets of each kind that can be looked at."""
     checks = []
-    for kind, name in itertools.product(wanted.kinds, wanted.only):
+    kinds = [KINDS[name] for name in wanted.kinds if KINDS[name].looked_at]
+    for kind, name in itertools.product(kinds or [KINDS["tcp"]], wanted.only):
         checks.append(bench.check(CONTENDERS[name], kind))
         seen = checks[-1]
         to = f"to {seen['backends']} backends" if seen["backends"] else "with ends swapped"
-        progress(f"check: {name}, {kind}: all {CHECK_FLOWS} flows came out {to}, checksums right")
+        progress(f"check: {name}, {kind.name}: all {CHECK_FLOWS} flows came out {to}, checksums right")
     return checks
 
 
@@ -199,8 +237,8 @@ def number(text: str) -> int:
     """A number of flows: 64, 10k, 1M."""
     found = re.fullmatch(r"(\d+)([kM]?)", text)
     value = int(found[1]) * {"": 1, "k": 1000, "M": 1_000_000}[found[2]] if found else 0
-    if not 1 <= value <= PCAP_FLOWS_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of flows from 1 to {PCAP_FLOWS_MAX // 1000}k")
+    if not 1 <= value <= MEMORY_FLOWS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of flows from 1 to 10M")
     return value
 
 
@@ -222,17 +260,19 @@ def one_of(names: list[str]):
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """What the user wants."""
+    about = "\n".join(f"  {kind.name:9} {kind.about}" for kind in KINDS.values())
     parser = argparse.ArgumentParser(
         prog="scripts/bench-peers.sh",
         description=__doc__.splitlines()[0],
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(kinds=about),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     some = "some of {}, with commas between (default: all)"
     parser.add_argument("--only", type=one_of(list(CONTENDERS)), metavar="WHO", help=some.format(", ".join(CONTENDERS)))
-    kinds = some.format(", ".join(packets.KINDS))
-    parser.add_argument("--kinds", type=one_of(list(packets.KINDS)), metavar="KINDS", help=kinds)
-    parser.add_argument("--flows", type=flow_list, metavar="N", help="numbers of flows (default: 64,10k,100k)")
+    kinds = some.format(", ".join(KINDS))
+    parser.add_argument("--kinds", type=one_of(list(KINDS)), metavar="KINDS", help=kinds)
+    flows = "numbers of flows (default: what suits the kind); kinds from files have at most 200k"
+    parser.add_argument("--flows", type=flow_list, metavar="N", help=flows)
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each contender and case (default: 5)")
     parser.add_argument("--seconds", type=float, metavar="S", help="time measured in a round (default: 2)")
     parser.add_argument("--quick", action="store_true", help="TCP only, 64 and 100k flows, 3 rounds of 0.5 s")
@@ -242,11 +282,13 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers, machine and commit as JSON")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="a plot")
     wanted = parser.parse_args(words)
-    usual = (["tcp"], [64, 100_000], 3, 0.5) if wanted.quick else (list(packets.KINDS), [64, 10_000, 100_000], 5, 2.0)
+    usual = (["tcp"], [64, 100_000], 3, 0.5) if wanted.quick else (list(KINDS), None, 5, 2.0)
     for name, value in zip(("kinds", "flows", "rounds", "seconds"), usual):
         if getattr(wanted, name) is None:
             setattr(wanted, name, value)
     wanted.only = wanted.only or list(CONTENDERS)
+    if not plan(wanted):
+        parser.error("nothing to do: none of these kinds has so many flows, or nobody who takes part has it")
     if wanted.rounds < 1 or wanted.seconds <= 0:
         parser.error("at least one round and some time are needed")
     return wanted
@@ -257,7 +299,7 @@ def lend_memory(undo: contextlib.ExitStack, wanted: argparse.Namespace) -> bool:
     if wanted.hugepages == "no":
         return False
     # Open vSwitch's buffers alone are 800 MiB.
-    mib = 1024 + max(wanted.flows) * 3 // 1024
+    mib = 1024 + max(flows if kind.memory is None else 0 for kind, flows, _ in plan(wanted)) * 3 // 1024
     try:
         undo.enter_context(machine.hugepages(mib // machine.HUGEPAGE_MIB))
     except LabError as error:
@@ -270,7 +312,9 @@ def lend_memory(undo: contextlib.ExitStack, wanted: argparse.Namespace) -> bool:
 
 def run(wanted: argparse.Namespace) -> report.Results:
     """Runs the bench, prints the table and writes the files."""
-    facts = machine.facts()
+    facts, cases = machine.facts(), plan(wanted)
+    if any(kind.plugin for kind, _, _ in cases):
+        plugin()
     with contextlib.ExitStack() as undo:
         directory = Path(tempfile.mkdtemp(prefix="mrp-", dir="/tmp"))
         undo.enter_context(removed_after(directory))
@@ -278,7 +322,7 @@ def run(wanted: argparse.Namespace) -> report.Results:
         warm = min(1.0, wanted.seconds)
         bench = Bench(directory, hugepages=facts["hugepages"], seconds=wanted.seconds, warm=warm)
         checks = run_checks(bench, wanted)
-        results = run_rounds(bench, wanted)
+        results = run_rounds(bench, cases, wanted.rounds)
     rounds = f"{wanted.rounds} {'round' if wanted.rounds == 1 else 'rounds'} of {wanted.seconds:g} s"
     note = f"nanoseconds per packet: median of {rounds} [least most], times testpmd"
     described = machine.describe(facts)
@@ -297,6 +341,7 @@ def main() -> int:
     exit_on_signals()
     try:
         require_root()
+        machine.read_at_once()
         return 1 if run(wanted).faults() else 0
     except (LabError, OSError) as error:
         print(f"bench-peers: {error}", file=sys.stderr)

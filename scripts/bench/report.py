@@ -18,15 +18,17 @@ class Round:
     """One run of one contender."""
 
     ns: float
-    """Wall time per packet that left."""
+    """Wall time per packet that left, or that came where packets are to be refused."""
     loss: float = 0.0
-    """Share of the packets that came in and did not leave."""
+    """Share of the packets that came in and neither left nor were to be refused."""
     waited: float = 0.0
     """Share of the time in which the forwarding thread was kept from its core."""
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
     """What it said it dropped meanwhile, by reason."""
     connections: tuple[int, str] | None = None
     """How many it had, and their state."""
+    expected: tuple[int, int] | None = None
+    """How many at least and at most it must have."""
     extra: dict[str, float] = dataclasses.field(default_factory=dict)
     """What else was measured, e.g. percentiles."""
 
@@ -53,9 +55,16 @@ class Result:
         for one in self.rounds:
             if one.dropped:
                 return "dropped " + ", ".join(f"{number} ({reason})" for reason, number in one.dropped.items())
-            if one.connections and one.connections[0] != self.flows:
-                return f"had {one.connections[0]} connections"
+            if one.connections and one.expected:
+                least, most = one.expected
+                if not least <= one.connections[0] <= most:
+                    return f"had {one.connections[0]} connections instead of {least} to {most}"
         return None
+
+    def extra(self, name: str) -> float | None:
+        """The median of something else that was measured."""
+        values = [one.extra[name] for one in self.rounds if name in one.extra]
+        return statistics.median(values) if values else None
 
     def ns(self) -> list[float]:
         return sorted(one.ns for one in self.rounds)
@@ -142,7 +151,7 @@ def table(results: Results, machine: str, note: str) -> str:
 
 
 def _remarks(results: Results) -> list[str]:
-    lines = [""]
+    lines = ["", *filter(None, map(_beside, results.all))]
     states: dict[tuple[str, str], list[str]] = {}
     for one in results.all:
         if one.state():
@@ -153,6 +162,17 @@ def _remarks(results: Results) -> list[str]:
         share = max(one.waited() for one in results.all)
         lines.append(f"~ noisy: others had the forwarding core for up to {100 * share:.1f} % of a round")
     return [*lines, *(f"FAULT: {fault}" for fault in results.faults())]
+
+
+def _beside(result: Result) -> str | None:
+    """What else is to be said of a result."""
+    refused, middle, late = (result.extra(name) for name in ("refused", "turn_p50_ns", "turn_p99_ns"))
+    where = f"{result.contender}, {result.kind}, {result.flows} flows:"
+    if middle and late:
+        fresh = result.extra("fresh_per_second") or 0
+        turn = f"a burst took {middle:.0f} ns (p50), {late:.0f} ns (p99): {late / middle:.1f}x"
+        return f"{where} {turn}; {fresh / 1e3:.0f}k connections a second came and went"
+    return f"{where} {100 * refused:.0f} % of the SYNs were refused" if refused else None
 
 
 def to_json(results: Results, machine: dict, settings: dict, checks: list[dict]) -> dict:
@@ -172,6 +192,7 @@ def to_json(results: Results, machine: dict, settings: dict, checks: list[dict])
             "times_floor": ratio(median, floor),
             "times_ovs": ratio(median, peer),
             "connection_state": one.state(),
+            "turn_p99_to_p50": ratio(one.extra("turn_p99_ns"), one.extra("turn_p50_ns")),
             "fault": one.fault(),
             "rounds": [dataclasses.asdict(turn) for turn in one.rounds],
         })
