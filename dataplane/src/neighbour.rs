@@ -267,10 +267,11 @@ impl<B: PacketBuf> Neighbours<B> {
         wanted: &[StaticNeighbour],
         mut released: impl FnMut(PortId, B, MacAddr),
     ) -> usize {
-        for slot in 0..self.slots.capacity() {
+        let mut following = self.slots.first(List::Static);
+        while let Some(slot) = following {
+            following = self.slots.after(slot);
             let entry = &self.slots[slot];
-            let keep = |one: &StaticNeighbour| one.port == entry.port && one.address == entry.ip;
-            if entry.state == NeighbourState::Static && !wanted.iter().any(keep) {
+            if !wanted.iter().any(|one| one.port == entry.port && one.address == entry.ip) {
                 self.forget(slot);
             }
         }

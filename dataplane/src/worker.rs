@@ -223,7 +223,8 @@ impl<B: PacketBuf> Worker<B> {
             offload: offload::Bargain::new(now),
             datagrams: 0,
         };
-        state.meet(now, &snapshot, |_, _, _| {});
+        state.set_statics(now, &snapshot, |_, _, _| {});
+        state.meet(now, snapshot.next_hops());
         Worker { snapshot, state }
     }
 

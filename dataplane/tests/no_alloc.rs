@@ -16,7 +16,7 @@ use dataplane::time::Tick;
 use std::hint::black_box;
 
 #[global_allocator]
-static ALLOCATOR: Watched = Watched;
+static ALLOCATOR: Watched = Watched(std::alloc::System);
 
 const HASHER: FlowHasher = FlowHasher::new([1, 2, 3, 4]);
 const PORT: PortId = PortId(0);

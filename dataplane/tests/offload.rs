@@ -22,7 +22,7 @@ use dataplane::offload::{
 };
 
 #[global_allocator]
-static ALLOCATOR: common::alloc::Watched = common::alloc::Watched;
+static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::System);
 
 const PORTS: &str = r#"
 [limits]

@@ -17,7 +17,7 @@ use dataplane::ids::PortId;
 use proptest::prelude::*;
 
 #[global_allocator]
-static ALLOCATOR: common::alloc::Watched = common::alloc::Watched;
+static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::System);
 
 const PORTS: &str = r#"
 [[port]]

@@ -223,6 +223,12 @@ impl Slots {
         (first != NONE).then_some(first)
     }
 
+    /// The slot that follows on the same list.
+    pub(super) fn after(&self, slot: u32) -> Option<u32> {
+        let next = self[slot].next;
+        (next != NONE).then_some(next)
+    }
+
     /// Moves a slot from its list to the end of another (or of the same).
     pub(super) fn link(&mut self, slot: u32, list: List, since: Tick) {
         let Entry { list: from, previous, next, .. } = self[slot];

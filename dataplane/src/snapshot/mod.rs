@@ -322,6 +322,10 @@ pub struct Snapshot {
     tracked: Endpoints<ReplySource>,
     routes: Routes,
     next_hops: HashSet<Hop, FixedState>,
+    /// The same in a row, so that a worker can take them up some at a time.
+    hops: Box<[Hop]>,
+    announced: Box<[(PortId, Ip)]>,
+    resets: bool,
 }
 
 /// Where a reply of a `nat` service comes from.
@@ -357,7 +361,11 @@ impl Snapshot {
             backend.hop = service.and_then(|service| routes.lookup(service.tenant, backend.address));
         }
         let to_backends = backends.iter().flatten().filter_map(|backend| backend.hop);
-        let next_hops = routes.gateways().chain(to_backends).collect();
+        let next_hops: HashSet<Hop, FixedState> = routes.gateways().chain(to_backends).collect();
+        let hops = next_hops.iter().copied().collect();
+        let announced = queries::announced(&ports, &services).collect();
+        let removed = |backend: &Backend| backend.state == BackendState::Removed(OnRemove::Reset);
+        let resets = backends.iter().flatten().any(removed);
         Ok(Snapshot {
             generation,
             ports,
@@ -371,6 +379,9 @@ impl Snapshot {
             tracked,
             routes,
             next_hops,
+            hops,
+            announced,
+            resets,
         })
     }
 
@@ -447,8 +458,8 @@ impl Snapshot {
 
     /// The next hops that the configuration names: gateways, and the way to each backend. All others are
     /// chosen by packets.
-    pub fn next_hops(&self) -> impl Iterator<Item = Hop> {
-        self.next_hops.iter().copied()
+    pub fn next_hops(&self) -> &[Hop] {
+        &self.hops
     }
 
     /// Whether `hop` is one of [`Snapshot::next_hops`].

@@ -1,6 +1,6 @@
 //! Questions of the walk that combine several parts of a snapshot.
 
-use super::{BackendState, Draining, OnRemove, Snapshot, Timeouts};
+use super::{BackendState, Draining, OnRemove, Port, Service, Snapshot, Timeouts};
 use crate::addr::Ip;
 use crate::ids::{BackendId, PortId, ServiceId};
 
@@ -42,12 +42,23 @@ impl Snapshot {
 
     /// Every address we answer for, with the port to announce it on: the ports' own addresses, and
     /// their tenant's VIPs.
-    pub fn announced(&self) -> impl Iterator<Item = (PortId, Ip)> {
-        self.ports.iter().zip(0u16..).flat_map(|(port, id)| {
-            let own = port.addresses.iter().map(|prefix| prefix.address);
-            let services = self.services.iter().flatten();
-            let vips = services.filter(|service| service.tenant == port.tenant).map(|service| service.vip);
-            own.chain(vips).map(move |ip| (PortId(id), ip))
-        })
+    #[must_use]
+    pub fn announced(&self) -> &[(PortId, Ip)] {
+        &self.announced
     }
+
+    /// Whether some backend was removed and its connections are to be reset.
+    #[must_use]
+    pub fn resets(&self) -> bool {
+        self.resets
+    }
+}
+
+/// See [`Snapshot::announced`].
+pub(super) fn announced(ports: &[Port], services: &[Option<Service>]) -> impl Iterator<Item = (PortId, Ip)> {
+    ports.iter().zip(0u16..).flat_map(|(port, id)| {
+        let own = port.addresses.iter().map(|prefix| prefix.address);
+        let ours = services.iter().flatten().filter(|service| service.tenant == port.tenant);
+        own.chain(ours.map(|service| service.vip)).map(move |ip| (PortId(id), ip))
+    })
 }

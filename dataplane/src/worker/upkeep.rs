@@ -12,21 +12,26 @@ use crate::neighbour::{Action, LearnOutcome, NeighbourUpdate, NeighbourView};
 use crate::offload::Revocation;
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, Station};
-use crate::snapshot::{BackendState, OnRemove, Snapshot};
+use crate::snapshot::{Hop, Snapshot};
 use crate::time::Tick;
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 
-/// Connections looked at per call of the ageing wheel.
-const EXPIRE_BUDGET: usize = 256;
-/// Slots looked at per call while the connections of removed backends are taken out.
-const SWEEP_BUDGET: u32 = 1024;
+/// Connections looked at per call of the ageing wheel: more than a burst can open, and about as much work as
+/// one, as those of a quarter of a second fall due together.
+const EXPIRE_BUDGET: usize = 64;
+/// Slots looked at per call while the connections of removed backends are taken out,
+const SWEEP_BUDGET: u32 = 256;
+/// and connections taken out: about as much work as a burst.
+const SWEEP_ENDS_MAX: u32 = 32;
 /// Time that clients of removed backends have to send a packet and get a RST for it.
 const SWEEP_AFTER_MS: u32 = 5_000;
 /// When to look again for those that hardware had not let go of.
 const SWEEP_AGAIN_MS: u32 = 1_000;
 /// Neighbours looked at per call.
 const NEIGHBOUR_BUDGET: usize = 64;
+/// Next hops of a new snapshot that are made known per call.
+const MEET_BUDGET: usize = 32;
 /// Addresses announced per call.
 const ANNOUNCE_BUDGET: usize = 8;
 
@@ -38,6 +43,8 @@ const ANNOUNCER: WorkerId = WorkerId(0);
 pub(super) struct Cursors {
     /// Next address to announce by gratuitous ARP or unsolicited NA; `None` when all have been.
     announce: Option<usize>,
+    /// Next hop of the snapshot to make known; `None` when all have been.
+    meet: Option<usize>,
     /// The sweep for connections of removed backends, if there is one.
     sweep: Option<Sweep>,
 }
@@ -63,7 +70,7 @@ impl Cursors {
     /// At start every address is announced: neighbours that knew an earlier owner of a VIP update their
     /// caches.
     pub(super) fn new(worker: WorkerId) -> Cursors {
-        Cursors { announce: (worker == ANNOUNCER).then_some(0), sweep: None }
+        Cursors { announce: (worker == ANNOUNCER).then_some(0), meet: None, sweep: None }
     }
 }
 
@@ -74,6 +81,7 @@ impl<B: PacketBuf> Worker<B> {
         walk.expire();
         walk.sweep();
         walk.review_offload();
+        walk.meet();
         walk.tend_neighbours();
         walk.tend_fragments();
         walk.announce_addresses();
@@ -93,23 +101,26 @@ impl<B: PacketBuf> Worker<B> {
         self.state.count_held();
     }
 
-    /// Changes to another snapshot; gives the old one back, to be freed elsewhere.
+    /// Changes to another snapshot; gives the old one back, to be freed elsewhere. Takes no longer than a
+    /// burst, unless static neighbours change: what has to be done for each backend or connection is left to
+    /// [`Worker::on_tick`].
     pub fn adopt<E: Env<Buf = B>>(
         &mut self,
         now: Tick,
         snapshot: Arc<Snapshot>,
         env: &mut E,
     ) -> Arc<Snapshot> {
-        self.state.meet(now, &snapshot, |port, mut packet, mac| {
-            rewrite::set_destination(packet.data_mut(), mac);
-            env.send(port, packet);
-        });
-        let resets =
-            |backend: &crate::snapshot::Backend| backend.state == BackendState::Removed(OnRemove::Reset);
-        if snapshot.backends.iter().flatten().any(resets) {
+        if snapshot.static_neighbours != self.snapshot.static_neighbours {
+            self.state.set_statics(now, &snapshot, |port, mut packet, mac| {
+                rewrite::set_destination(packet.data_mut(), mac);
+                env.send(port, packet);
+            });
+        }
+        self.state.upkeep.meet = Some(0);
+        if snapshot.resets() {
             self.state.upkeep.sweep = Some(Sweep::new(now.after_ms(SWEEP_AFTER_MS)));
         }
-        if self.state.id == ANNOUNCER && !snapshot.announced().eq(self.snapshot.announced()) {
+        if self.state.id == ANNOUNCER && snapshot.announced() != self.snapshot.announced() {
             self.state.upkeep.announce = Some(0);
         }
         std::mem::replace(&mut self.snapshot, snapshot)
@@ -176,12 +187,19 @@ impl<B: PacketBuf> State<B> {
         counters.offload_declined_now.set(declined);
     }
 
-    /// Makes the neighbours a snapshot names known: the static ones (those that find no room are asked
-    /// for like others), and the gateways and backends, which are asked for before the first packet needs
-    /// them.
-    pub(super) fn meet(&mut self, now: Tick, snapshot: &Snapshot, released: impl FnMut(PortId, B, MacAddr)) {
+    /// Makes a snapshot's static neighbours known; those that find no room are asked for like others.
+    pub(super) fn set_statics(
+        &mut self,
+        now: Tick,
+        snapshot: &Snapshot,
+        released: impl FnMut(PortId, B, MacAddr),
+    ) {
         let _ = self.neighbours.set_statics(now, &snapshot.static_neighbours, released);
-        for hop in snapshot.next_hops() {
+    }
+
+    /// Makes gateways and backends known, which are asked for before the first packet needs them.
+    pub(super) fn meet(&mut self, now: Tick, hops: &[Hop]) {
+        for hop in hops {
             // A full table is no reason to fail: the first packet asks again, and counts what happens.
             let _ = self.neighbours.id_of(now, hop.port, hop.next_hop);
         }
@@ -220,12 +238,18 @@ impl<E: Env> Walk<'_, E> {
             return;
         }
         let slots = self.state.table.slots() as u32;
-        let end = slots.min(sweep.next + SWEEP_BUDGET);
+        let mut end = slots.min(sweep.next + SWEEP_BUDGET);
+        let mut ended = 0;
         for number in sweep.next..end {
+            if ended == SWEEP_ENDS_MAX {
+                end = number;
+                break;
+            }
             let Some((slot, backend)) = self.state.table.backend_at(number) else { continue };
             if self.snapshot.keeps_connections(backend) {
                 continue;
             }
+            ended += 1;
             if self.state.table.entry(slot).is_pending() {
                 self.take_back(slot, Revocation::Policy);
                 sweep.again = true;
@@ -239,6 +263,15 @@ impl<E: Env> Walk<'_, E> {
             () if sweep.again => Some(Sweep::new(self.now.after_ms(SWEEP_AGAIN_MS))),
             () => None,
         };
+    }
+
+    /// The next few next hops of a new snapshot.
+    fn meet(&mut self) {
+        let Some(start) = self.state.upkeep.meet else { return };
+        let hops = self.snapshot.next_hops();
+        let end = hops.len().min(start + MEET_BUDGET);
+        self.state.meet(self.now, hops.get(start..end).unwrap_or_default());
+        self.state.upkeep.meet = (end < hops.len()).then_some(end);
     }
 
     /// Solicitations that are due, and packets that waited in vain.
@@ -275,7 +308,7 @@ impl<E: Env> Walk<'_, E> {
     fn announce_addresses(&mut self) {
         let Some(start) = self.state.upkeep.announce else { return };
         let mut next = None;
-        for (index, (port_id, ip)) in self.snapshot.announced().enumerate().skip(start) {
+        for (index, &(port_id, ip)) in self.snapshot.announced().iter().enumerate().skip(start) {
             if index >= start + ANNOUNCE_BUDGET {
                 next = Some(index);
                 break;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! #[global_allocator]
-//! static ALLOCATOR: common::alloc::Watched = common::alloc::Watched;
+//! static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::System);
 //! ```
 //!
 //! and wraps what must not allocate in [`forbidden`]. Only the calling thread is watched, so tests may
@@ -63,8 +63,8 @@ pub(crate) fn forbidden<R>(run: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The system's allocator, watched.
-pub(crate) struct Watched;
+/// An allocator, watched.
+pub(crate) struct Watched<A = System>(pub(crate) A);
 
 impl Watched {
     fn count(taken: u64, given_back: u64) {
@@ -79,30 +79,30 @@ impl Watched {
     }
 }
 
-// SAFETY: every method passes its arguments on to `System` unchanged and returns what that returned;
+// SAFETY: every method passes its arguments on to the inner allocator and returns what that returned;
 // counting touches a thread-local `Cell` that needs no allocation and cannot panic.
-unsafe impl GlobalAlloc for Watched {
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Watched<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::count(1, 0);
-        // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is `System`'s.
-        unsafe { System.alloc(layout) }
+        Watched::count(1, 0);
+        // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is the inner one's.
+        unsafe { self.0.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        Self::count(1, 0);
+        Watched::count(1, 0);
         // SAFETY: as for `alloc`.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { self.0.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::count(1, 0);
-        // SAFETY: `block` came from this allocator, hence from `System`, with this layout.
-        unsafe { System.realloc(block, layout, size) }
+        Watched::count(1, 0);
+        // SAFETY: `block` came from this allocator, hence from the inner one, with this layout.
+        unsafe { self.0.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        Self::count(0, 1);
-        // SAFETY: `block` came from this allocator, hence from `System`, with this layout.
-        unsafe { System.dealloc(block, layout) }
+        Watched::count(0, 1);
+        // SAFETY: `block` came from this allocator, hence from the inner one, with this layout.
+        unsafe { self.0.dealloc(block, layout) }
     }
 }
