@@ -190,7 +190,7 @@ pub fn leg(
 }
 
 /// The rules that lead packets to the connections' rules, and keep those away that software must see. They
-/// come first, and stay.
+/// come first, and stay; of a port's, those that keep packets away are in force before those that lead.
 #[must_use]
 pub fn base_rules(topology: &Topology) -> Vec<Rule> {
     let mut rules = Vec::new();

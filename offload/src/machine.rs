@@ -215,6 +215,7 @@ impl Machine {
         let queue = || VecDeque::with_capacity(slots as usize + 1);
         let counters = Arc::new(OffloadCounters::default());
         counters.capacity.set(u64::from(rules_max));
+        counters.state.set(EngineState::Resting as u64);
         let price =
             Price::new(settings.policy.first_price(settings.price_min), settings.policy == Policy::Earned);
         counters.price.set(u64::from(price.get()));
@@ -225,7 +226,7 @@ impl Machine {
             snapshot,
             counters,
             clock: Clock { last_ns: now_ns, now_ns },
-            health: Health::new(),
+            health: Health::new(now_ns, settings.operation_timeout_ms),
             slab: Slab::new(slots),
             // Twice as many as there may be rules, and more, so that it never has to grow for the sake of
             // those that are gone.

@@ -426,6 +426,26 @@ fn an_operation_that_does_not_end_is_given_up() {
 }
 
 #[test]
+fn an_engine_without_its_base_rules_is_flushed_until_they_come() {
+    let mut device = Device::new(10, 100, 64);
+    device.base_lost = 2;
+    let mut world = World::new(&Settings::default(), device);
+    world.ask(0, |_| ());
+    for flushes in [0, 1] {
+        world.run(5 * SECOND / 2, 10 * MS);
+        assert_eq!((world.machine.price(), world.machine.state()), (u32::MAX, EngineState::Resting));
+        assert_eq!((world.device.flushes, world.device.insertions.len()), (flushes, 0));
+        world.run(SECOND, 10 * MS);
+    }
+    assert_eq!(refusal(&world).0, Declined::Timeout);
+    assert_eq!((world.device.flushes, world.machine.counters().recoveries.get()), (2, 2));
+    world.run(3 * SECOND, 10 * MS);
+    assert_eq!(world.machine.state(), EngineState::Running);
+    fill(&mut world, 1..4);
+    assert_eq!(world.installed(), 3);
+}
+
+#[test]
 fn a_connection_that_fails_again_and_again_waits_longer_each_time() {
     let mut world = World::new(&Settings::default(), Device::new(9, 100, 64));
     world.device.faults.failed = 1000;

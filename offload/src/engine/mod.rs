@@ -10,6 +10,8 @@
 //!
 //! An engine has no opinions and no clock. One thread drives it.
 
+#[cfg(any(feature = "dpdk", feature = "sim"))]
+mod base;
 #[cfg(feature = "dpdk")]
 mod legs;
 #[cfg(feature = "dpdk")]
@@ -153,8 +155,15 @@ pub trait FlowEngine {
     /// rule may be told again, or have been used since, or be gone.
     fn aged(&mut self, aged: &mut Vec<LegId>);
 
+    /// Whether the base rules are in force. They are on their way from the beginning and after each flush,
+    /// and without them no packet comes to the rules of connections. What became of one may be lost: if it
+    /// takes too long, only a flush helps.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Takes out everything at once, whatever its state, and starts anew: afterwards no rule is in force,
-    /// no operation is under way and no counter is held.
+    /// no operation on one is under way and no counter is held. The base rules are on their way.
     ///
     /// # Errors
     /// The device does not answer; there may be rules left, and it has to be tried again.

@@ -237,6 +237,10 @@ impl FlowEngine for Engine<'_> {
         whichever!(self, engine => engine.aged(aged));
     }
 
+    fn is_ready(&self) -> bool {
+        whichever!(self, engine => engine.is_ready())
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         whichever!(self, engine => engine.flush())
     }

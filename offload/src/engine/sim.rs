@@ -19,6 +19,7 @@ mod spell;
 #[cfg(test)]
 mod tests;
 
+use super::base::Base;
 use super::{Completion, EngineError, FlowEngine, Kind, LegId, Traits};
 use crate::lower::{self, Topology};
 use crate::rule::{Domain, Rule};
@@ -93,9 +94,7 @@ pub struct SimEngine {
     held: HashMap<LegId, Held>,
     /// Operations that ended at once.
     done: VecDeque<Completion>,
-    base: Vec<Rule>,
-    /// Base rules that are not in force, by index.
-    base_due: Vec<usize>,
+    base: Base,
     /// Since when it does not answer: it was reset.
     down_until: Option<Tick>,
     fail_flushes: u32,
@@ -121,8 +120,7 @@ impl SimEngine {
             queued,
             held: HashMap::new(),
             done: VecDeque::new(),
-            base_due: (0..base.len()).collect(),
-            base,
+            base: Base::new(base),
             down_until: None,
             fail_flushes: 0,
             spent_ns: 0,
@@ -135,9 +133,6 @@ impl SimEngine {
     pub fn set_now(&mut self, now_ns: u64) {
         self.now = self.now.max(Tick(now_ns));
         while self.device.advance(self.now) {}
-        if let Some(queued) = &mut self.queued {
-            queued.notice_base(&mut self.device, self.now);
-        }
         // Nobody listens: the machine asks for aged rules itself.
         self.device.take_events();
     }
@@ -191,7 +186,7 @@ impl SimEngine {
         self.device.set_faults(self.now, faults);
         self.done.clear();
         self.down_until = Some(self.now.after(down_ns));
-        self.base_due = (0..self.base.len()).collect();
+        self.base.forget();
     }
 
     /// So many flushes will fail, as on a device that does not answer.
@@ -199,31 +194,25 @@ impl SimEngine {
         self.fail_flushes = flushes;
     }
 
-    /// Rules in the device that are not base rules. Exact once [`SimEngine::is_ready`].
+    /// Rules in the device that are not base rules. Exact once [`FlowEngine::is_ready`].
     #[must_use]
     pub fn connection_rules(&self) -> u64 {
-        let base = (self.base.len() - self.base_due.len()) as u64;
-        let laying = self.queued.as_ref().map_or(0, |queued| queued.base_under_way() as u64);
-        self.device.statistics().rules.saturating_sub(base - laying.min(base))
+        self.device.statistics().rules.saturating_sub(self.base.in_force() as u64)
     }
 
-    /// Whether all base rules are in force: before, packets of installed connections still come to software.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.base_due.is_empty() && self.queued.as_ref().is_none_or(|queued| queued.base_under_way() == 0)
-    }
-
-    /// Begins to install the base rules that are missing. What is refused is tried again next time.
+    /// Begins to install the base rules whose turn it is. What is refused is tried again next time.
     fn lay_base(&mut self) {
-        let due = std::mem::take(&mut self.base_due);
-        for index in due {
-            let Some(rule) = self.base.get(index) else { continue };
+        while let Some((number, rule)) = self.base.next() {
             let laid = match &mut self.queued {
-                Some(queued) => queued.lay(&mut self.device, self.now, index, rule).is_ok(),
+                Some(queued) => queued.lay(&mut self.device, self.now, number, rule).is_ok(),
                 None => create(&mut self.device, self.now, rule, None, 0).is_ok(),
             };
             if !laid {
-                self.base_due.push(index);
+                return;
+            }
+            self.base.begun(number);
+            if self.queued.is_none() {
+                self.base.ended(number, true);
             }
         }
     }
@@ -351,13 +340,11 @@ impl FlowEngine for SimEngine {
         if self.is_down() {
             return;
         }
-        if !self.base_due.is_empty() {
-            self.lay_base();
-        }
+        self.lay_base();
         let mut room = completions.capacity() - completions.len();
         while room > 0 {
             let ended = match &mut self.queued {
-                Some(queued) => queued.pull(self.now, &mut self.base_due),
+                Some(queued) => queued.pull(self.now, &mut self.base),
                 None => self.done.pop_front(),
             };
             let Some(ended) = ended else { return };
@@ -398,6 +385,10 @@ impl FlowEngine for SimEngine {
         }
     }
 
+    fn is_ready(&self) -> bool {
+        self.base.is_laid()
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         let down =
             self.down_until.is_some_and(|until| self.now < until) || self.device.answers(self.now).is_err();
@@ -419,7 +410,7 @@ impl FlowEngine for SimEngine {
         if let Some(queued) = &mut self.queued {
             queued.forget();
         }
-        self.base_due = (0..self.base.len()).collect();
+        self.base.forget();
         self.lay_base();
         self.push();
         Ok(())

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use super::base::Base;
 use super::legs::Legs;
 use super::spell;
 use super::tables::Tables;
@@ -62,9 +63,7 @@ struct Held {
 pub struct TemplateEngine<'port> {
     queue: FlowQueue<'port>,
     tables: Tables,
-    base: Vec<Rule>,
-    /// Base rules that have to be enqueued, by number.
-    base_due: Vec<usize>,
+    base: Base,
     legs: Legs<Held>,
     /// Rules whose creation failed, to be destroyed when there is room.
     dead: VecDeque<(u64, RuleKey)>,
@@ -84,14 +83,14 @@ impl<'port> TemplateEngine<'port> {
     /// The driver refuses one of `base`.
     pub fn new(
         queue: FlowQueue<'port>,
-        base: Vec<Rule>,
+        mut base: Vec<Rule>,
         rules_max: u32,
     ) -> Result<TemplateEngine<'port>, FlowError> {
         let size = queue.room();
+        base.retain(|rule| is_for(&queue, rule));
         let mut engine = TemplateEngine {
             tables: Tables::new(rules_max),
-            base_due: (0..base.len()).rev().collect(),
-            base,
+            base: Base::new(base),
             legs: Legs::new(pairs_max(rules_max)),
             dead: VecDeque::new(),
             ended: VecDeque::new(),
@@ -123,18 +122,12 @@ impl<'port> TemplateEngine<'port> {
         Ok(key)
     }
 
-    /// Enqueues base rules as long as there is room. Those of other ports cannot be.
+    /// Enqueues the base rules whose turn it is, as long as there is room.
     fn lay_base(&mut self) -> Result<(), FlowError> {
-        while let Some(number) = self.base_due.last().copied() {
-            let rule = self.base[number].clone();
-            if !self.is_ours(&rule) {
-                self.base_due.pop();
-                continue;
-            }
+        while let Some((number, rule)) = self.base.next() {
+            let rule = rule.clone();
             match self.enqueue(&rule, None, BASE | number as u64) {
-                Ok(_) => {
-                    self.base_due.pop();
-                }
+                Ok(_) => self.base.begun(number),
                 Err((EngineError::Refused(_) | EngineError::Lost(_), Some(error))) => return Err(error),
                 Err((_, error)) => {
                     // There may be room later.
@@ -144,10 +137,6 @@ impl<'port> TemplateEngine<'port> {
             }
         }
         Ok(())
-    }
-
-    fn is_ours(&self, rule: &Rule) -> bool {
-        rule.port == self.queue.number() && rule.attr.domain == Domain::Transfer
     }
 
     /// Enqueues the ends of failed rules as long as there is room.
@@ -187,11 +176,7 @@ impl<'port> TemplateEngine<'port> {
 
     fn settle(&mut self, done: Done) {
         if done.tag & BASE != 0 {
-            if done.end == End::CreateFailed {
-                self.dead.push_back((done.tag, done.rule));
-                self.base_due.push((done.tag & !BASE) as usize);
-            }
-            return;
+            return self.settle_base(done);
         }
         let Some(leg) = spell::leg(done.tag) else { return };
         let Some(held) = self.legs.get_mut(leg).filter(|held| held.rule == done.rule) else { return };
@@ -216,9 +201,26 @@ impl<'port> TemplateEngine<'port> {
         }
     }
 
+    fn settle_base(&mut self, done: Done) {
+        let number = (done.tag & !BASE) as usize;
+        match done.end {
+            End::Created => self.base.ended(number, true),
+            End::CreateFailed => {
+                self.dead.push_back((done.tag, done.rule));
+                self.base.ended(number, false);
+            }
+            End::Destroyed | End::DestroyFailed => {}
+        }
+    }
+
     fn note<T>(&mut self, result: Result<T, FlowError>) -> Option<T> {
         result.map_err(|error| self.last_error = Some(error)).ok()
     }
+}
+
+/// Whether a rule is one of the queue's port. Those of other ports cannot be enqueued.
+fn is_for(queue: &FlowQueue<'_>, rule: &Rule) -> bool {
+    rule.port == queue.number() && rule.attr.domain == Domain::Transfer
 }
 
 impl FlowEngine for TemplateEngine<'_> {
@@ -240,7 +242,7 @@ impl FlowEngine for TemplateEngine<'_> {
         if rule.attr.domain != Domain::Transfer {
             return Err(EngineError::Refused(ENOTSUP));
         }
-        if !self.is_ours(rule) {
+        if !is_for(&self.queue, rule) {
             return Err(EngineError::Refused(ENODEV));
         }
         if !self.legs.is_free(leg) {
@@ -348,12 +350,16 @@ impl FlowEngine for TemplateEngine<'_> {
         aged.extend(contexts[..count].iter().filter_map(|bits| spell::leg(*bits)));
     }
 
+    fn is_ready(&self) -> bool {
+        self.base.is_laid()
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         self.legs.clear();
         self.ended.clear();
         self.dead.clear();
         self.tables.forgive();
-        self.base_due = (0..self.base.len()).rev().collect();
+        self.base.forget();
         let flushed = self.queue.flush();
         let done = flushed.and_then(|()| self.lay_base());
         self.push();

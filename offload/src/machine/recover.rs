@@ -8,6 +8,9 @@
 //!             more          out
 //! ```
 //!
+//! It begins resting, too: the engine runs once its base rules are in force. If they do not come, then what
+//! became of one is lost, and it is flushed again.
+//!
 //! Flushing is repeated until it succeeds; meanwhile counters are read on, so that workers know of rules that
 //! may still be in force. The rest is longer each time, and short again after a good while
 //! without trouble.
@@ -34,7 +37,7 @@ enum Stage {
     Salvaging { cursor: u32 },
     Flushing { at_ns: u64, retry_ms: u32 },
     Reporting { cursor: u32 },
-    Resting { until_ns: u64 },
+    Resting { until_ns: u64, ready_by_ns: u64 },
 }
 
 /// How the engine is, and how it has been.
@@ -49,8 +52,11 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new() -> Health {
-        Health { stage: Stage::Running, cause: Declined::Timeout, rest_ms: REST_MS, good_ns: 0 }
+    /// An engine that begins, and whose base rules are in force within `timeout_ms`.
+    pub(super) fn new(now_ns: u64, timeout_ms: u32) -> Health {
+        let ready_by_ns = now_ns + u64::from(timeout_ms) * MS;
+        let stage = Stage::Resting { until_ns: now_ns, ready_by_ns };
+        Health { stage, cause: Declined::Timeout, rest_ms: REST_MS, good_ns: now_ns }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -89,7 +95,7 @@ impl Health {
     /// How long it takes until asking makes sense, milliseconds.
     pub(super) fn rest_ms(&self, now_ns: u64) -> u32 {
         match self.stage {
-            Stage::Resting { until_ns } => {
+            Stage::Resting { until_ns, .. } => {
                 u32::try_from(until_ns.saturating_sub(now_ns) / MS).unwrap_or(u32::MAX).max(1)
             }
             _ => self.rest_ms,
@@ -120,10 +126,15 @@ impl Machine {
             Stage::Flushing { at_ns, retry_ms } if now_ns >= at_ns => self.flush(now_ns, engine, retry_ms),
             Stage::Flushing { .. } => {}
             Stage::Reporting { cursor } => self.report_lost(now_ns, cursor),
-            Stage::Resting { until_ns } if now_ns >= until_ns => {
+            Stage::Resting { until_ns, .. } if now_ns >= until_ns && engine.is_ready() => {
                 self.health.stage = Stage::Running;
                 self.health.good_ns = now_ns;
                 self.counters.state.set(EngineState::Running as u64);
+            }
+            Stage::Resting { ready_by_ns, .. } if now_ns >= ready_by_ns => {
+                self.counters.recoveries.add(1);
+                self.counters.state.set(EngineState::Recovering as u64);
+                self.health.stage = Stage::Flushing { at_ns: now_ns, retry_ms: FLUSH_RETRY_MS };
             }
             Stage::Resting { .. } => {}
         }
@@ -168,9 +179,10 @@ impl Machine {
             Stage::Reporting { cursor: end }
         } else {
             let until_ns = now_ns + u64::from(self.health.rest_ms) * MS;
+            let ready_by_ns = until_ns.max(now_ns + u64::from(self.settings.operation_timeout_ms) * MS);
             self.health.rest_ms = (2 * self.health.rest_ms).min(REST_MAX_MS);
             self.counters.state.set(EngineState::Resting as u64);
-            Stage::Resting { until_ns }
+            Stage::Resting { until_ns, ready_by_ns }
         };
     }
 

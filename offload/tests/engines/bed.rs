@@ -340,6 +340,19 @@ impl<'a> Bed<'a> {
         std::mem::take(&mut self.ended)
     }
 
+    /// Waits for the base rules. The completion of one may be lost; then others wait for it, and only a flush
+    /// helps.
+    pub(crate) fn make_ready(&mut self) {
+        for _ in 0..100 {
+            self.give_up();
+            if self.engine.is_ready() {
+                return;
+            }
+            self.engine.flush().expect("the device answers");
+        }
+        panic!("the base rules do not come");
+    }
+
     /// Waits until the device has so many rules.
     pub(crate) fn expect_device_rules(&mut self, rules: usize) {
         for _ in 0..1000 {

@@ -64,6 +64,7 @@ pub(crate) fn refusals_leave_nothing(mut bed: Bed<'_>) {
 
 /// Has too little room for all: what goes makes room.
 pub(crate) fn a_full_device_takes_again(mut bed: Bed<'_>) {
+    bed.make_ready();
     let (mut in_force, refused) = install(&mut bed, 0..PAIRS);
     assert!(refused > 0, "it is too small for all");
     for _ in 0..3 {
@@ -85,6 +86,7 @@ pub(crate) fn a_full_device_takes_again(mut bed: Bed<'_>) {
 /// Completions that never come: a flush ends the waiting, and everything works again.
 pub(crate) fn a_flush_ends_the_waiting(mut bed: Bed<'_>) {
     let base = lower::base_rules(&bed.topology).len();
+    bed.make_ready();
     for _ in 0..3 {
         for n in 0..PAIRS {
             for leg in legs(n) {
@@ -96,6 +98,7 @@ pub(crate) fn a_flush_ends_the_waiting(mut bed: Bed<'_>) {
         assert!(told < 2 * PAIRS as usize, "some completions are lost");
         bed.engine.flush().expect("the device answers");
         assert_eq!(bed.give_up(), [], "what was under way is over");
+        bed.make_ready();
         bed.expect_device_rules(base);
     }
 }

@@ -9,6 +9,7 @@ use dataplane::conntrack::{ConnectionRow, State};
 use dataplane::flow::Protocol;
 use dataplane::offload::OffloadState;
 use offload::counters::EngineState;
+use offload::engine::FlowEngine;
 use offload::machine::RuleRow;
 use std::collections::BTreeMap;
 

@@ -136,6 +136,10 @@ impl FlowEngine for Device {
         self.engine.aged(aged);
     }
 
+    fn is_ready(&self) -> bool {
+        self.engine.is_ready()
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         self.engine.flush()
     }

@@ -90,6 +90,8 @@ pub(crate) struct Device {
     pub(crate) flushes: u32,
     /// Every operation answers `Lost`: the device was reset.
     pub(crate) dead: bool,
+    /// What became of a base rule is lost; so it will be after so many flushes less one.
+    pub(crate) base_lost: u32,
     /// What was called, in order: `true` for an insertion.
     pub(crate) log: Vec<bool>,
     pub(crate) aged: Vec<LegId>,
@@ -111,6 +113,7 @@ impl Device {
             flushed: Count::default(),
             flushes: 0,
             dead: false,
+            base_lost: 0,
             log: Vec::new(),
             aged: Vec::new(),
         }
@@ -277,9 +280,14 @@ impl FlowEngine for Device {
         }
     }
 
+    fn is_ready(&self) -> bool {
+        self.base_lost == 0
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         self.chance(|faults| faults.flush_fails, EngineError::Lost(5))?;
         self.flushes += 1;
+        self.base_lost = self.base_lost.saturating_sub(1);
         self.dead = false;
         for held in self.legs.values() {
             self.flushed.packets += held.count.packets;

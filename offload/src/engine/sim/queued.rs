@@ -1,6 +1,7 @@
 //! Hardware steering: templates and tables made as rules need them, and one flow queue.
 
 use super::{SimSetup, refused, spell};
+use crate::engine::base::Base;
 use crate::engine::{Completion, EngineError, LegId};
 use crate::rule::{Domain, Rule};
 use eswitch::model::action::{Action, Shared};
@@ -34,7 +35,6 @@ pub(super) struct Queued {
     operations_max: u32,
     under_way: HashMap<u64, Purpose>,
     next: u64,
-    base: usize,
     /// Failed rules whose handles are to be destroyed.
     dead: VecDeque<(LegId, RuleHandle)>,
 }
@@ -60,30 +60,8 @@ impl Queued {
             operations_max: setup.operations_max,
             under_way: HashMap::new(),
             next: 0,
-            base: 0,
             dead: VecDeque::new(),
         }
-    }
-
-    /// Base rules whose completion is to come.
-    pub(super) fn base_under_way(&self) -> usize {
-        self.base
-    }
-
-    /// Looks which base rules are in force: their completions may be late, or lost.
-    pub(super) fn notice_base(&mut self, device: &mut Eswitch, now: Tick) {
-        if self.base == 0 {
-            return;
-        }
-        let known = self.under_way.len();
-        self.under_way.retain(|_, purpose| match purpose {
-            // It has no age to be asked for, but it must be there for that to be said.
-            Purpose::Base(_, handle) => {
-                device.query_age(now, PROXY, *handle).is_err_and(|refusal| refusal.errno == Errno::Noent)
-            }
-            Purpose::Create(_) | Purpose::Destroy(_) => true,
-        });
-        self.base -= known - self.under_way.len();
     }
 
     /// Begins a base rule.
@@ -96,7 +74,6 @@ impl Queued {
     ) -> Result<(), EngineError> {
         let handle = self.enqueue(device, now, rule, None, 0, self.next, false)?;
         self.expect(Purpose::Base(index, handle));
-        self.base += 1;
         Ok(())
     }
 
@@ -145,7 +122,7 @@ impl Queued {
     }
 
     /// One operation that has ended; base rules that failed are due again.
-    pub(super) fn pull(&mut self, now: Tick, base_due: &mut Vec<usize>) -> Option<Completion> {
+    pub(super) fn pull(&mut self, now: Tick, base: &mut Base) -> Option<Completion> {
         while let Some((leg, handle)) = self.dead.front().copied() {
             if self.destroy(now, leg, handle, true).is_err() {
                 break;
@@ -157,9 +134,8 @@ impl Queued {
             let [queue::Completion { user_data, ok }] = out;
             match (self.under_way.remove(&user_data), ok) {
                 (Some(Purpose::Base(index, handle)), ok) => {
-                    self.base -= 1;
+                    base.ended(index, ok);
                     if !ok {
-                        base_due.push(index);
                         // Nobody waits for that; without room it occupies its place until the next flush.
                         let _ = self.queue.destroy(now, handle, self.next, false);
                         self.next += 1;
@@ -184,7 +160,6 @@ impl Queued {
         self.queue.notice_restart();
         self.under_way.clear();
         self.dead.clear();
-        self.base = 0;
     }
 
     fn check_room(&self) -> Result<(), EngineError> {

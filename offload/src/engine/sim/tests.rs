@@ -87,11 +87,18 @@ impl Sim {
     fn settle(&mut self) -> Vec<Completion> {
         let mut completions = Vec::with_capacity(64);
         for _ in 0..10 {
-            self.engine.push();
-            self.now += 100 * MS;
-            self.engine.set_now(self.now);
-            self.engine.pull(&mut completions);
+            completions.append(&mut self.step());
         }
+        completions
+    }
+
+    /// A tenth of it.
+    fn step(&mut self) -> Vec<Completion> {
+        let mut completions = Vec::with_capacity(64);
+        self.engine.push();
+        self.now += 100 * MS;
+        self.engine.set_now(self.now);
+        self.engine.pull(&mut completions);
         completions
     }
 
@@ -102,7 +109,11 @@ impl Sim {
 
     /// What becomes of one segment.
     fn segment(&mut self) -> Tally {
-        let mut burst: Burst<TestPacket> = [TestPacket::new(PortId(0), &segment())].into_iter().collect();
+        self.pass(&segment())
+    }
+
+    fn pass(&mut self, frame: &[u8]) -> Tally {
+        let mut burst: Burst<TestPacket> = [TestPacket::new(PortId(0), frame)].into_iter().collect();
         let mut tally = Tally::default();
         self.engine.forward(0, false, &mut burst, &mut tally);
         tally
@@ -141,6 +152,13 @@ fn segment() -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 9, 9, 8, 0];
     frame.extend([0x45, 0, 0, 30, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 192, 0, 2, 80]);
     frame.extend([0x0f, 0xa0, 0, 53, 0, 10, 0, 0, 1, 2]);
+    frame
+}
+
+/// The same with a TTL of 1.
+fn expiring() -> Vec<u8> {
+    let mut frame = segment();
+    frame[22] = 1;
     frame
 }
 
@@ -257,14 +275,39 @@ fn a_lost_completion_is_mended_by_a_flush() {
 }
 
 #[test]
-fn base_rules_are_in_force_though_nobody_was_told() {
+fn a_base_rule_of_which_nobody_hears_is_mended_by_a_flush() {
     let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
     sim.faults("lose_completions=1");
     sim.engine.flush().expect("it answers");
-    assert!(!sim.engine.is_ready());
+    sim.settle();
+    assert!(!sim.engine.is_ready(), "they may have failed");
+    sim.faults("");
+    sim.engine.flush().expect("it answers");
     sim.settle();
     assert!(sim.engine.is_ready());
     assert_eq!(sim.engine.connection_rules(), 0);
+}
+
+/// Whatever becomes of the base rules, none leads to a connection's rule before those are in force that keep
+/// what expires for software.
+#[test]
+fn what_expires_comes_to_software_however_few_base_rules_there_are() {
+    let (mut led, mut waited) = (0, 0);
+    for seed in 0..60 {
+        for (steering, profile) in BOTH.into_iter().zip(["bf2-sws", "bf3-hws"]) {
+            let mut sim = Sim::new(steering, profile);
+            sim.faults(&format!("refuse=0.3,fail=0.3,lose_completions=0.2,reorder=0.5,seed={seed}"));
+            sim.engine.flush().expect("it answers");
+            while sim.engine.install(LEG, &rule()).is_err() {}
+            for _ in 0..10 {
+                sim.step();
+                assert_eq!(sim.pass(&expiring()), MISSED, "{steering:?}, seed {seed}");
+            }
+            led += sim.segment().wire;
+            waited += u32::from(!sim.engine.is_ready());
+        }
+    }
+    assert!(led > 20 && waited > 20, "{led} {waited}");
 }
 
 #[test]
