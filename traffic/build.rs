@@ -15,6 +15,6 @@ fn main() {
             "rte_(zmalloc|get_tsc_hz)",
         ],
         types: &["eth_dev_ops", "rte_eth_dev.*", "rte_eth_(stats|xstat|xstat_name|.*conf|.*info)"],
-        variables: &["RTE_PROC_PRIMARY", "RTE_PTYPE_.*", "RTE_ETH_.*", "TRAFFIC_.*"],
+        variables: &["RTE_PROC_PRIMARY", "RTE_PKTMBUF_HEADROOM", "RTE_PTYPE_.*", "RTE_ETH_.*", "TRAFFIC_.*"],
     });
 }

@@ -14,8 +14,10 @@ pub const PORTS: u32 = 32_768;
 /// A client's first port.
 pub const PORT_FIRST: u16 = 1024;
 
-/// A template is written in pieces of so many bytes: the widest stores there are.
-pub const PIECE: usize = 64;
+/// All that differs is in so many bytes of a frame, which are written at once.
+const HEAD_V4: usize = 64;
+/// As above.
+const HEAD_V6: usize = 128;
 
 /// The client's and the server's first sequence numbers.
 const CLIENT_SEQUENCE: u32 = 0x1000_0000;
@@ -68,20 +70,19 @@ impl Kind {
 /// The packets of all flows, but for what differs.
 #[derive(Clone, Debug)]
 pub struct Template {
-    /// The frame, filled up with zeros.
-    pieces: Vec<[u8; PIECE]>,
+    /// The frame's beginning, filled up with zeros.
+    head: [u8; HEAD_V6],
+    /// What follows [`HEAD_V4`] or [`HEAD_V6`] bytes of it.
+    rest: Vec<u8>,
     size: u16,
-    /// Offset of the low 32 bits of the client's address.
-    address_at: usize,
-    /// Offset of the client's port.
-    port_at: usize,
+    ipv6: bool,
     /// Offset of the TCP or UDP checksum.
     checksum_at: usize,
     /// Those bits of the first client.
     client: u32,
-    /// The IP header's sum without them; `None` with IPv6.
-    header_sum: Option<u32>,
-    /// The sum of the pseudo-header, the header and the payload without them.
+    /// The sum of the IPv4 header without them, as it is in memory.
+    header_sum: u32,
+    /// The sum of the pseudo-header, the header and the payload without them, as it is in memory.
     packet_sum: u32,
 }
 
@@ -94,7 +95,8 @@ impl Template {
         let udp = args.protocol == Protocol::Udp;
         let l4_header = if udp { 8 } else { 20 };
         let end = if kind.has_payload() { usize::from(size) } else { l4 + l4_header };
-        let mut frame = vec![0; usize::from(size).next_multiple_of(PIECE)];
+        let head = if ipv6 { HEAD_V6 } else { HEAD_V4 };
+        let mut frame = vec![0; usize::from(size).max(HEAD_V6)];
         frame[..6].copy_from_slice(&to);
         frame[6..12].copy_from_slice(&FAR_MAC);
         let addresses = write_ip(&mut frame[12..], args, end - l3);
@@ -108,16 +110,16 @@ impl Template {
         let addresses = l3 + addresses.start..l3 + addresses.end;
         let packet_sum =
             sum(&frame[addresses.clone()]) + (end - l4) as u32 + u32::from(protocol) + sum(&frame[l4..end]);
+        let in_memory = |sum| u32::from(fold(sum).to_be());
         Template {
-            header_sum: (!ipv6).then(|| sum(&frame[l3..l4])),
-            packet_sum,
+            head: std::array::from_fn(|at| frame[at]),
+            rest: frame.get(head..usize::from(size)).unwrap_or_default().to_vec(),
             size,
-            // The source comes first; its last four bytes.
-            address_at: addresses.start + addresses.len() / 2 - 4,
-            port_at: l4,
+            ipv6,
             checksum_at,
             client: low_half(args.client),
-            pieces: frame.chunks_exact(PIECE).filter_map(|piece| piece.try_into().ok()).collect(),
+            header_sum: in_memory(sum(&frame[l3..l4])),
+            packet_sum: in_memory(packet_sum),
         }
     }
 
@@ -126,32 +128,54 @@ impl Template {
         self.size
     }
 
-    /// Bytes that [`Template::write`] needs: the frame's, filled up to a whole piece.
+    /// Bytes that [`Template::write`] needs: the frame's, and those that it writes anyway.
     pub fn room(&self) -> usize {
-        self.pieces.len() * PIECE
+        self.rest.len() + if self.ipv6 { HEAD_V6 } else { HEAD_V4 }
     }
 
-    /// Writes the packet of a flow. Nothing beyond a whole number of pieces is touched; with less than
-    /// [`Template::room`], there is no packet.
+    /// Writes the packet of a flow. With less than [`Template::room`], there is none.
     #[inline]
     pub fn write(&self, flow: u32, out: &mut [u8]) {
-        for (to, from) in out.chunks_exact_mut(PIECE).zip(&self.pieces) {
-            to.copy_from_slice(from);
+        if self.ipv6 {
+            self.write_as::<HEAD_V6, 34, 54>(flow, out);
+        } else {
+            self.write_as::<HEAD_V4, 26, 34>(flow, out);
         }
-        let address = self.client.wrapping_add(flow / PORTS);
-        let port = PORT_FIRST + (flow % PORTS) as u16;
-        put(out, self.address_at, address.to_be_bytes());
-        put(out, self.port_at, port.to_be_bytes());
+    }
+
+    /// With so many bytes at once, and offsets of the low 32 bits of the client's address and of its port.
+    #[inline]
+    fn write_as<const HEAD: usize, const ADDRESS: usize, const PORT: usize>(
+        &self,
+        flow: u32,
+        out: &mut [u8],
+    ) {
+        let (Some((head, rest)), Some(from)) = (out.split_first_chunk_mut(), self.head.first_chunk::<HEAD>())
+        else {
+            return;
+        };
+        *head = *from;
+        if !self.rest.is_empty() {
+            let Some(rest) = rest.get_mut(..self.rest.len()) else { return };
+            rest.copy_from_slice(&self.rest);
+        }
+        // Checksums are the same whatever the order of bytes, so all is summed as it is in memory.
+        let address = self.client.wrapping_add(flow / PORTS).to_be();
+        let port = (PORT_FIRST + (flow % PORTS) as u16).to_be();
         let address_sum = (address >> 16) + (address & 0xffff);
-        if let Some(sum) = self.header_sum {
-            put(out, 24, (!fold(sum + address_sum)).to_be_bytes());
+        head[ADDRESS..ADDRESS + 4].copy_from_slice(&address.to_ne_bytes());
+        head[PORT..PORT + 2].copy_from_slice(&port.to_ne_bytes());
+        if HEAD == HEAD_V4 {
+            head[24..26].copy_from_slice(&(!fold(self.header_sum + address_sum)).to_ne_bytes());
         }
         let checksum = match !fold(self.packet_sum + address_sum + u32::from(port)) {
             // In UDP this would mean that there is none; in TCP both mean the same.
             0 => 0xffff,
             checksum => checksum,
         };
-        put(out, self.checksum_at, checksum.to_be_bytes());
+        if let Some(to) = head.get_mut(self.checksum_at..self.checksum_at + 2) {
+            to.copy_from_slice(&checksum.to_ne_bytes());
+        }
     }
 }
 
@@ -193,13 +217,6 @@ fn write_tcp(out: &mut [u8], kind: Kind) {
     out[12] = 5 << 4;
     out[13] = flags;
     out[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
-}
-
-#[inline]
-fn put<const N: usize>(out: &mut [u8], at: usize, bytes: [u8; N]) {
-    if let Some(to) = out.get_mut(at..at + N) {
-        to.copy_from_slice(&bytes);
-    }
 }
 
 #[cfg(test)]

@@ -26,13 +26,23 @@ impl Order {
         Some(Order { at: 0, last, queues, queue, shuffle })
     }
 
-    /// The next flow number.
-    #[inline]
-    pub fn next_flow(&mut self) -> u32 {
-        let index = self.at;
-        self.at = if index == self.last { 0 } else { index + 1 };
-        let index = self.shuffle.as_ref().map_or(index, |shuffle| shuffle.of(index));
-        index.wrapping_mul(self.queues).wrapping_add(self.queue)
+    /// The next flow numbers. On its own, and without what each would owe to the one before, so that
+    /// compilers make several at once.
+    #[inline(never)]
+    pub fn fill(&mut self, mut flows: &mut [u32]) {
+        while !flows.is_empty() {
+            let left = u64::from(self.last - self.at) + 1;
+            let (now, later) = flows.split_at_mut(left.min(flows.len() as u64) as usize);
+            let indices =
+                now.iter_mut().enumerate().map(|(at, flow)| (flow, self.at.wrapping_add(at as u32)));
+            let number = |index: u32| index.wrapping_mul(self.queues).wrapping_add(self.queue);
+            match &self.shuffle {
+                Some(shuffle) => indices.for_each(|(flow, index)| *flow = number(shuffle.of(index))),
+                None => indices.for_each(|(flow, index)| *flow = number(index)),
+            }
+            self.at = if now.len() as u64 == left { 0 } else { self.at + now.len() as u32 };
+            flows = later;
+        }
     }
 }
 
@@ -42,13 +52,13 @@ impl Order {
 /// first at the low end, then at the high end, so that each number is in at least one.
 #[derive(Clone, Debug)]
 struct Shuffle {
-    /// The largest power of two that fits.
-    power: u64,
-    /// `count - power`
-    rest: u64,
+    /// One less than the largest power of two that fits.
+    mask: u32,
+    /// The count without that power.
+    rest: u32,
     fold: u32,
-    factors: [u64; 4],
-    offset: u64,
+    factors: [u32; 4],
+    offset: u32,
 }
 
 impl Shuffle {
@@ -56,31 +66,31 @@ impl Shuffle {
     fn new(count: u64, seed: u64) -> Shuffle {
         let bits = count.max(1).ilog2();
         let mut state = seed;
-        let factors = [(); 4].map(|()| splitmix(&mut state) | 1);
+        let factors = [(); 4].map(|()| splitmix(&mut state) as u32 | 1);
         Shuffle {
-            power: 1 << bits,
-            rest: count.max(1) - (1 << bits),
+            mask: ((1_u64 << bits) - 1) as u32,
+            rest: (count.max(1) - (1 << bits)) as u32,
             fold: bits.div_ceil(2).max(1),
             factors,
-            offset: splitmix(&mut state),
+            offset: splitmix(&mut state) as u32,
         }
     }
 
     #[inline]
     fn of(&self, index: u32) -> u32 {
         let [a, b, c, d] = self.factors;
-        let low = self.round(u64::from(index), a, b);
-        let turned = if low < self.rest { low + self.power } else { low - self.rest };
-        self.round(turned, c, d) as u32
+        let low = self.round(index, a, b);
+        // The whole by the rest, around the end.
+        let turned = if low < self.rest { low + self.mask + 1 } else { low - self.rest };
+        self.round(turned, c, d)
     }
 
     /// A permutation of the numbers below the power of two; others stay.
     #[inline]
-    fn round(&self, number: u64, a: u64, b: u64) -> u64 {
-        let mask = self.power - 1;
-        let mixed = number.wrapping_mul(a).wrapping_add(self.offset) & mask;
-        let mixed = (mixed ^ mixed >> self.fold).wrapping_mul(b) & mask;
-        if number < self.power { mixed } else { number }
+    fn round(&self, number: u32, a: u32, b: u32) -> u32 {
+        let mixed = number.wrapping_mul(a).wrapping_add(self.offset) & self.mask;
+        let mixed = (mixed ^ mixed >> self.fold).wrapping_mul(b) & self.mask;
+        if number <= self.mask { mixed } else { number }
     }
 }
 
@@ -100,7 +110,9 @@ mod tests {
     use super::*;
 
     fn take(order: &mut Order, count: usize) -> Vec<u32> {
-        (0..count).map(|_| order.next_flow()).collect()
+        let mut flows = vec![0; count];
+        flows.chunks_mut(7).for_each(|flows| order.fill(flows));
+        flows
     }
 
     proptest! {
@@ -132,9 +144,8 @@ mod tests {
         for flows in [1 << 20, 1_000_000, (1 << 20) - 1, (1 << 20) + 1] {
             let mut order = Order::new(flows, 0, 1, true, 3).unwrap();
             let mut seen = vec![false; flows as usize];
-            for _ in 0..flows {
-                let flow = order.next_flow() as usize;
-                assert!(!std::mem::replace(&mut seen[flow], true), "{flow} of {flows} came twice");
+            for flow in take(&mut order, flows as usize) {
+                assert!(!std::mem::replace(&mut seen[flow as usize], true), "{flow} of {flows} came twice");
             }
         }
     }

@@ -16,6 +16,9 @@ const TURN_BURSTS: u32 = 16;
 /// when it is faster again.
 const LATE_MAX: u64 = 1024;
 
+/// Flow numbers that are made at once.
+const BATCH: usize = 32;
+
 /// What a connection sends in its life.
 const LIFE: [Kind; 4] = [Kind::Syn, Kind::Ack, Kind::Fin, Kind::LastAck];
 
@@ -75,8 +78,15 @@ impl Source {
             self.planned = 0;
         }
         let Some((template, order)) = &mut self.data else { return };
-        for at in planned..count {
-            write(at, template, order.next_flow());
+        let mut flows = [0; BATCH];
+        let mut at = planned;
+        while at < count {
+            let flows = &mut flows[..BATCH.min(count - at)];
+            order.fill(flows);
+            for flow in flows {
+                write(at, template, *flow);
+                at += 1;
+            }
         }
         if self.fresh {
             self.started += (count - planned) as u64;

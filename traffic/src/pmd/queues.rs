@@ -15,6 +15,9 @@ use crate::source::Source;
 /// Queues a port has at most, each way.
 pub(super) const MAX: u16 = 256;
 
+/// Bytes before a frame in its buffer, as the allocation leaves them.
+const HEADROOM: usize = ffi::RTE_PKTMBUF_HEADROOM as usize;
+
 /// Answers that wait in a queue, at most: one less.
 const ANSWERS: u32 = 1024;
 
@@ -138,7 +141,7 @@ impl RxQueue {
             // room behind the headroom, which the allocation left.
             unsafe {
                 let packet = &mut *out[at];
-                let data = packet.buf_addr.cast::<u8>().add(usize::from(packet.data_off));
+                let data = packet.buf_addr.cast::<u8>().add(HEADROOM);
                 template.write(flow, std::slice::from_raw_parts_mut(data, room));
                 packet.pkt_len = template.size().into();
                 packet.data_len = template.size();
