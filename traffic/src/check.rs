@@ -92,11 +92,10 @@ pub(crate) fn sum(bytes: &[u8]) -> u32 {
     words.map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |low| u32::from(*low))).sum()
 }
 
-/// A sum as 16 bits, carries added.
+/// A sum as 16 bits: its halves, and what is carried out of them.
 #[inline]
 pub(crate) fn fold(sum: u32) -> u16 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 #[inline]

@@ -48,8 +48,8 @@ impl Order {
 
 /// A pseudo-random permutation of `0..count`.
 ///
-/// Two rounds of what permutes a power of two (multiply, fold, multiply) on the largest one that fits,
-/// first at the low end, then at the high end, so that each number is in at least one.
+/// Two rounds of what permutes a power of two (fold, multiply) on the largest one that fits, first at the low
+/// end, then at the high end, so that each number is in at least one.
 #[derive(Clone, Debug)]
 struct Shuffle {
     /// One less than the largest power of two that fits.
@@ -57,7 +57,7 @@ struct Shuffle {
     /// The count without that power.
     rest: u32,
     fold: u32,
-    factors: [u32; 4],
+    factors: [u32; 2],
     offset: u32,
 }
 
@@ -66,7 +66,7 @@ impl Shuffle {
     fn new(count: u64, seed: u64) -> Shuffle {
         let bits = count.max(1).ilog2();
         let mut state = seed;
-        let factors = [(); 4].map(|()| splitmix(&mut state) as u32 | 1);
+        let factors = [(); 2].map(|()| splitmix(&mut state) as u32 | 1);
         Shuffle {
             mask: ((1_u64 << bits) - 1) as u32,
             rest: (count.max(1) - (1 << bits)) as u32,
@@ -78,18 +78,18 @@ impl Shuffle {
 
     #[inline]
     fn of(&self, index: u32) -> u32 {
-        let [a, b, c, d] = self.factors;
-        let low = self.round(index, a, b);
+        let [first, second] = self.factors;
+        let low = self.round(index, first);
         // The whole by the rest, around the end.
         let turned = if low < self.rest { low + self.mask + 1 } else { low - self.rest };
-        self.round(turned, c, d)
+        self.round(turned, second)
     }
 
     /// A permutation of the numbers below the power of two; others stay.
     #[inline]
-    fn round(&self, number: u32, a: u32, b: u32) -> u32 {
-        let mixed = number.wrapping_mul(a).wrapping_add(self.offset) & self.mask;
-        let mixed = (mixed ^ mixed >> self.fold).wrapping_mul(b) & self.mask;
+    fn round(&self, number: u32, factor: u32) -> u32 {
+        let mixed = number.wrapping_add(self.offset) & self.mask;
+        let mixed = (mixed ^ mixed >> self.fold).wrapping_mul(factor) & self.mask;
         if number <= self.mask { mixed } else { number }
     }
 }

@@ -67,9 +67,10 @@ impl Source {
         if self.data.is_some() { room } else { self.planned }
     }
 
-    /// The packets of such a burst: `write` gets a number from 0 on, and the template and flow of each.
+    /// The packets of such a burst, some at a time: `write` gets the number, from 0 on, of the first of them,
+    /// their template and their flows.
     #[inline]
-    pub fn take(&mut self, count: usize, mut write: impl FnMut(usize, &Template, u32)) {
+    pub fn take(&mut self, count: usize, mut write: impl FnMut(usize, &Template, &[u32])) {
         let planned = self.planned.min(count);
         if let Some(churn) = &mut self.churn {
             let before = churn.sent[0];
@@ -83,10 +84,8 @@ impl Source {
         while at < count {
             let flows = &mut flows[..BATCH.min(count - at)];
             order.fill(flows);
-            for flow in flows {
-                write(at, template, *flow);
-                at += 1;
-            }
+            write(at, template, flows);
+            at += flows.len();
         }
         if self.fresh {
             self.started += (count - planned) as u64;
@@ -166,12 +165,12 @@ impl Churn {
     }
 
     /// Sends so many: ends before beginnings.
-    fn take(&mut self, count: usize, mut write: impl FnMut(usize, &Template, u32)) {
+    fn take(&mut self, count: usize, mut write: impl FnMut(usize, &Template, &[u32])) {
         let mut at = 0;
         for (stage, template) in self.templates.iter().enumerate().rev() {
             while at < count && self.sent[stage] < self.allowed[stage] {
                 let number = (self.sent[stage] * self.queues + self.queue) % NEW_NUMBERS;
-                write(at, template, self.first.wrapping_add(number as u32));
+                write(at, template, &[self.first.wrapping_add(number as u32)]);
                 self.sent[stage] += 1;
                 at += 1;
             }
@@ -197,11 +196,13 @@ mod tests {
     fn burst(source: &mut Source, now: u64, room: usize) -> Vec<(u32, u8)> {
         let count = source.ready(now, room);
         let mut packets = Vec::new();
-        source.take(count, |at, template, flow| {
+        source.take(count, |at, template, flows| {
             assert_eq!(at, packets.len());
-            let mut frame = vec![0; template.room()];
-            template.write(flow, &mut frame);
-            packets.push((flow, frame[47]));
+            for flow in flows {
+                let mut frame = vec![0; template.room()];
+                template.write(*flow, &mut frame);
+                packets.push((*flow, frame[47]));
+            }
         });
         assert_eq!(packets.len(), count);
         packets

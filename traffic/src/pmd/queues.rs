@@ -136,17 +136,19 @@ impl RxQueue {
         }
         let room = source.room();
         let mut bytes = 0;
-        source.take(count, |at, template, flow| {
-            // SAFETY: just allocated, so nobody else knows them; starting made sure that each has that much
-            // room behind the headroom, which the allocation left.
-            unsafe {
-                let packet = &mut *out[at];
-                let data = packet.buf_addr.cast::<u8>().add(HEADROOM);
-                template.write(flow, std::slice::from_raw_parts_mut(data, room));
-                packet.pkt_len = template.size().into();
-                packet.data_len = template.size();
+        source.take(count, |at, template, flows| {
+            for (packet, flow) in out[at..].iter().zip(flows) {
+                // SAFETY: just allocated, so nobody else knows them; starting made sure that each has that
+                // much room behind the headroom, which the allocation left.
+                unsafe {
+                    let packet = &mut **packet;
+                    let data = packet.buf_addr.cast::<u8>().add(HEADROOM);
+                    template.write(*flow, std::slice::from_raw_parts_mut(data, room));
+                    packet.pkt_len = template.size().into();
+                    packet.data_len = template.size();
+                }
             }
-            bytes += u64::from(template.size());
+            bytes += u64::from(template.size()) * flows.len() as u64;
         });
         self.bytes.add(bytes);
         self.fresh.0.store(source.started(), Ordering::Relaxed);
