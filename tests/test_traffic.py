@@ -109,4 +109,4 @@ def test_bad_arguments_are_refused():
 
 def test_buffers_too_small_are_refused():
     said = ended("net_traffic0,size=9000", "net_traffic1,flows=0")
-    assert "packets of Rx queue 0 hold 2048 bytes, frames need 9024" in said
+    assert "packets of Rx queue 0 hold 2048 bytes, frames need 9000" in said
