@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from xml.sax.saxutils import escape
 
 from .report import Results
 
 COLOURS = {"testpmd": "#8a8f98", "millrace": "#1f6fb4", "ovs": "#d9822b", "ovs-default": "#f0c08a"}
-BAR, GAP, HEIGHT = 30, 26, 300
-LEFT, TOP, BOTTOM = 60, 64, 64
+BAR, GAP, HEIGHT = 26, 26, 300
+LEFT, TOP, BOTTOM = 60, 64, 50
+# Of the small print: its lines' distance, and about what a letter takes.
+SMALL_LINE, SMALL_LETTER = 12, 5
 
 
 def _step(highest: float) -> float:
@@ -51,8 +54,11 @@ def svg(results: Results, title: str, machine: str) -> str:
         parts.append(_text(start + BAR * len(contenders) / 2, base + 18, f"{kind}, {_short(flows)}"))
         for number, contender in enumerate(contenders):
             parts += _bar(results, (kind, flows, contender), start + number * BAR, y)
-    parts.append(_text(LEFT, base + 46, machine, 9, "start", fill="#666666"))
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{base + BOTTOM}" font-family="sans-serif">'
+    small = textwrap.wrap(machine, (width - LEFT) // SMALL_LETTER)
+    for number, line in enumerate(small):
+        parts.append(_text(LEFT, base + 42 + number * SMALL_LINE, line, 9, "start", fill="#666666"))
+    size = f'width="{width}" height="{base + BOTTOM + len(small) * SMALL_LINE}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">'
     paper = '<rect width="100%" height="100%" fill="white"/>'
     return "\n".join([head, f"<title>{escape(title)}</title>", paper, *parts, "</svg>\n"])
 

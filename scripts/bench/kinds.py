@@ -47,7 +47,7 @@ class Kind:
     looked_at: bool = False
     """Whether what leaves can be checked without anybody who answers."""
     peer_flows_max: int = 1_000_000
-    """Flows that Open vSwitch can be given the same task with; to set up ten million takes it minutes."""
+    """Flows up to which Open vSwitch can be given the same task; more than a million was not tried."""
 
     @property
     def flows_max(self) -> int:
