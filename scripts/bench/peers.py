@@ -124,7 +124,7 @@ def measure(running: Contender, seconds: float, warm: float) -> report.Round:
     if turns:
         after = running.turns()
         found.extra.update({f"turn_{name}_ns": after[name] for name in ("p50", "p99", "p999")})
-        found.extra["fresh_per_second"] = 1e9 * (after["fresh"] - turns["fresh"]) / took
+        found.extra["fresh_per_second"] = 1e9 * (after["fresh"] - turns["fresh"]) / (after["ns"] - turns["ns"])
     return found
 
 
