@@ -145,6 +145,14 @@ impl MacAddr {
     /// `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
+    /// The address in the low 48 bits, its first byte lowest: as a little-endian load of a frame has it.
+    #[inline]
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
     /// Whether the group bit is set (broadcast included).
     #[inline]
     #[must_use]

@@ -124,7 +124,20 @@ impl<B: PacketBuf> Neighbours<B> {
     /// As [`Neighbours::mac`], by address. Never makes an entry.
     #[inline(always)] // As every packet comes here.
     pub fn find(&mut self, now: Tick, port: PortId, ip: Ip) -> Option<MacAddr> {
+        match self.slots.recent(port, ip) {
+            // Nearly always; a stale one starts to be asked for by its use.
+            Some(entry) if entry.state.has_mac() && entry.state != NeighbourState::Stale => {
+                entry.touched = true;
+                Some(entry.mac)
+            }
+            _ => self.search(now, port, ip),
+        }
+    }
+
+    #[inline(never)]
+    fn search(&mut self, now: Tick, port: PortId, ip: Ip) -> Option<MacAddr> {
         let slot = self.slots.find(port, ip)?;
+        self.slots.note_recent(slot);
         if !self.slots[slot].state.has_mac() {
             return None;
         }

@@ -16,6 +16,7 @@
 mod icmp;
 mod neighbour;
 mod originate;
+mod plain;
 mod reset;
 
 pub use icmp::{IcmpError, into_echo_reply, into_icmp_error};
@@ -23,6 +24,7 @@ pub use neighbour::{
     Station, into_arp_reply, into_neighbour_advertisement, write_arp_request, write_gratuitous_arp,
     write_neighbour_solicitation, write_unsolicited_advertisement,
 };
+pub use plain::Forward;
 pub use reset::{into_reset_of_receiver, into_tcp_reset};
 
 use crate::addr::{Ip, MacAddr};

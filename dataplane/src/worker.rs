@@ -9,14 +9,16 @@
 //!
 //! [`Walk::run`] is that picture as code, in stages over the burst so that the cache misses of
 //! neighbouring packets overlap: while one packet's connection is being fetched, the next one's index
-//! bucket is. Everything else hangs off it: `open` (first packets), `egress` (rewrite, next hop, the
-//! link header), `punt` (everything that is not a plain forwarded packet), `upkeep` (ageing, neighbour
-//! upkeep, announcements), `offload` (what hardware takes over, and gives back).
+//! bucket is. Everything else hangs off it: `express` (the shortcut for what nearly every packet is),
+//! `open` (first packets), `egress` (rewrite, next hop, the link header), `punt` (everything that is not a
+//! plain forwarded packet), `upkeep` (ageing, neighbour upkeep, announcements), `offload` (what hardware
+//! takes over, and gives back).
 //!
 //! A packet is moved, never copied, and ends in exactly one way, counted once: sent, dropped under a
 //! [`DropReason`], consumed, handed to another worker, or held for a neighbour.
 
 mod egress;
+mod express;
 mod offload;
 mod open;
 mod punt;
@@ -27,9 +29,9 @@ use crate::config::Limits;
 use crate::conntrack::{Candidates, Outcome, Shape, Slot, Table};
 use crate::counters::WorkerCounters;
 use crate::drops::DropReason;
-use crate::flow::{Direction, FlowHasher};
+use crate::flow::{Direction, FlowHasher, FlowKey};
 use crate::fragments::{FragmentLimits, Fragments};
-use crate::ids::{PortId, WorkerId};
+use crate::ids::{BackendId, PortId, WorkerId};
 use crate::neighbour::{NeighbourLimits, NeighbourUpdate, Neighbours};
 use crate::offload::{Ask, Revoke};
 use crate::owner::Owners;
@@ -37,6 +39,7 @@ use crate::packet::{BURST, Burst, PacketBuf};
 use crate::rate::RateLimit;
 use crate::snapshot::{Port, Snapshot};
 use crate::time::Tick;
+use crate::wire::plain::{Address, Family, Plain, V4, V6};
 use crate::wire::{self, Kind, Parsed};
 use arrayvec::ArrayVec;
 use egress::Translation;
@@ -190,13 +193,29 @@ struct Walk<'a, E: Env> {
     asks_left: u8,
 }
 
-/// A packet between two stages.
-struct Lane<B> {
-    packet: B,
-    parsed: Parsed,
-    addressee: Addressee,
+/// What is known of a packet between two stages.
+struct Lane {
     hash: u64,
     candidates: Candidates,
+    headers: Headers,
+}
+
+/// What is known of a packet's headers.
+enum Headers {
+    /// All that matters, at a glance.
+    V4(Plain<V4>),
+    /// Likewise.
+    V6(Plain<V6>),
+    /// The result of a full parse: its place among those of the burst.
+    Parsed(u8),
+}
+
+/// The packets of a burst that are to be looked up, in their order; as many lanes; and what the full parse
+/// said of those that are not plain. Apart, so that only what a stage needs is moved.
+struct Lanes<B> {
+    packets: ArrayVec<B, BURST>,
+    lanes: ArrayVec<Lane, BURST>,
+    parsed: ArrayVec<(Parsed, Addressee), BURST>,
 }
 
 impl<B: PacketBuf> Worker<B> {
@@ -268,56 +287,114 @@ impl<E: Env> Walk<'_, E> {
     fn run(&mut self, burst: &mut Burst<E::Buf>, steering: Steering) {
         burst.iter().for_each(PacketBuf::prefetch);
 
-        let mut lanes: ArrayVec<Lane<E::Buf>, BURST> = ArrayVec::new();
+        let mut lanes = Lanes { packets: ArrayVec::new(), lanes: ArrayVec::new(), parsed: ArrayVec::new() };
         for packet in burst.drain(..) {
-            if let Some(lane) = self.take(packet, steering) {
-                lanes.push(lane);
-            }
+            self.take(packet, steering, &mut lanes);
         }
-        for lane in &lanes {
-            self.state.table.prefetch_index(lane.hash);
-        }
-        for lane in &mut lanes {
+        for lane in &mut lanes.lanes {
             lane.candidates = self.state.table.probe(lane.hash);
         }
-        for lane in lanes {
-            self.forward(lane);
+        let Lanes { packets, lanes, parsed } = lanes;
+        for (packet, lane) in packets.into_iter().zip(&lanes) {
+            self.forward(packet, lane, &parsed);
         }
     }
 
-    /// Parse and steer: what comes back is a plain TCP or UDP packet whose client is ours.
-    fn take(&mut self, packet: E::Buf, steering: Steering) -> Option<Lane<E::Buf>> {
+    /// Parse and steer: what goes on is TCP or UDP whose client is ours, and its index line is on its way.
+    #[inline(always)]
+    fn take(&mut self, packet: E::Buf, steering: Steering, lanes: &mut Lanes<E::Buf>) {
+        // Each kind has a call of its own below: joined, they would have to agree on registers first.
+        match self.family(&packet) {
+            Some((Family::V4, link)) => {
+                if let Some(plain) = V4::glance(packet.data(), link) {
+                    return self.line_up_plain(packet, steering, plain, Headers::V4, lanes);
+                }
+            }
+            Some((Family::V6, link)) => {
+                if let Some(plain) = V6::glance(packet.data(), link) {
+                    return self.line_up_plain(packet, steering, plain, Headers::V6, lanes);
+                }
+            }
+            None => {}
+        }
+        self.take_closely(packet, steering, lanes);
+    }
+
+    #[inline(always)]
+    fn line_up_plain<A: Address>(
+        &mut self,
+        packet: E::Buf,
+        steering: Steering,
+        plain: Plain<A>,
+        headers: impl FnOnce(Plain<A>) -> Headers,
+        lanes: &mut Lanes<E::Buf>,
+    ) {
+        let packet = match steering {
+            Steering::Here => packet,
+            Steering::ByOwner => match self.steer(packet, steering, |walk| walk.client_of(&plain.key())) {
+                Some(packet) => packet,
+                None => return,
+            },
+        };
+        let hash = self.state.table.hash(&plain.key());
+        self.line_up(packet, hash, headers(plain), lanes);
+    }
+
+    #[inline(always)]
+    fn line_up(&mut self, packet: E::Buf, hash: u64, headers: Headers, lanes: &mut Lanes<E::Buf>) {
+        self.state.table.prefetch_index(hash);
+        lanes.packets.push(packet);
+        lanes.lanes.push(Lane { hash, candidates: Candidates::default(), headers });
+    }
+
+    /// Parse and steer of a packet that is not a plain one.
+    #[inline(never)] // The plain ones are not to pay for it.
+    fn take_closely(&mut self, packet: E::Buf, steering: Steering, lanes: &mut Lanes<E::Buf>) {
         let (parsed, addressee) = match self.parse(&packet) {
             Ok(parsed) => parsed,
             Err(reason) => {
-                self.refuse(packet, reason);
-                return None;
+                return self.refuse(packet, reason);
             }
         };
         match (parsed.kind, addressee) {
             (Kind::Tcp | Kind::Udp, _) => {}
-            (_, Addressee::Us) => {
-                self.punt(packet, &parsed, steering);
-                return None;
-            }
-            (_, Addressee::Other) => {
-                self.punt_in_passing(packet, &parsed, steering);
-                return None;
-            }
+            (_, Addressee::Us) => return self.punt(packet, &parsed, steering),
+            (_, Addressee::Other) => return self.punt_in_passing(packet, &parsed, steering),
         }
-        let packet = self.steer(packet, steering, |walk| walk.client_of(&parsed))?;
+        let steered = self.steer(packet, steering, |walk| walk.client_of(&parsed.key));
+        let Some(packet) = steered else { return };
         let hash = self.state.table.hash(&parsed.key);
-        Some(Lane { packet, parsed, addressee, hash, candidates: Candidates::default() })
+        let headers = Headers::Parsed(lanes.parsed.len() as u8);
+        lanes.parsed.push((parsed, addressee));
+        self.line_up(packet, hash, headers, lanes);
     }
 
     /// Lookup, then account, translate and send; or open a connection.
-    fn forward(&mut self, lane: Lane<E::Buf>) {
-        let Lane { packet, parsed, addressee, hash, candidates } = lane;
-        match (self.state.table.find(&parsed.key, hash, candidates), addressee) {
+    #[inline(always)]
+    fn forward(&mut self, packet: E::Buf, lane: &Lane, parsed: &[(Parsed, Addressee)]) {
+        match &lane.headers {
+            Headers::V4(plain) => self.forward_plain(packet, plain, lane),
+            Headers::V6(plain) => self.forward_plain(packet, plain, lane),
+            Headers::Parsed(index) => {
+                let Some((parsed, addressee)) = parsed.get(usize::from(*index)) else { return };
+                let found = self.state.table.find(&parsed.key, lane.hash, lane.candidates);
+                self.forward_parsed(packet, parsed, *addressee, found);
+            }
+        }
+    }
+
+    fn forward_parsed(
+        &mut self,
+        packet: E::Buf,
+        parsed: &Parsed,
+        addressee: Addressee,
+        found: Option<(Slot, Direction)>,
+    ) {
+        match (found, addressee) {
             (Some((_, Direction::Original)), Addressee::Other) => self.refuse(packet, DropReason::NotOurMac),
-            (Some((slot, direction)), _) => self.forward_known(packet, &parsed, slot, direction),
-            (None, Addressee::Us) => self.open(packet, &parsed),
-            (None, Addressee::Other) => self.open_from_backend(packet, &parsed),
+            (Some((slot, direction)), _) => self.forward_known(packet, parsed, slot, direction),
+            (None, Addressee::Us) => self.open(packet, parsed),
+            (None, Addressee::Other) => self.open_from_backend(packet, parsed),
         }
     }
 
@@ -335,6 +412,17 @@ impl<E: Env> Walk<'_, E> {
         if outcome == Outcome::Reuse {
             return self.reopen(packet, parsed, slot);
         }
+        self.count_traffic(backend, direction, parsed.packet_len());
+        if self.state.table.entry(slot).concerns_hardware(self.state.offload.price) {
+            let fits = offload::is_for_hardware(parsed);
+            self.tend_hardware(packet.port(), fits, slot, direction);
+        }
+        let translation = self.translation(slot, direction);
+        self.deliver(packet, parsed, &translation);
+    }
+
+    #[inline(always)]
+    fn count_traffic(&self, backend: BackendId, direction: Direction, bytes: u16) {
         if let Some(counters) = self.state.counters.backend(backend) {
             let traffic = match direction {
                 Direction::Original => &counters.original,
@@ -342,11 +430,6 @@ impl<E: Env> Walk<'_, E> {
             };
             traffic.count(u64::from(bytes));
         }
-        if self.state.table.entry(slot).concerns_hardware(self.state.offload.price) {
-            self.tend_hardware(packet.port(), parsed, slot, direction);
-        }
-        let translation = self.translation(slot, direction);
-        self.deliver(packet, parsed, &translation);
     }
 
     /// Checks the link layer and reads the packet's headers.
@@ -362,8 +445,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// The address whose owner must see the packet. Towards a VIP that is the source; everything else
     /// that can concern a connection is on its way to the client.
-    fn client_of(&self, parsed: &Parsed) -> Ip {
-        let key = &parsed.key;
+    fn client_of(&self, key: &FlowKey) -> Ip {
         if self.snapshot.is_vip(key.tenant, key.dst) { key.src } else { key.dst }
     }
 

@@ -7,6 +7,7 @@ use dataplane::drops::DropReason;
 use dataplane::flow::{FlowKey, Protocol};
 use dataplane::ids::TenantId;
 use dataplane::snapshot::VlanTags;
+use dataplane::wire::plain::{Address, Family, Link, V4, V6, family};
 use dataplane::wire::{
     FragmentRole, IcmpMessage, Kind, Parsed, TcpFlags, arp, ether, icmp_message, ipv4, ipv6, nd, parse,
     parse_quoted, tcp,
@@ -503,4 +504,97 @@ fn enormous_frames() {
     let mut frame = patched(&Spec::tcp(A4, B4), &[(16, 0xff), (17, 0xff)]);
     frame.resize(100_000, 0);
     assert_eq!(reason(&frame), DropReason::Ipv4LengthInvalid);
+}
+
+const LINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xaa]);
+
+/// A frame for us from somebody else.
+fn addressed(mut frame: Vec<u8>) -> Vec<u8> {
+    if frame.len() >= 12 {
+        frame[..6].copy_from_slice(&LINK_MAC.0);
+        frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 0xbb]);
+    }
+    frame
+}
+
+/// What a glance sees in a frame, and the same from a full parse; `None` if it is not for a glance.
+fn seen<A: Address>(frame: &[u8], link: &Link) -> Option<(FlowKey, u16, TcpFlags, u8)> {
+    A::glance(frame, link).map(|plain| (plain.key(), plain.packet_len, plain.tcp_flags, plain.ttl))
+}
+
+fn glance(frame: &[u8]) -> Option<(FlowKey, u16, TcpFlags, u8)> {
+    let link = Link::new(LINK_MAC, VlanTags::default(), 1500, TENANT);
+    match family(frame, &link)? {
+        Family::V4 => seen::<V4>(frame, &link),
+        Family::V6 => seen::<V6>(frame, &link),
+    }
+}
+
+/// A glance sees what a parse sees, or nothing; what it leaves to others are sources and flags.
+fn assert_glance_is_parse(frame: &[u8]) {
+    let Some((key, packet_len, flags, ttl)) = glance(frame) else { return };
+    match parse(frame, TENANT) {
+        Ok(parsed) => {
+            let plain = parsed.fragment == FragmentRole::Whole && parsed.vlan == VlanTags::default();
+            assert!(plain && matches!(parsed.kind, Kind::Tcp | Kind::Udp), "{parsed:?}");
+            let seen = (parsed.key, parsed.packet_len(), parsed.tcp_flags, parsed.ttl);
+            assert_eq!(seen, (key, packet_len, flags, ttl));
+            assert_eq!(parsed.l3, ether::LEN as u16);
+            let header = if key.dst.is_v4() { ipv4::LEN } else { ipv6::LEN };
+            assert_eq!(parsed.l4 - parsed.l3, header as u16, "options are not plain");
+        }
+        Err(reason) => {
+            let left = [DropReason::SourceAddressInvalid, DropReason::TcpFlagsInvalid];
+            assert!(left.contains(&reason), "{reason:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn glance_is_parse_of_valid_packets(spec in prop_oneof![spec(), frames::plain()]) {
+        let frame = addressed(spec.build());
+        assert_glance_is_parse(&frame);
+        let parsed = parsed(&frame);
+        let header = if spec.dst.is_v4() { ipv4::LEN } else { ipv6::LEN };
+        let plain = parsed.vlan == VlanTags::default()
+            && parsed.fragment == FragmentRole::Whole
+            && usize::from(parsed.l4 - parsed.l3) == header
+            && frame.len() >= usize::from(parsed.l4) + tcp::LEN;
+        // Nothing plain is overlooked, or it would be slow.
+        prop_assert_eq!(glance(&frame).is_some(), plain);
+    }
+
+    #[test]
+    fn glance_is_parse_of_damaged_packets(
+        spec in frames::plain(),
+        patches in proptest::collection::vec((12usize..60, any::<u8>()), 1..4),
+    ) {
+        let len = spec.build().len();
+        let patches: Vec<(usize, u8)> = patches.into_iter().filter(|(at, _)| *at < len).collect();
+        let frame = addressed(patched(&spec, &patches));
+        assert_glance_is_parse(&frame);
+        for len in [frame.len() - 1, 60, 54, 53] {
+            assert_glance_is_parse(&frame[..len.min(frame.len())]);
+        }
+    }
+}
+
+#[test]
+fn frames_of_others_are_not_plain() {
+    let frame = addressed(patched(&Spec::tcp(A4, B4), &[]));
+    assert!(glance(&frame).is_some());
+    for at in 0..6 {
+        let mut other = frame.clone();
+        other[at] ^= 0x10;
+        assert!(glance(&other).is_none(), "to another");
+    }
+    let mut own = frame.clone();
+    own[6..12].copy_from_slice(&LINK_MAC.0);
+    assert!(glance(&own).is_none(), "from ourselves");
+    let tagged = VlanTags { outer: None, inner: Some(5) };
+    assert!(
+        family(&frame, &Link::new(LINK_MAC, tagged, 1500, TENANT)).is_none(),
+        "untagged where tags are due"
+    );
 }

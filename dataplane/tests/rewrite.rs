@@ -7,11 +7,12 @@ use dataplane::drops::DropReason;
 use dataplane::ids::{PortId, TenantId};
 use dataplane::packet::{PacketBuf, TestPacket};
 use dataplane::rewrite::{
-    End, IcmpError, ORIGINATED_L3, Station, decrement_ttl, into_arp_reply, into_echo_reply, into_icmp_error,
-    into_neighbour_advertisement, into_tcp_reset, set_link, translate, translate_quoted, write_arp_request,
-    write_gratuitous_arp, write_neighbour_solicitation, write_unsolicited_advertisement,
+    End, Forward, IcmpError, ORIGINATED_L3, Station, decrement_ttl, into_arp_reply, into_echo_reply,
+    into_icmp_error, into_neighbour_advertisement, into_tcp_reset, set_link, translate, translate_quoted,
+    write_arp_request, write_gratuitous_arp, write_neighbour_solicitation, write_unsolicited_advertisement,
 };
 use dataplane::snapshot::VlanTags;
+use dataplane::wire::plain::{Family, Link, V4, V6, family};
 use dataplane::wire::{
     FragmentRole, IcmpMessage, Kind, Parsed, TcpFlags, arp, ether, icmp_message, nd, parse, parse_quoted, tcp,
 };
@@ -49,8 +50,12 @@ fn with_end(spec: &Spec, end: End, ip: Ip, port: u16) -> Spec {
 
 /// A packet and another address of its family, an end and a port to change.
 fn translation() -> impl Strategy<Value = (Spec, End, Ip, u16)> {
+    translation_of(spec())
+}
+
+fn translation_of(spec: impl Strategy<Value = Spec>) -> impl Strategy<Value = (Spec, End, Ip, u16)> {
     let end = prop_oneof![Just(End::Source), Just(End::Destination)];
-    (spec(), end, v4(), v6(), any::<u16>())
+    (spec, end, v4(), v6(), any::<u16>())
         .prop_map(|(spec, end, a, b, port)| (spec.clone(), end, if spec.dst.is_v4() { a } else { b }, port))
 }
 
@@ -528,4 +533,43 @@ fn a_buffer_without_room_is_an_error() {
     let station = Station { mac: OURS, ip: ip(A4), vlan: UNTAGGED };
     assert_eq!(write_arp_request(&mut Tight(vec![]), &station, ip(B4), None), no_room);
     assert_eq!(write_neighbour_solicitation(&mut Tight(vec![]), &station, ip(B6), None), no_room);
+}
+
+/// A frame's MAC addresses are other than [`OURS`] and [`THEIRS`].
+const NEXT: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xcc]);
+
+/// What the shortcut makes of a frame; `None` if it is not for it.
+fn expressed<A: Forward>(frame: &[u8], link: &Link, end: Option<(End, Ip, u16)>) -> Option<Vec<u8>> {
+    let plain = A::glance(frame, link)?;
+    let mut frame = frame.to_vec();
+    A::forward(&mut frame, &plain, end, NEXT, OURS.to_word());
+    Some(frame)
+}
+
+proptest! {
+    /// The shortcut does what the functions that it stands for do one after the other.
+    #[test]
+    fn shortcut_is_the_long_way(
+        (spec, end, ip, port) in translation_of(frames::plain()),
+        changes in any::<bool>(),
+    ) {
+        let mut original = spec.build();
+        original[..12].copy_from_slice(&[OURS.0, THEIRS.0].concat());
+        let link = Link::new(OURS, UNTAGGED, 1500, TENANT);
+        let change = changes.then_some((end, ip, port));
+        let expressed = match family(&original, &link) {
+            Some(Family::V4) => expressed::<V4>(&original, &link, change),
+            Some(Family::V6) => expressed::<V6>(&original, &link, change),
+            None => None,
+        };
+        prop_assume!(expressed.is_some());
+        let mut packet = packet(&original);
+        let parsed = parsed(packet.data());
+        if changes {
+            translate(packet.data_mut(), &parsed, end, ip, port);
+        }
+        decrement_ttl(packet.data_mut(), &parsed);
+        set_link(&mut packet, parsed.l3, NEXT, OURS, UNTAGGED).expect("there is room");
+        prop_assert_eq!(expressed.as_deref(), Some(packet.data()));
+    }
 }

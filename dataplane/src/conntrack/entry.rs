@@ -153,6 +153,12 @@ impl Entry {
         }
     }
 
+    /// The state's number; 0 in a free slot.
+    #[inline]
+    pub(super) fn state_number(&self) -> u32 {
+        u32::from(self.state & STATE_BITS)
+    }
+
     #[inline]
     pub(super) fn set_state(&mut self, state: State) {
         self.state = self.state & !STATE_BITS | state as u8;
@@ -289,6 +295,17 @@ impl Entry {
         self.packets[way] = packets;
         self.bytes[way] = sum;
         (packets_wrapped, bytes_wrapped)
+    }
+
+    /// Adds one packet and notes its time; `false`, and no change, if a counter would wrap.
+    #[inline(always)]
+    pub(super) fn count_unless_full(&mut self, direction: Direction, bytes: u16, now: Tick) -> bool {
+        let way = direction as usize;
+        let packets = self.packets[way].checked_add(1);
+        let bytes = self.bytes[way].checked_add(u32::from(bytes));
+        let (Some(packets), Some(bytes)) = (packets, bytes) else { return false };
+        (self.packets[way], self.bytes[way], self.last_seen) = (packets, bytes, now);
+        true
     }
 
     /// The low halves of packets and bytes of one direction.

@@ -1,6 +1,7 @@
 //! The table: entries, index, wheel and half-open list kept in step.
 
 mod hardware;
+mod plain;
 mod turnover;
 
 use super::entry::{Entry, NIL, OFFLOAD_KINDS, Slot};
@@ -292,7 +293,7 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        self.hasher.key(key)
+        self.hasher.local_key(key)
     }
 
     /// Stage one: asks for the index line that [`Table::probe`] reads.
@@ -315,7 +316,7 @@ impl Table {
     /// Stage three: the connection of a packet, and which way the packet travels.
     ///
     /// `candidates` may be stale or [`Candidates::default`]: it only saves work.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn find(&self, key: &FlowKey, hash: u64, candidates: Candidates) -> Option<(Slot, Direction)> {
         let first = candidates.first;
@@ -363,7 +364,7 @@ impl Table {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn holds(&self, reference: Reference, key: &FlowKey) -> bool {
         let (slot, direction) = (reference.slot() as usize, reference.direction());
         let Some(entry) = self.entries.get(slot) else { return false };

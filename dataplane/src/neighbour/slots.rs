@@ -8,6 +8,8 @@ use crate::ids::PortId;
 use crate::time::Tick;
 use core::ops::{Index, IndexMut};
 
+/// Neighbours that are found again without a search.
+const RECENT: usize = 256;
 /// No slot.
 const NONE: u32 = u32::MAX;
 
@@ -109,6 +111,8 @@ pub(super) struct Slots {
     buckets: Box<[u32]>,
     lists: [Ends; List::COUNT],
     hasher: FlowHasher,
+    /// Where addresses were found the last time, by [`recent`]. Only a hint, as slots change hands.
+    recent: Box<[u32; RECENT]>,
     len: usize,
 }
 
@@ -135,6 +139,7 @@ impl Slots {
             buckets: vec![NONE; (capacity * 2).next_power_of_two()].into(),
             lists: [Ends { first: NONE, last: NONE }; List::COUNT],
             hasher,
+            recent: Box::new([NONE; RECENT]),
             len: 0,
         };
         for slot in 0..capacity as u32 {
@@ -174,6 +179,19 @@ impl Slots {
             slot = entry.chain;
         }
         None
+    }
+
+    /// As [`Slots::find`], for addresses that are looked up again and again: those of
+    /// [`Slots::note_recent`]. `None` says nothing.
+    #[inline(always)] // As every packet comes here.
+    pub(super) fn recent(&mut self, port: PortId, ip: Ip) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(self.recent[recent(port, ip)] as usize)?;
+        (entry.ip == ip && entry.port == port).then_some(entry)
+    }
+
+    pub(super) fn note_recent(&mut self, slot: u32) {
+        let Entry { port, ip, .. } = self[slot];
+        self.recent[recent(port, ip)] = slot;
     }
 
     /// Takes the slot that has been free for longest; `None` if there is none. It stays on the free list
@@ -259,6 +277,13 @@ impl Slots {
         let hash = self.hasher.ip(ip).wrapping_add(u64::from(port.0).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         (hash >> 32) as usize & (self.buckets.len() - 1)
     }
+}
+
+/// A place in [`Slots::recent`]. Whoever chooses addresses so that they collide makes them be searched for.
+#[inline(always)]
+fn recent(port: PortId, ip: Ip) -> usize {
+    let low = ip.low32() ^ u32::from(port.0) << 16;
+    (low.wrapping_mul(0x9e37_79b1) >> (u32::BITS - RECENT.ilog2())) as usize
 }
 
 #[cfg(test)]

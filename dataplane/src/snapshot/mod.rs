@@ -15,6 +15,7 @@ use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
 use crate::maglev::MaglevError;
+use crate::wire::plain::Link;
 use core::ops::RangeInclusive;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
@@ -326,6 +327,18 @@ pub struct Snapshot {
     hops: Box<[Hop]>,
     announced: Box<[(PortId, Ip)]>,
     resets: bool,
+    /// What plain packets need of `ports`, and of `backends`, in few lines: see [`Snapshot::link`].
+    links: Vec<Link>,
+    ways: Vec<Way>,
+}
+
+/// What becomes of packets of a backend's connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// Their connections have ended, or there is no route.
+    Barred,
+    /// They go on: those for the backend by this hop.
+    Open(Hop),
 }
 
 /// Where a reply of a `nat` service comes from.
@@ -335,6 +348,15 @@ struct ReplySource {
     service: ServiceId,
     /// `None` when backends keep the VIP's port.
     vip_port: Option<u16>,
+}
+
+impl Way {
+    fn of(backend: &Backend) -> Way {
+        match backend.hop {
+            Some(hop) if backend.state != BackendState::Removed(OnRemove::Reset) => Way::Open(hop),
+            _ => Way::Barred,
+        }
+    }
 }
 
 impl Snapshot {
@@ -366,6 +388,8 @@ impl Snapshot {
         let announced = queries::announced(&ports, &services).collect();
         let removed = |backend: &Backend| backend.state == BackendState::Removed(OnRemove::Reset);
         let resets = backends.iter().flatten().any(removed);
+        let links = ports.iter().map(|port| Link::new(port.mac, port.vlan, port.mtu, port.tenant)).collect();
+        let ways = backends.iter().map(|backend| backend.as_ref().map_or(Way::Barred, Way::of)).collect();
         Ok(Snapshot {
             generation,
             ports,
@@ -382,6 +406,8 @@ impl Snapshot {
             hops,
             announced,
             resets,
+            links,
+            ways,
         })
     }
 
@@ -390,6 +416,13 @@ impl Snapshot {
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&Port> {
         self.ports.get(id.index())
+    }
+
+    /// What a plain packet needs to know of the port `id`.
+    #[inline]
+    #[must_use]
+    pub fn link(&self, id: PortId) -> Option<&Link> {
+        self.links.get(id.index())
     }
 
     /// The service in slot `id`.

@@ -1,8 +1,9 @@
 //! Questions of the walk that combine several parts of a snapshot.
 
-use super::{BackendState, Draining, OnRemove, Port, Service, Snapshot, Timeouts};
+use super::{BackendState, Draining, Hop, OnRemove, Port, Service, Snapshot, Timeouts, Way};
 use crate::addr::Ip;
-use crate::ids::{BackendId, PortId, ServiceId};
+use crate::flow::Direction;
+use crate::ids::{BackendId, PortId, ServiceId, TenantId};
 
 impl Snapshot {
     /// Whether connections of this backend go on: it is configured, or drains.
@@ -10,6 +11,23 @@ impl Snapshot {
     #[must_use]
     pub fn keeps_connections(&self, backend: BackendId) -> bool {
         self.backend(backend).is_some_and(|backend| backend.state != BackendState::Removed(OnRemove::Reset))
+    }
+
+    /// Where a packet of one of this backend's connections goes, `to` being its destination; `None` where
+    /// that takes a closer look: the connections are to end, or there is no route.
+    #[inline(always)] // As every packet comes here.
+    pub(crate) fn way(
+        &self,
+        tenant: TenantId,
+        backend: BackendId,
+        direction: Direction,
+        to: Ip,
+    ) -> Option<Hop> {
+        let Way::Open(hop) = *self.ways.get(backend.index())? else { return None };
+        match direction {
+            Direction::Original => Some(hop),
+            Direction::Reply => self.route(tenant, to),
+        }
     }
 
     /// Whether hardware may forward connections of this service to this backend.

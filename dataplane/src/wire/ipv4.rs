@@ -129,7 +129,9 @@ impl<'a> Header<'a> {
 #[inline]
 #[must_use]
 pub const fn is_valid_source(src: u32) -> bool {
-    !matches!(src >> 24, 0 | 127 | 224..=239) && src != u32::MAX
+    // 1 to 223 at one comparison: nearly every source.
+    let network = src >> 24;
+    (network.wrapping_sub(1) < 223 && network != 127) || (network >= 240 && src != u32::MAX)
 }
 
 /// Whether a packet to this address goes to more than one station.

@@ -14,6 +14,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
 pub mod parse;
+pub mod plain;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;

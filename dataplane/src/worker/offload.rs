@@ -66,7 +66,7 @@ impl<B: PacketBuf> Worker<B> {
 }
 
 /// Whether the rules of a connection match such a packet.
-fn is_for_hardware(parsed: &Parsed) -> bool {
+pub(super) fn is_for_hardware(parsed: &Parsed) -> bool {
     let flags = parsed.tcp_flags;
     parsed.ttl > 1 && parsed.fragment == FragmentRole::Whole && !flags.syn() && !flags.fin() && !flags.rst()
 }
@@ -76,15 +76,17 @@ impl<E: Env> Walk<'_, E> {
     /// A packet of a connection that hardware has, or may be asked to take. Not inlined: the packets of all
     /// other connections are not to pay for it.
     #[inline(never)]
-    pub(super) fn tend_hardware(&mut self, port: PortId, parsed: &Parsed, slot: Slot, direction: Direction) {
+    ///
+    /// `fits` says whether the rules of a connection match such a packet.
+    pub(super) fn tend_hardware(&mut self, port: PortId, fits: bool, slot: Slot, direction: Direction) {
         let entry = self.state.table.entry(slot);
         if !entry.is_installed() {
-            return self.propose(port, parsed, slot, direction);
+            return self.propose(port, fits, slot, direction);
         }
         if !entry.may_be_offloaded() {
             return self.take_back(slot, Revocation::Closing);
         }
-        if !is_for_hardware(parsed) {
+        if !fits {
             return;
         }
         if entry.is_in_hardware(direction) {
@@ -95,7 +97,7 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Asks for a connection, if hardware may and can take it.
-    fn propose(&mut self, port: PortId, parsed: &Parsed, slot: Slot, direction: Direction) {
+    fn propose(&mut self, port: PortId, fits: bool, slot: Slot, direction: Direction) {
         let table = &self.state.table;
         let entry = table.entry(slot);
         if matches!(table.offload(slot), OffloadState::Declined(_))
@@ -104,8 +106,7 @@ impl<E: Env> Walk<'_, E> {
             return;
         }
         let allowed = self.snapshot.allows_offload(entry.service(), entry.backend());
-        if self.asks_left == 0 || self.state.offload.price == u32::MAX || !allowed || !is_for_hardware(parsed)
-        {
+        if self.asks_left == 0 || self.state.offload.price == u32::MAX || !allowed || !fits {
             return;
         }
         self.asks_left -= 1;

@@ -265,7 +265,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// A fragment without a transport header follows the one that had it, or waits for it.
     fn later_fragment(&mut self, packet: E::Buf, parsed: &Parsed, steering: Steering) {
-        let Some(packet) = self.steer(packet, steering, |walk| walk.client_of(parsed)) else { return };
+        let Some(packet) = self.steer(packet, steering, |walk| walk.client_of(&parsed.key)) else { return };
         let key = fragment_key(parsed);
         if let Some(translation) = self.state.fragments.get(self.now, &key) {
             return self.deliver_one(packet, parsed, &translation);

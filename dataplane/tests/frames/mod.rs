@@ -292,6 +292,11 @@ fn transport() -> impl Strategy<Value = Transport> {
     prop_oneof![tcp, any::<bool>().prop_map(|checksum| Transport::Udp { checksum })]
 }
 
+/// A packet without tags, options, extension headers.
+pub fn plain() -> impl Strategy<Value = Spec> {
+    spec().prop_map(|spec| Spec { tags: VlanTags::default(), option_words: 0, extensions: vec![], ..spec })
+}
+
 /// Valid TCP and UDP packets of all shapes.
 pub fn spec() -> impl Strategy<Value = Spec> {
     let ends = prop_oneof![(v4(), v4()), (v6(), v6())];

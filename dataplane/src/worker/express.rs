@@ -1,0 +1,92 @@
+//! The shortcut: a plain packet of a connection whose state it does not change, to a neighbour that is known.
+//!
+//! It does what the rest of the walk would do with the same packet, and nothing else: whatever is not as it
+//! nearly always is, is left to the rest. Nothing is counted or changed before that is decided.
+
+use super::{Env, Lane, Walk};
+use crate::conntrack::Slot;
+use crate::flow::Direction;
+use crate::ids::PortId;
+use crate::packet::PacketBuf;
+use crate::rewrite::{End, Forward};
+use crate::wire::plain::{self, Family, Link, Plain};
+
+impl<'a, E: Env> Walk<'a, E> {
+    /// The packet's family if it may be a plain one, and the link that it came by.
+    #[inline(always)]
+    pub(super) fn family(&self, packet: &E::Buf) -> Option<(Family, &'a Link)> {
+        if !packet.is_contiguous() {
+            return None;
+        }
+        let snapshot = self.snapshot;
+        let link = snapshot.link(packet.port())?;
+        Some((plain::family(packet.data(), link)?, link))
+    }
+
+    /// Forwards a packet of a connection; any other is looked at closely.
+    #[inline(always)]
+    pub(super) fn forward_plain<A: Forward>(&mut self, mut packet: E::Buf, plain: &Plain<A>, lane: &Lane) {
+        if let Some((slot, direction)) = self.state.table.recognise(plain, lane.hash, lane.candidates) {
+            if let Some(port) = self.express(&mut packet, plain, slot, direction) {
+                return self.env.send(port, packet);
+            }
+        }
+        self.forward_closely(packet, lane);
+    }
+
+    /// A packet that seemed plain, but is the first of its connection, or one that changes it, or on no plain
+    /// way.
+    #[inline(never)] // The plain ones are not to pay for it.
+    fn forward_closely(&mut self, packet: E::Buf, lane: &Lane) {
+        match self.parse(&packet) {
+            Ok((parsed, addressee)) => {
+                let found = self.state.table.find(&parsed.key, lane.hash, lane.candidates);
+                self.forward_parsed(packet, &parsed, addressee, found);
+            }
+            Err(reason) => self.refuse(packet, reason),
+        }
+    }
+
+    /// Accounts for the packet and rewrites it; returns the port it leaves by. `None`, and nothing has
+    /// happened, if it takes more than that.
+    #[inline(always)]
+    fn express<A: Forward>(
+        &mut self,
+        packet: &mut E::Buf,
+        plain: &Plain<A>,
+        slot: Slot,
+        direction: Direction,
+    ) -> Option<PortId> {
+        let entry = self.state.table.entry_mut(slot);
+        let backend = entry.backend();
+        let hop = self.snapshot.way(plain.tenant, backend, direction, plain.dst.ip())?;
+        let link = self.snapshot.link(hop.port)?;
+        if plain.ttl <= 1 || plain.packet_len > link.mtu || link.is_tagged() {
+            return None;
+        }
+        let mac = self.state.neighbours.find(self.now, hop.port, hop.next_hop)?;
+        if !entry.pass(direction, self.now, plain.packet_len, plain.tcp_flags) {
+            return None;
+        }
+        let concerns_hardware = entry.concerns_hardware(self.state.offload.price);
+        self.count_traffic(backend, direction, plain.packet_len);
+        if concerns_hardware {
+            self.tend_hardware(packet.port(), true, slot, direction);
+        }
+        let ends = self.state.table.ends(slot);
+        let frame = packet.data_mut();
+        // Each direction has a call of its own, in which the places that it changes are constants.
+        match direction {
+            _ if !ends.nat => A::forward(frame, plain, None, mac, link.mac()),
+            Direction::Original => {
+                let (ip, port) = ends.backend;
+                A::forward(frame, plain, Some((End::Destination, ip, port)), mac, link.mac());
+            }
+            Direction::Reply => {
+                let (ip, port) = ends.vip;
+                A::forward(frame, plain, Some((End::Source, ip, port)), mac, link.mac());
+            }
+        }
+        Some(hop.port)
+    }
+}
