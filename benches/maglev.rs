@@ -43,6 +43,12 @@ fn paper(size: u64, permutations: &[(u64, u64)]) -> Vec<i32> {
     }
 }
 
+/// Any well-mixed permutations serve: the work does not depend on which.
+fn permutations(size: u64) -> Vec<(u64, u64)> {
+    let mix = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    (1..=u64::from(BACKENDS)).map(|n| (mix(n) % size, mix(n * 7919) % (size - 1) + 1)).collect()
+}
+
 fn tables(c: &mut Criterion) {
     let mut group = c.benchmark_group("maglev_build_1000_backends");
     group.sample_size(20);
@@ -55,14 +61,40 @@ fn tables(c: &mut Criterion) {
         });
         let skewed = set(|n| if n == 0 { 1_000_000 } else { 1 });
         group.bench_function(BenchmarkId::new("skewed", size), |b| b.iter(|| maglev::build(size, &skewed)));
-        // Any well-mixed permutations serve: the work does not depend on which.
-        let mix = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
         let size = u64::from(size);
-        let permutations: Vec<_> =
-            (1..=u64::from(BACKENDS)).map(|n| (mix(n) % size, mix(n * 7919) % (size - 1) + 1)).collect();
+        let permutations = permutations(size);
         group.bench_function(BenchmarkId::new("paper", size), |b| b.iter(|| paper(size, &permutations)));
     }
     group.finish();
+}
+
+/// What the table costs beside the paper's algorithm, run by run.
+#[allow(clippy::disallowed_methods, reason = "a bench measures time")]
+fn beside_the_paper() {
+    const SIZE: u64 = 65537;
+    let timed = |work: &dyn Fn()| {
+        let started = std::time::Instant::now();
+        work();
+        started.elapsed().as_secs_f64() * 1e3
+    };
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let weighted = set(|n| 1 + n % 10);
+    let permutations = permutations(SIZE);
+    let (ours, papers) = (0..51)
+        .map(|_| {
+            let ours = timed(&|| drop(black_box(maglev::build(SIZE as u32, &weighted))));
+            (ours, timed(&|| drop(black_box(paper(SIZE, &permutations)))))
+        })
+        .unzip();
+    let (ours, papers) = (median(ours), median(papers));
+    println!(
+        "maglev {SIZE} x {BACKENDS}: weighted {ours:.2} ms, the paper's algorithm (no weights, no hashing) \
+         {papers:.2} ms, ratio {:.2}",
+        papers / ours
+    );
 }
 
 fn config(services: u32, backends: u32) -> Config {
@@ -143,5 +175,8 @@ fn main() {
     tables(&mut criterion);
     reloads(&mut criterion);
     lookups(&mut criterion);
+    if std::env::args().any(|argument| argument == "--bench") {
+        beside_the_paper();
+    }
     criterion.final_summary();
 }
