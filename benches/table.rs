@@ -1,13 +1,21 @@
 //! Nanoseconds per packet of the connection table, from a table that fits the first-level cache to one
 //! that fits none. Every figure is of one packet (or connection), not of a burst.
+//!
+//! `beside` and `tail` print tables of their own: the lookup beside that of DPDK's `rte_hash`, and how long
+//! bursts take while connections come and go.
 
 #![allow(missing_docs)] // Of the function that criterion_group! makes.
+
+#[path = "table/beside.rs"]
+mod beside;
+#[path = "table/tail.rs"]
+mod tail;
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, WallTime};
-use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, Criterion, criterion_group};
 use dataplane::addr::Ip;
 use dataplane::conntrack::{Candidates, New, Shape, State, Table};
 use dataplane::flow::{Direction, FlowHasher, FlowKey, Protocol};
@@ -15,6 +23,10 @@ use dataplane::ids::{BackendId, ServiceId, TenantId, WorkerId};
 use dataplane::packet::BURST;
 use dataplane::time::Tick;
 use dataplane::wire::parse::TcpFlags;
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: dpdk::HugePages = dpdk::HugePages;
 
 const SIZES: [(&str, u32); 3] = [("1k", 1_000), ("1M", 1_000_000), ("10M", 10_000_000)];
 const HASHER: FlowHasher = FlowHasher::new([
@@ -166,7 +178,8 @@ fn fill_and_drain(criterion: &mut Criterion) {
                 fresh = (fresh + 1) & 0x0fff_ffff;
                 let hash = table.hash(&key(fresh));
                 assert!(table.find(&key(fresh), hash, table.probe(hash)).is_none());
-                assert!(table.insert(now, &new(fresh), timeout).is_ok());
+                let prepared = table.prepare(&new(fresh), hash);
+                assert!(table.insert_prepared(now, &new(fresh), &prepared, timeout).is_ok());
             }
             let open = WallTime.end(start);
             now = now.after_ms(11_000);
@@ -190,6 +203,61 @@ fn fill_and_drain(criterion: &mut Criterion) {
         }
     }
     group.finish();
+}
+
+/// Opens by the burst, as a worker does, beside a million that stay; and what refusing a newcomer costs.
+fn opening(criterion: &mut Criterion) {
+    const LIVE: u32 = 1_000_000;
+    const TURN: u32 = LIVE / 8;
+    const PASSING: ServiceId = ServiceId(1);
+    let timeout = |service: ServiceId, _: State| if service == PASSING { 1_000 } else { 1 << 30 };
+    let mut group = criterion.benchmark_group("open");
+    group.sample_size(10);
+    let mut table = empty(LIVE + TURN);
+    assert!((0..LIVE).all(|n| table.insert(Tick(0), &new(n), timeout).is_ok()));
+    let (mut now, mut fresh) = (Tick(0), LIVE);
+    group.bench_function("burst/1M", |bencher| {
+        bencher.iter_custom(|iterations| {
+            let mut total = Duration::ZERO;
+            for _ in 0..iterations {
+                let start = WallTime.start();
+                for _ in 0..TURN / BURST as u32 {
+                    let passing = |n: usize| New { service: PASSING, ..new(fresh + n as u32 & 0x0fff_ffff) };
+                    open_burst(&mut table, now, &std::array::from_fn(passing), timeout);
+                    fresh += BURST as u32;
+                }
+                total += WallTime.end(start) / (TURN / BURST as u32 * BURST as u32);
+                now = now.after_ms(3_000);
+                while table.expire(now, 64, timeout, |_| (), |_| ()) == 64 {}
+                assert_eq!(table.len(), LIVE as usize);
+            }
+            total
+        });
+    });
+    drop(table);
+    let shape = Shape { connections: LIVE, half_open_max: LIVE / 10, half_open_grace_ms: 1_000 };
+    let mut table = Table::new(WorkerId(0), shape, HASHER, Tick(0));
+    assert!((0..LIVE / 10).all(|n| table.insert(Tick(0), &new(n), timeout).is_ok()));
+    per_packet(&mut group, "refused".to_owned(), LIVE, |numbers| {
+        for n in numbers {
+            assert!(table.insert(Tick(0), &new(LIVE + n), timeout).is_err());
+        }
+    });
+    group.finish();
+}
+
+/// Looks for all, prepares all, opens all.
+fn open_burst(table: &mut Table, now: Tick, news: &[New; BURST], timeout: impl Fn(ServiceId, State) -> u32) {
+    let hashes = news.each_ref().map(|new| table.hash(&new.key));
+    hashes.iter().for_each(|hash| table.prefetch_index(*hash));
+    let candidates = hashes.map(|hash| table.probe(hash));
+    let prepared: [_; BURST] = std::array::from_fn(|at| {
+        assert!(table.find(&news[at].key, hashes[at], candidates[at]).is_none());
+        table.prepare(&news[at], hashes[at])
+    });
+    for (new, prepared) in news.iter().zip(&prepared) {
+        assert!(table.insert_prepared(now, new, prepared, &timeout).is_ok());
+    }
 }
 
 /// One in, one out, in a table that stays full: the way of a table under a flood, and of port reuse.
@@ -227,6 +295,21 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(20);
-    targets = lookups, forwarding, fill_and_drain, replacement
+    targets = lookups, forwarding, fill_and_drain, opening, replacement
 }
-criterion_main!(benches);
+
+fn main() {
+    benches();
+    // As Criterion does: without `--bench` this is a test, and what has no dash in front is a filter.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut filters = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+    let all = filters.peek().is_none();
+    let names: Vec<&String> = filters.collect();
+    for (name, run) in [("tail", tail::run as fn()), ("beside", beside::run)] {
+        if arguments.iter().any(|argument| argument == "--bench") && (all || names.iter().any(|n| *n == name))
+        {
+            run();
+        }
+    }
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -56,6 +56,7 @@ const FUNCTIONS: &[&[&str]] = &[
         "rte_flow_push",
         "rte_flow_template_table_destroy",
     ],
+    &["rte_hash_add_key", "rte_hash_free", "rte_hash_lookup_bulk"],
     &["millrace_.*"],
 ];
 
@@ -63,6 +64,7 @@ const FUNCTIONS: &[&[&str]] = &[
 const CONSTANTS: &[&str] = &[
     "MILLRACE_.*",
     "RTE_ETH_NAME_MAX_LEN",
+    "RTE_HASH_LOOKUP_BULK_MAX",
     "RTE_MAX_ETHPORTS",
     "RTE_MAX_QUEUES_PER_PORT",
     "RTE_PKTMBUF_HEADROOM",

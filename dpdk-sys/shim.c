@@ -7,6 +7,9 @@
 #include <signal.h>
 #include <stddef.h>
 
+#include <rte_hash_crc.h>
+#include <rte_jhash.h>
+
 #include "shim.h"
 
 #define SAME_PLACE(theirs, ours) \
@@ -121,4 +124,17 @@ int millrace_link_get(uint16_t port, struct millrace_link *link)
 	link->full_duplex = theirs.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
 	link->up = theirs.link_status == RTE_ETH_LINK_UP;
 	return 0;
+}
+
+struct rte_hash *millrace_hash_create(const char *name, uint32_t entries, uint32_t key_bytes, bool crc)
+{
+	struct rte_hash_parameters parameters = {
+		.name = name,
+		.entries = entries,
+		.key_len = key_bytes,
+		.hash_func = crc ? rte_hash_crc : rte_jhash,
+		.socket_id = SOCKET_ID_ANY,
+	};
+
+	return rte_hash_create(&parameters);
 }

@@ -12,6 +12,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_hash.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
@@ -90,5 +91,8 @@ int millrace_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **pack
 void millrace_pktmbuf_free(struct rte_mbuf *packet);
 
 int millrace_link_get(uint16_t port, struct millrace_link *link);
+
+/* rte_hash_create for one thread, on any socket, hashing with rte_hash_crc or else rte_jhash. */
+struct rte_hash *millrace_hash_create(const char *name, uint32_t entries, uint32_t key_bytes, bool crc);
 
 #endif

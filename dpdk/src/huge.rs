@@ -87,6 +87,14 @@ unsafe fn resize(block: *mut u8, old: usize, new: usize) -> bool {
     old == new || unsafe { libc::mremap(block.cast(), old, new, 0) } != libc::MAP_FAILED
 }
 
+/// From now on the kernel gives this process no transparent huge pages (`PR_SET_THP_DISABLE`, see
+/// prctl(2)): for comparisons with what has none either.
+pub fn refuse_to_this_process() {
+    let (yes, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: sets a flag of the process that no memory already mapped depends on.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, yes, unused, unused, unused) };
+}
+
 // SAFETY: every block comes from `map` or from `System` and goes back where it came from, which `is_large`
 // tells from the layout that both calls are given. Blocks of `map` are at least as long as their layout says,
 // aligned to HUGE_BYTES, and are nobody else's until they are unmapped. Nothing here panics or allocates.

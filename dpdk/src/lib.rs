@@ -11,7 +11,8 @@
 //!
 //! The one thing without a lifetime is [`Mbuf`], because packets cross threads in queues of all kinds;
 //! [`Mempool`] says how it stays sound. In reading order: [`eal`], [`mempool`], [`mbuf`], [`device`],
-//! [`configure`], [`port`], [`queue`], [`flow`], [`rss`], [`clock`], [`huge`].
+//! [`configure`], [`port`], [`queue`], [`flow`], [`rss`], [`clock`], [`huge`]; and [`hash`], to be measured
+//! against.
 
 pub mod clock;
 pub mod configure;
@@ -19,6 +20,7 @@ pub mod device;
 pub mod eal;
 mod errno;
 pub mod flow;
+pub mod hash;
 pub mod huge;
 pub mod mbuf;
 pub mod mempool;

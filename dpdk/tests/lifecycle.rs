@@ -4,6 +4,7 @@ mod common;
 
 use common::{EAL_ARGS, POOL, frame, packet, pool};
 use dataplane::packet::PacketBuf;
+use dpdk::hash::{self, Hash, HashError};
 use dpdk::{Eal, EalError, Mempool, MempoolError, PoolConfig, PortConfig, ProbeError, clock};
 
 /// One test, because a process has one EAL.
@@ -23,6 +24,7 @@ fn the_eal_starts_once_and_ends_after_everything_else() {
     probing_reports_what_is_wrong(&eal);
     threads_register_once(&eal);
     pools_report_what_is_wrong(&eal);
+    hashes_find_what_they_were_given(&eal);
     the_clock_runs(&eal);
     let survivor = a_packet_may_outlive_its_pool(&eal);
 
@@ -75,6 +77,23 @@ fn threads_register_once(eal: &Eal) {
             drop(eal.register_thread().expect("registers again"));
         });
     });
+}
+
+fn hashes_find_what_they_were_given(eal: &Eal) {
+    let key = |n: u8| [n; hash::KEY_BYTES];
+    for (name, function) in [("jenkins", hash::Function::Jenkins), ("crc", hash::Function::Crc)] {
+        let mut set = Hash::create(eal, name, 64, function).expect("there is room");
+        assert!(matches!(Hash::create(eal, name, 64, function), Err(HashError::Create { .. })), "same name");
+        let first = set.add(&key(1)).expect("there is room");
+        let second = set.add(&key(2)).expect("there is room");
+        assert_eq!(set.add(&key(1)), Ok(first));
+        let [a, b, c] = set.find_burst(&[key(2), key(3), key(1)]);
+        assert_eq!((a, c), (second as i32, first as i32));
+        assert!(b < 0 && first <= 64 && second <= 64 && first != second);
+        let added = (3..=255).filter(|&n| set.add(&key(n)).is_ok()).count();
+        assert!((40..=64).contains(&added), "{added}");
+    }
+    assert!(matches!(Hash::create(eal, "\0", 64, hash::Function::Crc), Err(HashError::NulInName(_))));
 }
 
 fn pools_report_what_is_wrong(eal: &Eal) {
