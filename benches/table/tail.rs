@@ -34,7 +34,8 @@ struct Bursts {
 
 impl Bursts {
     fn new(budget: usize) -> Bursts {
-        let shape = Shape { connections: LIVE + LIVE / 4, half_open_max: LIVE, half_open_grace_ms: 0 };
+        let shape =
+            Shape { connections: LIVE + LIVE / 4, half_open_max: LIVE + LIVE / 4, half_open_grace_ms: 0 };
         let mut table = Table::new(WorkerId(0), shape, HASHER, Tick(0));
         assert!((0..LIVE).all(|n| table.insert(Tick(0), &new(n), timeout).is_ok()));
         Bursts { table, now: Tick(0), shuffle: Shuffle(3), opened: LIVE, budget }
