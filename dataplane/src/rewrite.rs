@@ -24,6 +24,7 @@ pub use neighbour::{
     Station, into_arp_reply, into_neighbour_advertisement, write_arp_request, write_gratuitous_arp,
     write_neighbour_solicitation, write_unsolicited_advertisement,
 };
+pub(crate) use originate::is_station;
 pub use plain::Forward;
 pub use reset::{into_reset_of_receiver, into_tcp_reset};
 

@@ -621,6 +621,16 @@ fn fragments_and_errors_on_the_way_back_through_a_bump_in_the_wire_are_translate
     assert_eq!(world.receive(BACK, &elsewhere), [(FRONT, elsewhere.clone())], "for another load balancer");
 }
 
+#[test]
+fn what_a_backend_says_to_no_station_opens_no_connection() {
+    let mut world = world(&[WEB], 1);
+    for nobody in ["224.0.0.9:5555", "127.0.0.1:5555", "255.255.255.255:5555", "0.0.0.0:5555"] {
+        assert!(world.receive(BACK, &tcp(PORT_MACS[1], "10.0.1.11:8080", nobody, "A", b"")).is_empty());
+        assert!(world.receive(FRONT, &tcp(PORT_MACS[0], nobody, "192.0.2.80:80", "A", b"")).is_empty());
+    }
+    assert!(world.rows().is_empty());
+}
+
 /// One thing that happens to Millrace.
 #[derive(Clone, Debug)]
 enum Event {

@@ -69,7 +69,7 @@ pub(super) fn to_bare_packet<B: PacketBuf>(buf: &mut B, parsed: &Parsed) -> Resu
 }
 
 /// Whether a packet can be sent from, and answered to, this address: that of one station.
-pub(super) fn is_station(ip: Ip) -> bool {
+pub(crate) fn is_station(ip: Ip) -> bool {
     if ip.is_v4() {
         ipv4::is_valid_source(ip.low32())
     } else {

@@ -143,7 +143,9 @@ impl<E: Env> Walk<'_, E> {
             return self.forward_datagram_reply(packet, parsed, service, backend, vip_port);
         }
         let picks_up = protocol == Protocol::Tcp && first(parsed) == First::PicksUp;
-        if !picks_up || parsed.tcp_flags.syn() || service.strict {
+        // Clients are stations: the shortcut forwards whatever has a connection.
+        let to_client = rewrite::is_station(parsed.key.dst);
+        if !picks_up || !to_client || parsed.tcp_flags.syn() || service.strict {
             return self.refuse(packet, DropReason::NoConnection);
         }
         let original = FlowKey { dst: service.vip, dst_port: vip_port, ..parsed.key.reversed() };
