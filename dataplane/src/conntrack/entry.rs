@@ -297,9 +297,11 @@ impl Entry {
         (packets_wrapped, bytes_wrapped)
     }
 
-    /// Adds one packet and notes its time; `false`, and no change, if a counter would wrap.
-    #[inline(always)]
-    pub(super) fn count_unless_full(&mut self, direction: Direction, bytes: u16, now: Tick) -> bool {
+    /// As [`super::Table::account`], for a packet for which the connection [`stays`](Entry::stays) as it is;
+    /// `false`, and no change, if a counter would wrap.
+    #[inline(always)] // As every packet comes here.
+    #[must_use]
+    pub fn pass(&mut self, direction: Direction, bytes: u16, now: Tick) -> bool {
         let way = direction as usize;
         let packets = self.packets[way].checked_add(1);
         let bytes = self.bytes[way].checked_add(u32::from(bytes));

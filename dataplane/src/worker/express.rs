@@ -58,6 +58,9 @@ impl<'a, E: Env> Walk<'a, E> {
         direction: Direction,
     ) -> Option<PortId> {
         let entry = self.state.table.entry_mut(slot);
+        if !entry.stays(direction, plain.tcp_flags) {
+            return None;
+        }
         let backend = entry.backend();
         let hop = self.snapshot.way(plain.tenant, backend, direction, plain.dst.ip())?;
         let link = self.snapshot.link(hop.port)?;
@@ -65,7 +68,7 @@ impl<'a, E: Env> Walk<'a, E> {
             return None;
         }
         let mac = self.state.neighbours.find(self.now, hop.port, hop.next_hop)?;
-        if !entry.pass(direction, self.now, plain.packet_len, plain.tcp_flags) {
+        if !entry.pass(direction, plain.packet_len, self.now) {
             return None;
         }
         let concerns_hardware = entry.concerns_hardware(self.state.offload.price);

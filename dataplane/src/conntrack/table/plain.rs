@@ -4,7 +4,6 @@ use super::{Candidates, Table};
 use crate::conntrack::entry::{Entry, Slot};
 use crate::conntrack::tcp::State;
 use crate::flow::Direction;
-use crate::time::Tick;
 use crate::wire::parse::TcpFlags;
 use crate::wire::plain::{Address, Plain};
 
@@ -68,7 +67,7 @@ impl Table {
         self.find(&plain.key(), hash, candidates)
     }
 
-    /// An entry's line, for a packet that [`Entry::pass`]es.
+    /// An entry's line, to count a packet in it.
     #[inline(always)]
     #[must_use]
     pub fn entry_mut(&mut self, slot: Slot) -> &mut Entry {
@@ -77,15 +76,13 @@ impl Table {
 }
 
 impl Entry {
-    /// As [`Table::account`], for a packet that leaves the connection's state as it is; `false`, and nothing
-    /// is counted, if that is not certain at a glance.
+    /// Whether a packet leaves the connection's state as it is; `false` if that is not certain at a glance.
     #[inline(always)] // As every packet comes here.
     #[must_use]
-    pub fn pass(&mut self, direction: Direction, now: Tick, bytes: u16, flags: TcpFlags) -> bool {
+    pub fn stays(&self, direction: Direction, flags: TcpFlags) -> bool {
         let packets = 2 * u32::from(self.has_reply_key()) + direction as u32;
         let settled = SETTLED[self.state_number() as usize & 15] >> packets;
-        let stays = settled & 1 != 0 && flags.0 & TELLING == 0;
-        stays && self.count_unless_full(direction, bytes, now)
+        settled & 1 != 0 && flags.0 & TELLING == 0
     }
 }
 
