@@ -75,3 +75,17 @@ fn all_connections_of_a_removed_backend_are_swept_out() {
     world.pass_ms(100, 1);
     assert_eq!(world.rows().len(), 0);
 }
+
+#[test]
+fn frequent_changes_do_not_put_the_sweep_off() {
+    let mut world = World::new(&config(11..12), 1);
+    for port in 1..=100 {
+        let client = format!("198.51.100.7:{port}");
+        world.receive(FRONT, &tcp(PORT_MACS[0], &client, "192.0.2.80:80", "S", b""));
+    }
+    for last in [13, 14, 15, 16, 17] {
+        world.reload(&config(12..last));
+        world.pass_ms(1_600, 100);
+    }
+    assert_eq!(world.rows().len(), 0);
+}

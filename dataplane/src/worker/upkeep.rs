@@ -56,7 +56,8 @@ struct Sweep {
     begins: Tick,
     /// The next slot to look at.
     next: u32,
-    /// Whether hardware may still forward for one that was looked at.
+    /// Whether another one has to follow: hardware may still forward for a connection that was looked at, or
+    /// more backends were removed since.
     again: bool,
 }
 
@@ -118,7 +119,11 @@ impl<B: PacketBuf> Worker<B> {
         }
         self.state.upkeep.meet = Some(0);
         if snapshot.resets() {
-            self.state.upkeep.sweep = Some(Sweep::new(now.after_ms(SWEEP_AFTER_MS)));
+            match &mut self.state.upkeep.sweep {
+                // Put off by every change, it would never begin where they are frequent.
+                Some(sweep) => sweep.again = true,
+                none => *none = Some(Sweep::new(now.after_ms(SWEEP_AFTER_MS))),
+            }
         }
         if self.state.id == ANNOUNCER && snapshot.announced() != self.snapshot.announced() {
             self.state.upkeep.announce = Some(0);
