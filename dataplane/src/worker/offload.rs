@@ -73,11 +73,9 @@ pub(super) fn is_for_hardware(parsed: &Parsed) -> bool {
 
 /// Packets.
 impl<E: Env> Walk<'_, E> {
-    /// A packet of a connection that hardware has, or may be asked to take. Not inlined: the packets of all
-    /// other connections are not to pay for it.
-    #[inline(never)]
-    ///
-    /// `fits` says whether the rules of a connection match such a packet.
+    /// A packet of a connection that hardware has, or may be asked to take. `fits` says whether the rules of
+    /// a connection match such a packet.
+    #[inline(never)] // The packets of all other connections are not to pay for it.
     pub(super) fn tend_hardware(&mut self, port: PortId, fits: bool, slot: Slot, direction: Direction) {
         let entry = self.state.table.entry(slot);
         if !entry.is_installed() {
