@@ -1,0 +1,424 @@
+//! What the shortcut for plain packets does is what the rest of the walk does. The same happens to two
+//! worlds, one of which gets its frames with a tag that says no more than a priority: that counts as none,
+//! but no frame that has one is plain. Whatever can be seen of the two is the same.
+
+mod common {
+    pub(crate) mod alloc;
+    #[allow(dead_code)] // Each test binary uses its part of it.
+    pub(crate) mod world;
+}
+mod frames;
+
+use common::world::{BACK, FRONT, PORT_MACS, World};
+use dataplane::addr::MacAddr;
+use dataplane::conntrack::Count;
+use dataplane::ids::PortId;
+use dataplane::offload::{Answer, Ask, Declined, Removal, RuleId};
+use dataplane::snapshot::VlanTags;
+use frames::{Spec, Transport, ip, repair_ipv4};
+use proptest::prelude::*;
+
+#[global_allocator]
+static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::System);
+
+/// What services are like: protocol, VIP and port, how it forwards, and its backends.
+type Service = (&'static str, &'static str, u16, &'static str, &'static [(&'static str, u16)]);
+
+const SERVICES: [Service; 7] = [
+    ("tcp", "192.0.2.80", 80, "mode = \"nat\"", &[("10.0.1.11", 8080), ("10.0.1.12", 8080)]),
+    ("tcp", "192.0.2.81", 80, "mode = \"dsr\"", &[("10.0.0.11", 80)]),
+    ("tcp", "2001:db8::80", 80, "mode = \"nat\"", &[("fd00:2::11", 8080)]),
+    ("udp", "192.0.2.44", 443, "mode = \"nat\"", &[("10.0.1.12", 443), ("10.0.1.13", 443)]),
+    ("tcp", "192.0.2.82", 80, "mode = \"nat\"", &[("10.0.0.12", 8080)]), // one arm
+    ("udp", "192.0.2.53", 53, "mode = \"nat\"\naffinity = \"none\"", &[("10.0.1.11", 53)]),
+    ("udp", "2001:db8::44", 443, "mode = \"nat\"", &[("fd00:2::11", 443)]),
+];
+
+/// Behind the gateway, on either link, and where nobody can be.
+const CLIENTS: [[&str; 2]; 6] = [
+    ["198.51.100.7", "2001:db8:1::7"],
+    ["10.0.0.77", "fd00:1::77"],
+    ["10.0.1.77", "fd00:2::77"],
+    ["224.0.0.9", "ff02::9"],
+    ["127.0.0.1", "::1"],
+    ["192.0.2.80", "fe80::77"],
+];
+
+const NEIGHBOURS: [(PortId, &str); 9] = [
+    (FRONT, "10.0.0.254"),
+    (FRONT, "fd00:1::fe"),
+    (FRONT, "10.0.0.11"),
+    (FRONT, "10.0.0.12"),
+    (FRONT, "10.0.0.77"),
+    (BACK, "10.0.1.11"),
+    (BACK, "10.0.1.12"),
+    (BACK, "10.0.1.77"),
+    (BACK, "fd00:2::11"),
+];
+
+const VID: u16 = 7;
+
+fn config(front: &str, back: &str, of_services: &str, backends: std::ops::Range<usize>) -> String {
+    let mut text = format!(
+        "[limits]\nconnections = 64\nhalf_open_percent = 10\nneighbours = 32\nneighbour_queue = 2\n\
+         [timeouts]\ntcp_established_s = 30\n\
+         [[port]]\nname = \"front\"\ndevice = \"d0\"\naddresses = [\"10.0.0.1/24\", \"fd00:1::1/64\"]\n\
+         gateway = \"10.0.0.254\"\ngateway6 = \"fd00:1::fe\"\n{front}\n\
+         [[port]]\nname = \"back\"\ndevice = \"d1\"\naddresses = [\"10.0.1.1/24\", \"fd00:2::1/64\"]\n{back}\n"
+    );
+    for (n, (protocol, vip, port, mode, servers)) in SERVICES.into_iter().enumerate() {
+        text += &format!(
+            "[[service]]\nname = \"s{n}\"\nvip = \"{vip}\"\nprotocol = \"{protocol}\"\nports = [{port}]\n\
+             {mode}\n{of_services}\n"
+        );
+        for (address, port) in servers.get(backends.clone()).unwrap_or(&servers[..1]) {
+            let address = if address.contains(':') { format!("[{address}]") } else { (*address).to_owned() };
+            let port = if mode.contains("dsr") { String::new() } else { format!(":{port}") };
+            text += &format!("[[service.backend]]\naddress = \"{address}{port}\"\n");
+        }
+    }
+    text
+}
+
+fn configs() -> [String; 8] {
+    [
+        config("", "", "", 0..2),
+        config("", "", "", 1..2),
+        config("", "", "on_remove = \"reset\"", 0..1),
+        config("", "", "offload = false", 0..2),
+        config("", "pass_to = \"front\"", "", 0..2),
+        config("", &format!("vlan = {VID}"), "", 0..2),
+        config("", "mtu = 1280", "", 0..2),
+        config(
+            "",
+            "[[port.neighbour]]\naddress = \"10.0.1.11\"\nmac = \"02:00:00:00:07:07\"\n",
+            "on_remove = \"reset\"",
+            0..2,
+        ),
+    ]
+}
+
+/// A frame of a connection, or nearly so.
+#[derive(Clone, Debug)]
+struct Said {
+    service: usize,
+    backend: usize,
+    client: usize,
+    client_port: u16,
+    reply: bool,
+    flags: u8,
+    len: usize,
+    ttl: u8,
+    padding: usize,
+    twist: Twist,
+}
+
+#[derive(Clone, Debug)]
+enum Twist {
+    None,
+    /// UDP without a checksum.
+    NoChecksum,
+    /// Words of IPv4 options, or an extension header.
+    Options,
+    Tagged(u16),
+    /// The first or the later half.
+    Fragment(bool),
+    /// To another station, from ourselves.
+    Stations(bool, bool),
+    /// Some bytes changed, and the header's checksum put right.
+    Changed(Vec<(usize, u8)>, bool),
+    Cut(usize),
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let flags = prop_oneof![12 => Just(0x10u8), 3 => Just(0x18), 3 => Just(0x02), 2 => Just(0x12),
+        1 => Just(0x11), 1 => Just(0x04), 1 => any::<u8>()];
+    let client = prop_oneof![20 => 0usize..2, 3 => 2usize..CLIENTS.len()];
+    let len = prop_oneof![10 => 0usize..40, 1 => 1200usize..1260];
+    let ttl = prop_oneof![10 => Just(64u8), 1 => 0u8..3];
+    let changes = prop::collection::vec((0usize..80, any::<u8>()), 1..3);
+    let twist = prop_oneof![
+        24 => Just(Twist::None),
+        2 => Just(Twist::NoChecksum),
+        1 => Just(Twist::Options),
+        1 => prop_oneof![Just(VID), Just(0), Just(9)].prop_map(Twist::Tagged),
+        2 => any::<bool>().prop_map(Twist::Fragment),
+        1 => any::<(bool, bool)>().prop_map(|(to, from)| Twist::Stations(to, from)),
+        3 => (changes, any::<bool>()).prop_map(|(changes, repair)| Twist::Changed(changes, repair)),
+        1 => (0usize..80).prop_map(Twist::Cut),
+    ];
+    (
+        (0..SERVICES.len(), 0usize..2, client, 5555u16..5557, any::<bool>()),
+        (flags, len, ttl, prop_oneof![0usize..1, 0usize..20], twist),
+    )
+        .prop_map(
+            |((service, backend, client, client_port, reply), (flags, len, ttl, padding, twist))| Said {
+                service,
+                backend,
+                client,
+                client_port,
+                reply,
+                flags,
+                len,
+                ttl,
+                padding,
+                twist,
+            },
+        )
+}
+
+impl Said {
+    /// The frame, and the port that it comes in by.
+    fn frame(&self, tagged_back: bool) -> (PortId, Vec<u8>) {
+        let (protocol, vip, vip_port, _, backends) = SERVICES[self.service];
+        let (backend, backend_port) = backends[self.backend % backends.len()];
+        let client = CLIENTS[self.client][usize::from(vip.contains(':'))];
+        let port = if self.reply && !backend.starts_with("10.0.0.") { BACK } else { FRONT };
+        let (src, src_port, dst, dst_port) = if self.reply {
+            (backend, backend_port, client, self.client_port)
+        } else {
+            (client, self.client_port, vip, vip_port)
+        };
+        let transport = match protocol {
+            "tcp" => Transport::Tcp { flags: self.flags, seq: 1, ack: 2, options: vec![] },
+            _ => Transport::Udp { checksum: !matches!(self.twist, Twist::NoChecksum) },
+        };
+        let inner = match self.twist {
+            Twist::Tagged(vid) => Some(vid),
+            _ => (port == BACK && tagged_back).then_some(VID),
+        };
+        let options = matches!(self.twist, Twist::Options);
+        let spec = Spec {
+            tags: VlanTags { outer: None, inner },
+            src_port,
+            dst_port,
+            ttl: self.ttl,
+            option_words: usize::from(options),
+            extensions: if options { vec![60] } else { vec![] },
+            transport,
+            payload: vec![0x61; self.len],
+            padding: self.padding,
+            ..Spec::tcp(src, dst)
+        };
+        let mut frame = match self.twist {
+            Twist::Fragment(first) if ip(dst).is_v4() && self.len >= 16 => {
+                let (head, tail) = spec.build_fragments(3);
+                if first { head } else { tail }
+            }
+            _ => spec.build(),
+        };
+        self.spoil(&mut frame, PORT_MACS[port.index()]);
+        (port, frame)
+    }
+
+    fn spoil(&self, frame: &mut Vec<u8>, ours: MacAddr) {
+        let other = MacAddr([2, 0, 0, 0, 9, 9]);
+        let (to, from) = match self.twist {
+            Twist::Stations(to_us, from_us) => {
+                (if to_us { ours } else { other }, if from_us { ours } else { other })
+            }
+            _ => (ours, other),
+        };
+        frame[..6].copy_from_slice(&to.0);
+        frame[6..12].copy_from_slice(&from.0);
+        match &self.twist {
+            Twist::Changed(changes, repair) => {
+                for &(at, value) in changes {
+                    let len = frame.len();
+                    frame[at % len] = value;
+                }
+                if *repair && frame[12..14] == [8, 0] {
+                    repair_ipv4(frame);
+                }
+            }
+            Twist::Cut(len) => frame.truncate(*len),
+            _ => {}
+        }
+    }
+}
+
+/// The same frame off the shortcut: with a tag of VLAN 0, if it has none.
+fn tag(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    if frame.len() >= 14 && ![[0x81, 0], [0x88, 0xa8]].contains(&[frame[12], frame[13]]) {
+        frame.splice(12..12, [0x81, 0, 0, 0]);
+    }
+    frame
+}
+
+/// What is passed on unchanged still has the tag.
+fn untag(mut frame: Vec<u8>) -> Vec<u8> {
+    if frame.get(12..16) == Some(&[0x81, 0, 0, 0]) {
+        frame.drain(12..16);
+    }
+    frame
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// Frames arrive in one burst, as far as they come by the same port.
+    Burst(usize, Vec<Said>),
+    Wait(u32),
+    /// The buffer pool runs dry, or fills up again.
+    Starve(bool),
+    Reload(usize),
+    /// Connections are worth asking for from so many packets on, or not at all.
+    Price(Option<u32>),
+    /// The offload engine says something, by luck.
+    Engine(u8),
+    /// A neighbour has this address.
+    Neighbour(usize, u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        30 => (0usize..3, prop::collection::vec(said(), 1..12)).prop_map(|(at, said)| Event::Burst(at, said)),
+        4 => prop_oneof![1u32..100, 100u32..40_000].prop_map(Event::Wait),
+        1 => any::<bool>().prop_map(Event::Starve),
+        2 => (0..configs().len()).prop_map(Event::Reload),
+        1 => prop::option::of(0u32..6).prop_map(Event::Price),
+        4 => any::<u8>().prop_map(Event::Engine),
+        3 => (0..NEIGHBOURS.len(), 0u8..3).prop_map(|(who, mac)| Event::Neighbour(who, mac)),
+    ]
+}
+
+/// Both worlds. The first may take the shortcut.
+struct Pair {
+    worlds: [World; 2],
+    asks: Vec<Ask>,
+    tagged_back: bool,
+}
+
+impl Pair {
+    fn new(workers: usize) -> Pair {
+        let world = || {
+            let mut world = World::new(&configs()[0], workers);
+            for (n, (port, ip)) in NEIGHBOURS.into_iter().enumerate() {
+                world.know(port, ip, MacAddr([2, 0, 0, 0, 8, n as u8]));
+            }
+            world
+        };
+        Pair { worlds: [world(), world()], asks: Vec::new(), tagged_back: false }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Burst(worker, said) => self.burst(worker, &said),
+            Event::Wait(ms) => self.both(|world| world.pass_ms(ms, ms.div_ceil(6))),
+            Event::Starve(starve) => {
+                self.both(|world| world.envs.iter_mut().for_each(|env| env.pool_empty = starve));
+            }
+            Event::Reload(number) => {
+                self.tagged_back = number == 5;
+                self.both(|world| world.reload(&configs()[number]));
+            }
+            Event::Price(price) => {
+                self.both(|world| world.workers[0].set_price(price.unwrap_or(u32::MAX)));
+            }
+            Event::Engine(luck) => self.engine(luck),
+            Event::Neighbour(who, mac) => {
+                let (port, ip) = NEIGHBOURS[who];
+                self.both(|world| world.know(port, ip, MacAddr([2, 0, 0, 0, 8 + mac, who as u8])));
+            }
+        }
+        self.compare();
+    }
+
+    /// Does something to both, and sees to it that it comes to the same.
+    #[track_caller]
+    fn both<T: PartialEq + std::fmt::Debug>(&mut self, mut act: impl FnMut(&mut World) -> T) {
+        let [fast, slow] = self.worlds.each_mut().map(&mut act);
+        assert_eq!(fast, slow);
+    }
+
+    fn burst(&mut self, worker: usize, said: &[Said]) {
+        let frames: Vec<_> = said.iter().map(|said| said.frame(self.tagged_back)).collect();
+        for port in [FRONT, BACK] {
+            let plain: Vec<_> = frames.iter().filter(|(at, _)| *at == port).map(|(_, f)| f.clone()).collect();
+            let tagged: Vec<_> = plain.iter().map(|frame| tag(frame)).collect();
+            let mut of_each = [plain, tagged].into_iter();
+            self.both(|world| {
+                let worker = worker % world.workers.len();
+                let sent = world.receive_on(worker, port, &of_each.next().unwrap_or_default());
+                sent.into_iter().map(|(port, frame)| (port, untag(frame))).collect::<Vec<_>>()
+            });
+        }
+    }
+
+    /// The engine takes or refuses what was asked for, or reports about what it has, or gives it back.
+    fn engine(&mut self, luck: u8) {
+        let taken = self.worlds.each_mut().map(|world| std::mem::take(&mut world.envs[0].asks));
+        assert_eq!(taken[0], taken[1]);
+        let [asks, _] = taken;
+        for ask in asks {
+            let (flow, token) = (ask.flow, ask.token);
+            let answer = match luck % 4 {
+                0 => Answer::Declined { flow, token, reason: Declined::Budget, retry_ms: 100 },
+                _ => Answer::Installed { flow, token, rule: RuleId(token.0) },
+            };
+            self.both(|world| world.answer(&answer));
+            self.asks.push(ask);
+        }
+        let Some(ask) = self.asks.get(usize::from(luck) % self.asks.len().max(1)) else { return };
+        let (flow, rule, counts) = (ask.flow, RuleId(ask.token.0), [Count { packets: 1, bytes: 99 }; 2]);
+        let next_hops = ask.legs.map(|leg| leg.map(|leg| leg.next_hop));
+        let answer = match luck / 16 % 4 {
+            0 => Answer::Removed { flow, rule, why: Removal::Idle, retry_ms: 0 },
+            _ => Answer::Counted { flow, rule: Some(rule), backend: ask.backend, counts, next_hops },
+        };
+        self.both(|world| world.answer(&answer));
+    }
+
+    /// Whatever can be seen of the two worlds is the same. Who looks at a packet may differ: only a close
+    /// look finds out before it is handed to another worker that it goes nowhere.
+    fn compare(&mut self) {
+        self.both(|world| {
+            let counted = world.report().into_iter().filter(|line| !line.starts_with("handed"));
+            (counted.collect::<Vec<_>>(), connections(world), std::mem::take(&mut world.envs[0].revokes))
+        });
+        self.both(|world| {
+            world
+                .workers
+                .iter()
+                .map(|worker| {
+                    let mut rows = Vec::with_capacity(64);
+                    worker.dump_neighbours(&mut rows);
+                    rows
+                })
+                .collect::<Vec<_>>()
+        });
+    }
+
+    /// And every single thing that was counted.
+    fn compare_counters(&mut self) {
+        self.both(|world| {
+            let counters = world.envs.iter().map(|env| format!("{:?}", env.counters));
+            if world.workers.len() == 1 { counters.collect() } else { Vec::new() }
+        });
+    }
+}
+
+fn connections(world: &World) -> Vec<dataplane::conntrack::ConnectionRow> {
+    let mut rows = Vec::with_capacity(256);
+    for worker in &world.workers {
+        worker.dump_connections(world.now, &mut Some(0), usize::MAX, &mut rows);
+    }
+    rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_shortcut_is_no_other_way(
+        events in prop::collection::vec(event(), 1..80),
+        workers in prop_oneof![2 => Just(1usize), 1 => Just(3usize)],
+    ) {
+        let mut pair = Pair::new(workers);
+        for event in events {
+            pair.happen(event);
+        }
+        pair.compare_counters();
+        pair.both(World::shut_down);
+    }
+}
