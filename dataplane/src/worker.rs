@@ -43,6 +43,7 @@ use crate::wire::plain::{Address, Family, Plain, V4, V6};
 use crate::wire::{self, Kind, Parsed};
 use arrayvec::ArrayVec;
 use egress::Translation;
+use open::Foreseen;
 use std::sync::Arc;
 
 /// How long a half-open connection is safe from eviction by another one. Longer than a handshake takes
@@ -197,7 +198,17 @@ struct Walk<'a, E: Env> {
 struct Lane {
     hash: u64,
     candidates: Candidates,
+    /// Its place in [`Context::foreseen`], if it is there.
+    foreseen: u8,
     headers: Headers,
+}
+
+/// What is known of some packets of a burst besides their lanes.
+struct Context<'a> {
+    /// What the full parse said.
+    parsed: ArrayVec<(Parsed, Addressee), BURST>,
+    /// What will be needed to open connections.
+    foreseen: ArrayVec<Foreseen<'a>, BURST>,
 }
 
 /// What is known of a packet's headers.
@@ -282,7 +293,7 @@ enum Steering {
     Here,
 }
 
-impl<E: Env> Walk<'_, E> {
+impl<'a, E: Env> Walk<'a, E> {
     /// The walk. Each stage goes over the whole burst before the next one begins.
     fn run(&mut self, burst: &mut Burst<E::Buf>, steering: Steering) {
         burst.iter().for_each(PacketBuf::prefetch);
@@ -291,12 +302,18 @@ impl<E: Env> Walk<'_, E> {
         for packet in burst.drain(..) {
             self.take(packet, steering, &mut lanes);
         }
+        let mut newcomers = 0;
         for lane in &mut lanes.lanes {
             lane.candidates = self.state.table.probe(lane.hash);
+            newcomers += usize::from(lane.candidates.is_empty());
         }
-        let Lanes { packets, lanes, parsed } = lanes;
+        let Lanes { packets, mut lanes, parsed } = lanes;
+        let mut context = Context { parsed, foreseen: ArrayVec::new() };
+        if newcomers > 0 {
+            self.foresee(newcomers, &mut lanes, &mut context.foreseen);
+        }
         for (packet, lane) in packets.into_iter().zip(&lanes) {
-            self.forward(packet, lane, &parsed);
+            self.forward(packet, lane, &context);
         }
     }
 
@@ -344,7 +361,7 @@ impl<E: Env> Walk<'_, E> {
     fn line_up(&mut self, packet: E::Buf, hash: u64, headers: Headers, lanes: &mut Lanes<E::Buf>) {
         self.state.table.prefetch_index(hash);
         lanes.packets.push(packet);
-        lanes.lanes.push(Lane { hash, candidates: Candidates::default(), headers });
+        lanes.lanes.push(Lane { hash, candidates: Candidates::default(), foreseen: u8::MAX, headers });
     }
 
     /// Parse and steer of a packet that is not a plain one.
@@ -371,14 +388,14 @@ impl<E: Env> Walk<'_, E> {
 
     /// Lookup, then account, translate and send; or open a connection.
     #[inline(always)]
-    fn forward(&mut self, packet: E::Buf, lane: &Lane, parsed: &[(Parsed, Addressee)]) {
+    fn forward(&mut self, packet: E::Buf, lane: &Lane, context: &Context<'a>) {
         match &lane.headers {
-            Headers::V4(plain) => self.forward_plain(packet, plain, lane),
-            Headers::V6(plain) => self.forward_plain(packet, plain, lane),
+            Headers::V4(plain) => self.forward_plain(packet, plain, lane, context),
+            Headers::V6(plain) => self.forward_plain(packet, plain, lane, context),
             Headers::Parsed(index) => {
-                let Some((parsed, addressee)) = parsed.get(usize::from(*index)) else { return };
+                let Some((parsed, addressee)) = context.parsed.get(usize::from(*index)) else { return };
                 let found = self.state.table.find(&parsed.key, lane.hash, lane.candidates);
-                self.forward_parsed(packet, parsed, *addressee, found);
+                self.forward_parsed(packet, parsed, *addressee, found, None);
             }
         }
     }
@@ -389,11 +406,12 @@ impl<E: Env> Walk<'_, E> {
         parsed: &Parsed,
         addressee: Addressee,
         found: Option<(Slot, Direction)>,
+        foreseen: Option<&Foreseen<'a>>,
     ) {
         match (found, addressee) {
             (Some((_, Direction::Original)), Addressee::Other) => self.refuse(packet, DropReason::NotOurMac),
             (Some((slot, direction)), _) => self.forward_known(packet, parsed, slot, direction),
-            (None, Addressee::Us) => self.open(packet, parsed),
+            (None, Addressee::Us) => self.open(packet, parsed, foreseen),
             (None, Addressee::Other) => self.open_from_backend(packet, parsed),
         }
     }

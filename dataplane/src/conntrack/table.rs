@@ -203,6 +203,15 @@ pub struct Candidates {
     probed_at: Option<u32>,
 }
 
+impl Candidates {
+    /// Whether the index has nothing under the hash: the packet is the first of its connection.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first == Reference::NONE
+    }
+}
+
 impl Default for Candidates {
     fn default() -> Candidates {
         Candidates { first: Reference::NONE, probed_at: None }

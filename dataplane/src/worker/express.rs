@@ -3,7 +3,7 @@
 //! It does what the rest of the walk would do with the same packet, and nothing else: whatever is not as it
 //! nearly always is, is left to the rest. Nothing is counted or changed before that is decided.
 
-use super::{Env, Lane, Walk};
+use super::{Context, Env, Lane, Walk};
 use crate::conntrack::Slot;
 use crate::flow::Direction;
 use crate::ids::PortId;
@@ -25,23 +25,30 @@ impl<'a, E: Env> Walk<'a, E> {
 
     /// Forwards a packet of a connection; any other is looked at closely.
     #[inline(always)]
-    pub(super) fn forward_plain<A: Forward>(&mut self, mut packet: E::Buf, plain: &Plain<A>, lane: &Lane) {
+    pub(super) fn forward_plain<A: Forward>(
+        &mut self,
+        mut packet: E::Buf,
+        plain: &Plain<A>,
+        lane: &Lane,
+        context: &Context<'a>,
+    ) {
         if let Some((slot, direction)) = self.state.table.recognise(plain, lane.hash, lane.candidates) {
             if let Some(port) = self.express(&mut packet, plain, slot, direction) {
                 return self.env.send(port, packet);
             }
         }
-        self.forward_closely(packet, lane);
+        self.forward_closely(packet, lane, context);
     }
 
     /// A packet that seemed plain, but is the first of its connection, or one that changes it, or on no plain
     /// way.
     #[inline(never)] // The plain ones are not to pay for it.
-    fn forward_closely(&mut self, packet: E::Buf, lane: &Lane) {
+    fn forward_closely(&mut self, packet: E::Buf, lane: &Lane, context: &Context<'a>) {
         match self.parse(&packet) {
             Ok((parsed, addressee)) => {
                 let found = self.state.table.find(&parsed.key, lane.hash, lane.candidates);
-                self.forward_parsed(packet, &parsed, addressee, found);
+                let foreseen = context.foreseen.get(usize::from(lane.foreseen));
+                self.forward_parsed(packet, &parsed, addressee, found, foreseen);
             }
             Err(reason) => self.refuse(packet, reason),
         }

@@ -2,19 +2,20 @@
 
 use super::egress::{Target, Translation};
 use super::offload::revoke_gone;
-use super::{Env, Walk};
+use super::{Env, Headers, Lane, Walk};
 use crate::addr::Ip;
-use crate::conntrack::{Gone, InsertError, New, Slot, State};
+use crate::conntrack::{Gone, InsertError, New, Prepared, Slot, State};
 use crate::counters::PccCause;
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey, Protocol};
 use crate::ids::BackendId;
 use crate::maglev;
 use crate::offload::Revocation;
-use crate::packet::PacketBuf;
+use crate::packet::{BURST, PacketBuf};
 use crate::rewrite::{self, End};
 use crate::snapshot::{Affinity, Backend, BackendState, Mode, OnRemove, Service};
-use crate::wire::Parsed;
+use crate::wire::{Parsed, TcpFlags};
+use arrayvec::ArrayVec;
 
 /// Backends tried when the chosen one's reply tuple is in use by another connection of this client.
 const PICKS_MAX: u64 = 8;
@@ -31,8 +32,11 @@ enum First {
 }
 
 fn first(parsed: &Parsed) -> First {
-    let flags = parsed.tcp_flags;
-    match parsed.key.protocol {
+    first_of(parsed.key.protocol, parsed.tcp_flags)
+}
+
+fn first_of(protocol: Protocol, flags: TcpFlags) -> First {
+    match protocol {
         Protocol::Udp => First::Opens,
         Protocol::Tcp if flags.rst() => First::Resets,
         Protocol::Tcp if flags.syn() && !flags.ack() => First::Opens,
@@ -40,18 +44,89 @@ fn first(parsed: &Parsed) -> First {
     }
 }
 
-impl<E: Env> Walk<'_, E> {
+/// The choices for a connection that a packet will open, and the lines that this takes asked for.
+pub(super) struct Foreseen<'a> {
+    service: &'a Service,
+    backend: &'a Backend,
+    prepared: Prepared,
+}
+
+/// Opening is foreseen for all newcomers of a burst before the first is opened: what they read of the table,
+/// and the connections that they evict from it, is far away, and comes together rather than one by one.
+impl<'a, E: Env> Walk<'a, E> {
+    /// Foresees what packets without an entry, so many of these, will need.
+    #[inline(never)] // Nearly all bursts have none.
+    pub(super) fn foresee(
+        &self,
+        newcomers: usize,
+        lanes: &mut [Lane],
+        foreseen: &mut ArrayVec<Foreseen<'a>, BURST>,
+    ) {
+        if self.state.table.refuses_newcomers(self.now).is_some() {
+            return;
+        }
+        self.state.table.prefetch_oldest(newcomers);
+        for lane in lanes.iter_mut().filter(|lane| lane.candidates.is_empty()) {
+            let opening = match &lane.headers {
+                Headers::V4(plain) => self.foresee_one(plain.key(), plain.tcp_flags, lane.hash),
+                Headers::V6(plain) => self.foresee_one(plain.key(), plain.tcp_flags, lane.hash),
+                Headers::Parsed(_) => None,
+            };
+            if let Some(opening) = opening {
+                lane.foreseen = foreseen.len() as u8;
+                foreseen.push(opening);
+            }
+        }
+        self.state.table.prefetch_leaving(newcomers);
+    }
+
+    fn foresee_one(&self, key: FlowKey, flags: TcpFlags, hash: u64) -> Option<Foreseen<'a>> {
+        let snapshot = self.snapshot;
+        let service = snapshot.classify(key.tenant, key.dst, key.protocol, key.dst_port)?;
+        if service.affinity == Affinity::None || first_of(key.protocol, flags) == First::Resets {
+            return None;
+        }
+        let backend = snapshot.backend(service.pick(flow_hash(&key, service))?)?;
+        let prepared = self.state.table.prepare(&newcomer(key, service, backend, flags), hash);
+        Some(Foreseen { service, backend, prepared })
+    }
+}
+
+/// What a connection is opened with.
+fn newcomer(key: FlowKey, service: &Service, backend: &Backend, flags: TcpFlags) -> New {
+    New {
+        key,
+        service: service.id,
+        backend: backend.id,
+        backend_ip: backend.address,
+        backend_port: backend.port.unwrap_or(key.dst_port),
+        nat: service.mode == Mode::Nat,
+        flags,
+    }
+}
+
+impl<'a, E: Env> Walk<'a, E> {
     /// A packet without an entry.
-    pub(super) fn open(&mut self, packet: E::Buf, parsed: &Parsed) {
+    pub(super) fn open(&mut self, packet: E::Buf, parsed: &Parsed, foreseen: Option<&Foreseen<'a>>) {
         let FlowKey { tenant, dst, dst_port, protocol, .. } = parsed.key;
         let snapshot = self.snapshot;
-        match snapshot.classify(tenant, dst, protocol, dst_port) {
-            Some(service) => self.open_from_client(packet, parsed, service),
+        let service = match foreseen {
+            Some(foreseen) => Some(foreseen.service),
+            None => snapshot.classify(tenant, dst, protocol, dst_port),
+        };
+        match service {
+            Some(service) => self.open_from_client(packet, parsed, service, foreseen),
             None => self.open_from_backend(packet, parsed),
         }
     }
 
-    fn open_from_client(&mut self, packet: E::Buf, parsed: &Parsed, service: &Service) {
+    fn open_from_client(
+        &mut self,
+        packet: E::Buf,
+        parsed: &Parsed,
+        service: &Service,
+        foreseen: Option<&Foreseen<'a>>,
+    ) {
         if service.affinity == Affinity::None {
             return self.forward_datagram(packet, parsed, service);
         }
@@ -61,20 +136,36 @@ impl<E: Env> Walk<'_, E> {
                 self.count_service_drop(service);
                 self.answer_reset(packet, parsed, DropReason::NoConnection);
             }
-            first => self.schedule(packet, parsed, service, first),
+            first => self.schedule(packet, parsed, service, first, foreseen),
         }
     }
 
     /// Picks a backend and makes the entry.
-    fn schedule(&mut self, packet: E::Buf, parsed: &Parsed, service: &Service, first: First) {
+    fn schedule(
+        &mut self,
+        packet: E::Buf,
+        parsed: &Parsed,
+        service: &Service,
+        first: First,
+        mut foreseen: Option<&Foreseen<'a>>,
+    ) {
+        // A flood is refused before anything is worked out for it.
+        if let Some(error) = self.state.table.refuses_newcomers(self.now) {
+            self.count_service_drop(service);
+            return self.drop(packet, refusal(error));
+        }
         let mut hash = flow_hash(&parsed.key, service);
         let mut reason = DropReason::NatTupleInUse;
         for _ in 0..PICKS_MAX {
-            let Some(backend) = service.pick(hash).and_then(|id| self.snapshot.backend(id)) else {
+            let (backend, prepared) = match foreseen.take() {
+                Some(foreseen) => (Some(foreseen.backend), Some(&foreseen.prepared)),
+                None => (service.pick(hash).and_then(|id| self.snapshot.backend(id)), None),
+            };
+            let Some(backend) = backend else {
                 reason = DropReason::NoBackend;
                 break;
             };
-            match self.insert(parsed.key, service, backend, first, parsed) {
+            match self.insert(parsed.key, service, backend, first, parsed.tcp_flags, prepared) {
                 Ok(slot) => return self.forward_known(packet, parsed, slot, Direction::Original),
                 Err(InsertError::ReplyCollision) => hash = next_hash(hash),
                 Err(error) => {
@@ -94,21 +185,15 @@ impl<E: Env> Walk<'_, E> {
         service: &Service,
         backend: &Backend,
         first: First,
-        parsed: &Parsed,
+        flags: TcpFlags,
+        prepared: Option<&Prepared>,
     ) -> Result<Slot, InsertError> {
-        let inserted = self.state.table.insert(
-            self.now,
-            &New {
-                key,
-                service: service.id,
-                backend: backend.id,
-                backend_ip: backend.address,
-                backend_port: backend.port.unwrap_or(key.dst_port),
-                nat: service.mode == Mode::Nat,
-                flags: parsed.tcp_flags,
-            },
-            |service, state| self.snapshot.timeouts(service).timeout_ms(state),
-        )?;
+        let new = newcomer(key, service, backend, flags);
+        let timeouts = |service, state| self.snapshot.timeouts(service).timeout_ms(state);
+        let inserted = match prepared {
+            Some(prepared) => self.state.table.insert_prepared(self.now, &new, prepared, timeouts)?,
+            None => self.state.table.insert(self.now, &new, timeouts)?,
+        };
         if let Some(gone) = &inserted.evicted {
             self.end_evicted(gone);
         }
@@ -149,7 +234,7 @@ impl<E: Env> Walk<'_, E> {
             return self.refuse(packet, DropReason::NoConnection);
         }
         let original = FlowKey { dst: service.vip, dst_port: vip_port, ..parsed.key.reversed() };
-        match self.insert(original, service, backend, First::PicksUp, parsed) {
+        match self.insert(original, service, backend, First::PicksUp, parsed.tcp_flags, None) {
             Ok(slot) => self.forward_known(packet, parsed, slot, Direction::Reply),
             // Its client has been given to another backend since: this one's part in it is over.
             Err(InsertError::Duplicate(_)) => self.refuse(packet, DropReason::NoConnection),
@@ -207,7 +292,7 @@ impl<E: Env> Walk<'_, E> {
             return self.reopen_in_place(packet, parsed, slot);
         }
         self.end(slot);
-        self.open(packet, parsed);
+        self.open(packet, parsed, None);
     }
 
     /// As long as hardware may forward for the connection before, its packets and the new one's look the
@@ -257,7 +342,7 @@ impl<E: Env> Walk<'_, E> {
         }
         match direction {
             _ if !resets && pending => self.drop(packet, DropReason::OffloadPending),
-            _ if !resets => self.open(packet, parsed),
+            _ if !resets => self.open(packet, parsed, None),
             Direction::Original => self.reset_sender(packet, parsed, DropReason::BackendRemoved),
             Direction::Reply => self.reset_receiver(packet, parsed, vip, DropReason::BackendRemoved),
         }

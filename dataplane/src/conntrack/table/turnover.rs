@@ -81,6 +81,23 @@ impl Table {
         Prepared { original: hash, reply, missed_at: self.opened }
     }
 
+    /// Asks for the lines of the connections that so many newcomers will evict, if they will: the half-open
+    /// ones that are oldest. To be followed, when those have come, by [`Table::prefetch_leaving`].
+    pub fn prefetch_oldest(&self, newcomers: usize) {
+        self.oldest_to_leave(newcomers).for_each(|slot| prefetch(&self.entries[slot.index()]));
+    }
+
+    /// Asks for the lines of the index that evicting those will read.
+    pub fn prefetch_leaving(&self, newcomers: usize) {
+        self.oldest_to_leave(newcomers).for_each(|slot| _ = self.leaving(slot));
+    }
+
+    fn oldest_to_leave(&self, newcomers: usize) -> impl Iterator<Item = Slot> + '_ {
+        let full = self.half_open.is_full() || self.len >= self.shape.connections as usize;
+        let leaving = if full { newcomers } else { 0 };
+        self.half_open.iter().take(leaving).map(|(slot, _)| Slot(slot))
+    }
+
     /// [`Table::insert`] for a connection that was prepared with the same `new`.
     ///
     /// # Errors
