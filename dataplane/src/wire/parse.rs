@@ -122,7 +122,8 @@ pub struct Parsed {
     /// [`Kind::Udp`] only, else 0. `protocol` is that of the packet for these two kinds and for
     /// fragments of them; otherwise it says nothing and the key names no flow.
     pub key: FlowKey,
-    /// What ties fragments of one packet together, with the addresses and, in IPv4, the protocol.
+    /// What ties fragments of one packet together, with the addresses and, in IPv4, the protocol; 0 if this
+    /// is none.
     pub fragment_id: u32,
     /// The IP or ARP header.
     pub l3: u16,
@@ -143,8 +144,6 @@ pub struct Parsed {
     /// The IP protocol number; for a later IPv6 fragment possibly that of an extension header, and 0
     /// for ARP.
     pub protocol: u8,
-    /// Whether no router may fragment this packet: DF in IPv4, always in IPv6.
-    pub dont_fragment: bool,
 }
 
 const _: () = assert!(core::mem::size_of::<Parsed>() == 64);
@@ -213,7 +212,6 @@ fn parse_arp(frame: &[u8], l3: usize, vlan: VlanTags, tenant: TenantId) -> Resul
         ttl: 0,
         fragment: FragmentRole::Whole,
         protocol: 0,
-        dont_fragment: true,
     })
 }
 
@@ -242,7 +240,7 @@ fn parse_ipv4(frame: &[u8], l3: usize, vlan: VlanTags, tenant: TenantId) -> Resu
     }
     let mut parsed = Parsed {
         key: addresses(Ip::v4(header.src()), Ip::v4(header.dst()), tenant),
-        fragment_id: u32::from(header.id()),
+        fragment_id: 0,
         l3: l3 as u16,
         l4: (l3 + header_len) as u16,
         end: (l3 + total_len) as u16,
@@ -252,10 +250,10 @@ fn parse_ipv4(frame: &[u8], l3: usize, vlan: VlanTags, tenant: TenantId) -> Resu
         ttl: header.ttl(),
         fragment: FragmentRole::Whole,
         protocol: header.protocol(),
-        dont_fragment: header.dont_fragment(),
     };
     if header.is_fragment() {
         let piece = Piece { offset: header.fragment_offset(), more: header.more_fragments() };
+        parsed.fragment_id = u32::from(header.id());
         parsed.fragment = piece.role(total_len - header_len, header.protocol())?;
     }
     parse_transport(frame, parsed, icmp::PROTOCOL)
@@ -291,7 +289,6 @@ fn parse_ipv6(frame: &[u8], l3: usize, vlan: VlanTags, tenant: TenantId) -> Resu
         ttl: header.hop_limit(),
         fragment: FragmentRole::Whole,
         protocol: upper.protocol,
-        dont_fragment: true,
     };
     if let Some(fragment) = upper.fragment {
         let piece = Piece { offset: fragment.offset, more: fragment.more };

@@ -2,17 +2,18 @@
 //! options or IPv6 without extension headers, not a fragment, TCP or UDP.
 //!
 //! [`Address::glance`] sees in such a frame what [`super::parse`] sees, and takes none that `parse` would not
-//! take but for its source address and its TCP flags; a test holds it to that. Whoever forwards the packet
-//! knows the source by its connection, and looks for itself at flags that say more than "data". Whatever
-//! else comes (and whatever is wrong with a frame, so that it is dropped for the right reason) is for
-//! `parse`. Headers of fixed size at fixed places need one comparison of lengths, and no branches on what
-//! the frame might be.
+//! take but for its source address and its TCP flags, which [`Plain::parsed`] looks at; a test holds them to
+//! that. A packet of a known connection has a source that was looked at before, and flags that say no more
+//! than "data" need no second look. Whatever else comes (and whatever is wrong with a frame, so that it is
+//! dropped for the right reason) is for `parse`. Headers of fixed size at fixed places need one comparison of
+//! lengths, and no branches on what the frame might be.
 
 use crate::addr::{Ip, MacAddr};
+use crate::drops::DropReason;
 use crate::flow::{FlowKey, Protocol};
 use crate::ids::TenantId;
 use crate::snapshot::VlanTags;
-use crate::wire::{TcpFlags, ether, ipv4, ipv6, tcp, udp};
+use crate::wire::{FragmentRole, Kind, Parsed, TcpFlags, ether, ipv4, ipv6, tcp, udp};
 
 /// Where the IP header is.
 pub const L3: usize = ether::LEN;
@@ -70,8 +71,19 @@ impl Link {
 /// The address of a family. Plain packets of either family are types of their own, so that nothing on their
 /// way asks again which one it is.
 pub trait Address: Copy {
+    /// Offset of the transport header.
+    const L4: usize;
+    /// Bytes that a frame has at least.
+    const FRAME_MIN: usize;
+
     /// The address in the form that serves both families.
     fn ip(self) -> Ip;
+
+    /// The address, if it is of this family.
+    fn of(ip: Ip) -> Option<Self>;
+
+    /// Whether no packet may come from this address.
+    fn is_no_source(self) -> bool;
 
     /// Reads a frame received on `link`, whose EtherType is this family's, if it is a plain one.
     fn glance(frame: &[u8], link: &Link) -> Option<Plain<Self>>;
@@ -125,6 +137,52 @@ impl<A: Address> Plain<A> {
         let &Plain { src, dst, src_port, dst_port, tenant, protocol, .. } = self;
         FlowKey { src: src.ip(), dst: dst.ip(), src_port, dst_port, tenant, protocol }
     }
+
+    /// What [`super::parse`] says of the same frame: the rest of its checks are made here.
+    ///
+    /// # Errors
+    /// Those of `parse`.
+    pub fn parsed(&self) -> Result<Parsed, DropReason> {
+        if self.src.is_no_source() {
+            return Err(DropReason::SourceAddressInvalid);
+        }
+        let (kind, protocol) = match self.protocol {
+            Protocol::Tcp if self.tcp_flags.is_invalid() => return Err(DropReason::TcpFlagsInvalid),
+            Protocol::Tcp => (Kind::Tcp, tcp::PROTOCOL),
+            Protocol::Udp => (Kind::Udp, udp::PROTOCOL),
+        };
+        Ok(Parsed {
+            key: self.key(),
+            fragment_id: 0,
+            l3: L3 as u16,
+            l4: A::L4 as u16,
+            end: L3 as u16 + self.packet_len,
+            vlan: VlanTags::default(),
+            kind,
+            tcp_flags: self.tcp_flags,
+            ttl: self.ttl,
+            fragment: FragmentRole::Whole,
+            protocol,
+        })
+    }
+
+    /// The plain packet that a frame was parsed to be, if it is one.
+    #[inline]
+    #[must_use]
+    pub fn of(parsed: &Parsed, frame: &[u8]) -> Option<Plain<A>> {
+        let &Parsed { key, l3, l4, vlan, kind, tcp_flags, ttl, fragment, .. } = parsed;
+        let plain = (usize::from(l3), usize::from(l4)) == (L3, A::L4)
+            && vlan == VlanTags::default()
+            && fragment == FragmentRole::Whole
+            && matches!(kind, Kind::Tcp | Kind::Udp)
+            && frame.len() >= A::FRAME_MIN;
+        if !plain {
+            return None;
+        }
+        let FlowKey { src, dst, src_port, dst_port, tenant, protocol } = key;
+        let (src, dst, packet_len) = (A::of(src)?, A::of(dst)?, parsed.packet_len());
+        Some(Plain { src, dst, src_port, dst_port, tenant, packet_len, protocol, tcp_flags, ttl })
+    }
 }
 
 /// The family of a frame received on `link` that may be plain: untagged, from somebody else, to us.
@@ -145,9 +203,22 @@ pub fn family(frame: &[u8], link: &Link) -> Option<Family> {
 }
 
 impl Address for V4 {
+    const L4: usize = L4_OF_IPV4;
+    const FRAME_MIN: usize = IPV4_MIN;
+
     #[inline(always)]
     fn ip(self) -> Ip {
         Ip::v4(self.0)
+    }
+
+    #[inline]
+    fn of(ip: Ip) -> Option<V4> {
+        ip.is_v4().then_some(V4(ip.low32()))
+    }
+
+    #[inline]
+    fn is_no_source(self) -> bool {
+        !ipv4::is_valid_source(self.0)
     }
 
     #[inline(always)] // As nearly every packet comes here.
@@ -183,9 +254,22 @@ impl Address for V4 {
 }
 
 impl Address for V6 {
+    const L4: usize = L4_OF_IPV6;
+    const FRAME_MIN: usize = IPV6_MIN;
+
     #[inline(always)]
     fn ip(self) -> Ip {
         self.0
+    }
+
+    #[inline]
+    fn of(ip: Ip) -> Option<V6> {
+        (!ip.is_v4()).then_some(V6(ip))
+    }
+
+    #[inline]
+    fn is_no_source(self) -> bool {
+        self.0 == ipv6::LOOPBACK || self.0 == ipv6::UNSPECIFIED || ipv6::is_multicast(self.0)
     }
 
     #[inline] // Not always: IPv4 is not to share its registers.

@@ -11,6 +11,7 @@ use crate::neighbour::Hold;
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, End, IcmpError, ORIGINATED_L3};
 use crate::snapshot::Hop;
+use crate::wire::plain::{V4, V6};
 use crate::wire::{self, FragmentRole, Parsed};
 
 /// What happens to a packet between lookup and transmission. Kept for later fragments too.
@@ -66,7 +67,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// Translates one packet and sends it. Errors are judged before anything is changed, so that an
     /// ICMP error quotes what its receiver sent.
-    pub(super) fn deliver_one(&mut self, mut packet: E::Buf, parsed: &Parsed, translation: &Translation) {
+    pub(super) fn deliver_one(&mut self, packet: E::Buf, parsed: &Parsed, translation: &Translation) {
         let Some((hop, mtu)) = self.hop(parsed.key.tenant, translation.target) else {
             return self.drop(packet, DropReason::NoRoute);
         };
@@ -76,6 +77,11 @@ impl<E: Env> Walk<'_, E> {
         if parsed.packet_len() > mtu {
             return self.too_big(packet, parsed, mtu);
         }
+        let given_back = match parsed.key.dst.is_v4() {
+            true => self.send_plain::<V4>(packet, parsed, translation.rewrite, hop),
+            false => self.send_plain::<V6>(packet, parsed, translation.rewrite, hop),
+        };
+        let Some(mut packet) = given_back else { return };
         if let Some((end, ip, port)) = translation.rewrite {
             rewrite::translate(packet.data_mut(), parsed, end, ip, port);
         }

@@ -3,12 +3,15 @@
 //! It does what the rest of the walk would do with the same packet, and nothing else: whatever is not as it
 //! nearly always is, is left to the rest. Nothing is counted or changed before that is decided.
 
-use super::{Context, Env, Lane, Walk};
+use super::{Addressee, Context, Env, Lane, Walk};
+use crate::addr::Ip;
 use crate::conntrack::Slot;
 use crate::flow::Direction;
 use crate::ids::PortId;
 use crate::packet::PacketBuf;
 use crate::rewrite::{End, Forward};
+use crate::snapshot::Hop;
+use crate::wire::Parsed;
 use crate::wire::plain::{self, Family, Link, Plain};
 
 impl<'a, E: Env> Walk<'a, E> {
@@ -37,21 +40,45 @@ impl<'a, E: Env> Walk<'a, E> {
                 return self.env.send(port, packet);
             }
         }
-        self.forward_closely(packet, lane, context);
+        self.forward_closely(packet, plain, lane, context);
     }
 
-    /// A packet that seemed plain, but is the first of its connection, or one that changes it, or on no plain
-    /// way.
-    #[inline(never)] // The plain ones are not to pay for it.
-    fn forward_closely(&mut self, packet: E::Buf, lane: &Lane, context: &Context<'a>) {
-        match self.parse(&packet) {
-            Ok((parsed, addressee)) => {
+    /// A plain packet that is the first of its connection, or changes it, or is on no plain way.
+    #[inline(never)] // The others are not to pay for it.
+    fn forward_closely<A: Forward>(
+        &mut self,
+        packet: E::Buf,
+        plain: &Plain<A>,
+        lane: &Lane,
+        context: &Context<'a>,
+    ) {
+        match plain.parsed() {
+            Ok(parsed) => {
                 let found = self.state.table.find(&parsed.key, lane.hash, lane.candidates);
                 let foreseen = context.foreseen.get(usize::from(lane.foreseen));
-                self.forward_parsed(packet, &parsed, addressee, found, foreseen);
+                self.forward_parsed(packet, &parsed, Addressee::Us, found, foreseen);
             }
             Err(reason) => self.refuse(packet, reason),
         }
+    }
+
+    /// Sends a plain packet, changed as it has to be; gives it back if its way is not plain.
+    pub(super) fn send_plain<A: Forward>(
+        &mut self,
+        mut packet: E::Buf,
+        parsed: &Parsed,
+        end: Option<(End, Ip, u16)>,
+        hop: Hop,
+    ) -> Option<E::Buf> {
+        let plain = Plain::<A>::of(parsed, packet.data());
+        let link = self.snapshot.link(hop.port).filter(|link| !link.is_tagged());
+        let (Some(plain), Some(link)) = (plain, link) else { return Some(packet) };
+        let Some(mac) = self.state.neighbours.find(self.now, hop.port, hop.next_hop) else {
+            return Some(packet);
+        };
+        A::forward(packet.data_mut(), &plain, end, mac, link.mac());
+        self.env.send(hop.port, packet);
+        None
     }
 
     /// Accounts for the packet and rewrites it; returns the port it leaves by. `None`, and nothing has
