@@ -136,8 +136,10 @@ impl World {
             let client = (row.key.src, row.key.src_port);
             let tcp = row.key.protocol == Protocol::Tcp;
             let conn = self.ends.find(client, tcp).and_then(|id| self.ends.conns.get(id as usize));
-            // Workers go by the packets that they have seen, not by those that rules have counted.
-            let packets = conn.map_or(0, |conn| conn.software);
+            // Workers go by the packets that they have seen, not by those that rules have counted, and not by
+            // those of an entry before this one.
+            let counted = row.totals.original.packets + row.totals.reply.packets;
+            let packets = conn.map_or(0, |conn| conn.software).min(counted);
             let open = matches!(row.state, State::Established | State::Replied);
             let allowed = self.snapshot.allows_offload(row.service, row.backend);
             let busy = row.idle_ms < PAUSE_MS;
