@@ -40,7 +40,7 @@ addresses = ["10.0.0.1/24"]
 [[port]]
 name = "lan"
 device = "net_null1"
-addresses = ["10.0.1.1/24"]
+addresses = ["10.0.1.1/24", "2001:db8:1::1/64"]
 [[service]]
 name = "web"
 vip = "192.0.2.1"
@@ -61,13 +61,18 @@ struct Millrace {
 
 impl Millrace {
     fn start() -> Millrace {
+        Millrace::with(|configuration| configuration)
+    }
+
+    /// Starts with the configuration changed.
+    fn with(change: impl FnOnce(String) -> String) -> Millrace {
         let directory = tempfile::tempdir().expect("temporary directory");
         // The kernel names a free port; nobody else asks in the instant before it is used.
         let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
         let metrics_port = probe.local_addr().expect("address").port();
         drop(probe);
-        std::fs::write(directory.path().join("m.toml"), configuration(directory.path(), metrics_port))
-            .expect("written");
+        let text = change(configuration(directory.path(), metrics_port));
+        std::fs::write(directory.path().join("m.toml"), text).expect("written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_millrace"))
             .args(["run", "--config"])
             .arg(directory.path().join("m.toml"))
@@ -153,6 +158,33 @@ fn a_life() {
 }
 
 /// Every thread but the worker itself keeps off its core, DPDK's own included, if there is another core.
+/// Packets of the first IPv6 connections wait for no page to be cleared, and without them none is taken.
+#[test]
+fn memory_for_ipv6_is_taken_at_the_start() {
+    const CONNECTIONS: u64 = 500_000;
+    let resident = |services: &str| {
+        let connections = format!("connections = {CONNECTIONS}");
+        let millrace = Millrace::with(|text| text.replace("connections = 10000", &connections) + services);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", millrace.child.id())).expect("runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("in every status");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    };
+    let without = resident("");
+    let with = resident(
+        r#"
+[[service]]
+name = "web6"
+vip = "2001:db8::1"
+protocol = "tcp"
+ports = [80]
+[[service.backend]]
+address = "[2001:db8:1::2]:8080"
+"#,
+    );
+    let each = with.saturating_sub(without) / CONNECTIONS;
+    assert!((40..60).contains(&each), "{each} bytes for each connection: {with} and {without}");
+}
+
 fn only_workers_use_their_cores(millrace: &Millrace) {
     let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
     let tasks = std::fs::read_dir(format!("/proc/{}/task", millrace.child.id())).expect("listed");

@@ -253,9 +253,17 @@ impl<B: PacketBuf> Worker<B> {
             offload: offload::Bargain::new(now),
             datagrams: 0,
         };
+        if snapshot.serves_ipv6() {
+            state.table.settle_v6();
+        }
         state.set_statics(now, &snapshot, |_, _, _| {});
         state.meet(now, snapshot.next_hops());
         Worker { snapshot, state }
+    }
+
+    /// Takes the memory at once that connections need in hardware: for a start, when no packet waits.
+    pub fn expect_hardware(&mut self) {
+        self.state.table.settle_hardware();
     }
 
     /// Takes a burst received from a port; leaves it empty.

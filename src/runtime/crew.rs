@@ -197,6 +197,10 @@ impl Crew {
         let now = equipment.clock.tick(dpdk::clock::rdtsc());
         let snapshot = Arc::clone(&equipment.snapshot);
         let offload = equipment.offload.as_ref().and_then(|rings| rings.worker(id));
+        let mut worker = Worker::new(now, &setup, snapshot, Arc::clone(counters));
+        if offload.is_some() {
+            worker.expect_hardware();
+        }
         Ok(Thread {
             id,
             clock: equipment.clock,
@@ -207,7 +211,7 @@ impl Crew {
             rx,
             outside: Outside::new(id, Arc::clone(counters), outlets, rings, offload),
             offload,
-            worker: Worker::new(now, &setup, snapshot, Arc::clone(counters)),
+            worker,
             page: None,
             _registration: registration,
         })

@@ -1,6 +1,7 @@
 //! The table: entries, index, wheel and half-open list kept in step.
 
 mod hardware;
+mod memory;
 mod plain;
 mod turnover;
 
@@ -249,7 +250,8 @@ pub struct Table {
     half_open: HalfOpen,
     /// Connections opened so far (modulo 2^32).
     opened: u32,
-    /// Zeroed pages: those that no IPv6 connection touches take no memory. Likewise `cold`.
+    /// Zeroed pages: those that no IPv6 connection touches take no memory, unless [`Table::settle_v6`] is
+    /// called. Likewise `cold`.
     v6: Box<[V6]>,
     cold: Box<[Cold]>,
     /// Slots given back, each naming the next; slots from `fresh` on were never taken.
@@ -507,16 +509,6 @@ impl Table {
     #[must_use]
     pub fn slots(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Bytes that IPv4 connections need at full capacity. IPv6 ones add 48 each, those with hardware
-    /// counters or more than 4 GiB add 48.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        core::mem::size_of_val::<[Entry]>(&self.entries)
-            + self.index.memory_bytes()
-            + self.half_open.memory_bytes()
-            + self.wheel.memory_bytes()
     }
 
     /// The connection in this slot, if any, and its backend: for sweeps that go through all slots.

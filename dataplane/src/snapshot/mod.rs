@@ -425,6 +425,12 @@ impl Snapshot {
         self.links.get(id.index())
     }
 
+    /// Whether there may be IPv6 connections.
+    #[must_use]
+    pub fn serves_ipv6(&self) -> bool {
+        self.services.iter().flatten().any(|service| !service.vip.is_v4())
+    }
+
     /// The service in slot `id`.
     #[inline]
     #[must_use]

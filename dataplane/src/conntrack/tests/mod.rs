@@ -3,7 +3,7 @@
 
 mod index;
 mod pressure;
-mod support;
+pub(super) mod support;
 mod table;
 mod tcp;
 mod wheel;

@@ -15,16 +15,16 @@ pub(super) const HASHER: FlowHasher = FlowHasher::new([
     0x082e_fa98_ec4e_6c89,
 ]);
 
-pub(super) const T0: Tick = Tick(1_000);
+pub(in crate::conntrack) const T0: Tick = Tick(1_000);
 
 /// A table without grace.
-pub(super) fn table(connections: u32, half_open_max: u32) -> Table {
+pub(in crate::conntrack) fn table(connections: u32, half_open_max: u32) -> Table {
     let shape = Shape { connections, half_open_max, half_open_grace_ms: 0 };
     Table::new(WorkerId(3), shape, HASHER, T0)
 }
 
 /// The default timeouts, for every service.
-pub(super) fn timeout(_: ServiceId, state: State) -> u32 {
+pub(in crate::conntrack) fn timeout(_: ServiceId, state: State) -> u32 {
     Timeouts::default().timeout_ms(state)
 }
 
@@ -41,7 +41,7 @@ pub(super) fn key(n: u32) -> FlowKey {
 }
 
 /// That connection through NAT to 172.16.0.1:8080.
-pub(super) fn new(n: u32) -> New {
+pub(in crate::conntrack) fn new(n: u32) -> New {
     New {
         key: key(n),
         service: ServiceId(1),
