@@ -65,7 +65,8 @@ def describe(machine: dict[str, object]) -> str:
     words = [f"{machine['cpu']}{' (virtual)' if machine['virtual'] else ''}", f"{machine['cores']} cores", clock]
     words += [f"Linux {machine['kernel']}", f"DPDK {machine['dpdk']}"]
     words += [f"Open vSwitch {machine['ovs']}"] if machine["ovs"] else []
-    words += ["2 MiB pages" if machine["hugepages"] else "4 KiB pages", f"load {machine['load']:.1f}"]
+    words += [f"buffers in pages of {'2 MiB' if machine['hugepages'] else '4 KiB'}"]
+    words += [f"transparent huge pages: {machine['transparent_hugepages'] or 'none'}", f"load {machine['load']:.1f}"]
     ours = f"; Millrace is {machine['binary']}" if machine["binary"] else ""
     return ", ".join(filter(None, words)) + f"; commit {machine['commit']}{ours}"
 
@@ -94,6 +95,8 @@ def hugepages(pages: int) -> Iterator[None]:
         added = max(pages - int(free.read_text()), 0)
         if added:
             number.write_text(str(before + added))
+            # Linux gives what it has, and says nothing if that is less.
+            added = max(int(number.read_text()) - before, 0)
     except OSError as error:
         raise LabError(f"no huge pages: {error}") from error
     try:
