@@ -62,6 +62,9 @@ def test_what_is_received_is_sent(tmp_path, mode, arguments, size):
         assert source["fresh"] == (packets if "fresh" in arguments else 0)
         assert sink["tx_bad_checksum"] == sink["rx_good_packets"] == source["tx_good_packets"] == 0
         assert 0 < source["rx_turn_p50_ns"] <= source["rx_turn_p99_ns"] <= source["rx_turn_max_ns"]
+        # Another start goes on counting.
+        again, _ = testpmd.run(1, "tx_good_packets", packets + 1000)
+        assert again["fresh"] == (again["rx_good_packets"] if "fresh" in arguments else 0)
         testpmd.command("clear port xstats all")
         assert not any(testpmd.xstats(0).values()), "a reset leaves nothing"
         assert testpmd.quit() == 0

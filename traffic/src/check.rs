@@ -103,6 +103,23 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
 }
 
+/// What a packet is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layers {
+    /// VLAN tags.
+    pub vlan: bool,
+    /// IPv6, not IPv4.
+    pub ipv6: bool,
+    /// UDP, not TCP.
+    pub udp: bool,
+}
+
+/// The layers of a packet whose headers can be found: those that can be answered.
+pub fn layers(frame: &[u8]) -> Option<Layers> {
+    let Headers { ipv6, udp, l3, .. } = Headers::find(frame)?;
+    Some(Layers { vlan: l3 > 14, ipv6, udp })
+}
+
 #[cfg(test)]
 mod tests {
     use etherparse::PacketBuilder;
@@ -125,6 +142,9 @@ mod tests {
                 false => ip.tcp(7, 9, 1000, 2000).ack(3).write(&mut frame, &payload).unwrap(),
             }
             prop_assert_eq!(checksums_are_right(&frame), Some(true));
+            prop_assert_eq!(layers(&frame), Some(Layers { vlan: false, ipv6, udp }));
+            let tagged = [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat();
+            prop_assert_eq!(layers(&tagged), Some(Layers { vlan: true, ipv6, udp }));
             // Bytes of the addresses, the ports, the payload.
             let from = if ipv6 { 22 } else { 26 };
             let at = from + at.index(frame.len() - from);

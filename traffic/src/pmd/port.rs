@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::stats::{self, Totals};
 use super::{EINVAL, ENOMEM, ffi, log, queues, status};
 use crate::args::{Args, Protocol, SIZE_MAX};
+use crate::check::Layers;
 
 /// The longest payload of a frame, bytes.
 const MTU_MAX: u16 = 9000;
@@ -62,7 +63,11 @@ pub(super) fn probe(vdev: *mut ffi::rte_vdev_device, name: &CStr, arguments: &st
         data.dev_flags |= ffi::TRAFFIC_AUTOFILL_QUEUE_XSTATS;
         let port = Port {
             name: text.into_owned(),
-            packet_type: packet_type(&args),
+            packet_type: packet_type(Layers {
+                vlan: false,
+                ipv6: args.vip.is_ipv6(),
+                udp: args.protocol == Protocol::Udp,
+            }),
             args,
             port_id: data.port_id,
             given: AtomicU64::new(0),
@@ -100,10 +105,12 @@ fn own_address(name: &str) -> [u8; 6] {
     [0x02, 0x00, a, b, c, d]
 }
 
-fn packet_type(args: &Args) -> u32 {
-    let l3 = if args.vip.is_ipv6() { ffi::RTE_PTYPE_L3_IPV6 } else { ffi::RTE_PTYPE_L3_IPV4 };
-    let l4 = if args.protocol == Protocol::Udp { ffi::RTE_PTYPE_L4_UDP } else { ffi::RTE_PTYPE_L4_TCP };
-    ffi::RTE_PTYPE_L2_ETHER | l3 | l4
+/// As DPDK puts it. What the driver makes has no options.
+pub(super) fn packet_type(layers: Layers) -> u32 {
+    let l2 = if layers.vlan { ffi::RTE_PTYPE_L2_ETHER_VLAN } else { ffi::RTE_PTYPE_L2_ETHER };
+    let l3 = if layers.ipv6 { ffi::RTE_PTYPE_L3_IPV6 } else { ffi::RTE_PTYPE_L3_IPV4 };
+    let l4 = if layers.udp { ffi::RTE_PTYPE_L4_UDP } else { ffi::RTE_PTYPE_L4_TCP };
+    l2 | l3 | l4
 }
 
 /// The link is always up.
@@ -194,8 +201,9 @@ unsafe extern "C" fn mtu_set(_device: *mut ffi::rte_eth_dev, _mtu: u16) -> c_int
 }
 
 unsafe extern "C" fn supported_ptypes(_device: *mut ffi::rte_eth_dev) -> *const u32 {
-    static TYPES: [u32; 6] = [
+    static TYPES: [u32; 7] = [
         ffi::RTE_PTYPE_L2_ETHER,
+        ffi::RTE_PTYPE_L2_ETHER_VLAN,
         ffi::RTE_PTYPE_L3_IPV4,
         ffi::RTE_PTYPE_L3_IPV6,
         ffi::RTE_PTYPE_L4_TCP,

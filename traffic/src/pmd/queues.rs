@@ -5,10 +5,10 @@ use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::port::{Port, port_of};
+use super::port::{Port, packet_type, port_of};
 use super::{EINVAL, ENOMEM, ffi, log};
 use crate::answer::answer;
-use crate::check::checksums_are_right;
+use crate::check::{checksums_are_right, layers};
 use crate::histogram::Histogram;
 use crate::source::Source;
 
@@ -135,7 +135,7 @@ impl RxQueue {
             return 0;
         }
         let room = source.room();
-        let mut bytes = 0;
+        let (mut bytes, before) = (0, source.started());
         source.take(count, |at, template, flows| {
             for (packet, flow) in out[at..].iter().zip(flows) {
                 // SAFETY: just allocated, so nobody else knows them; starting made sure that each has that
@@ -151,7 +151,7 @@ impl RxQueue {
             bytes += u64::from(template.size()) * flows.len() as u64;
         });
         self.bytes.add(bytes);
-        self.fresh.0.store(source.started(), Ordering::Relaxed);
+        self.fresh.add(source.started() - before);
         count
     }
 }
@@ -214,10 +214,11 @@ impl TxQueue {
         // SAFETY: a frame of that length, which nobody else holds.
         let frame = unsafe { std::slice::from_raw_parts_mut(frame, length as usize) };
         let Some(answered) = answer(frame, (args.vip, args.port), all) else { return false };
+        let packet_type = layers(frame).map_or(ffi::RTE_PTYPE_UNKNOWN, packet_type);
         // SAFETY: ours, and in one segment; the ring lives as long as its receive queue, which is not
         // released while somebody sends. What it takes, it owns.
         let queued = unsafe {
-            ffi::traffic_turn(packet, self.port.port_id, self.port.packet_type, answered as u16);
+            ffi::traffic_turn(packet, self.port.port_id, packet_type, answered as u16);
             ffi::traffic_ring_put(self.ring, packet) != 0
         };
         self.bytes.add(if queued { u64::from(length) } else { 0 });
