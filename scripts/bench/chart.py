@@ -10,8 +10,8 @@ from .report import Results
 COLOURS = {"testpmd": "#8a8f98", "millrace": "#1f6fb4", "ovs": "#d9822b", "ovs-default": "#f0c08a"}
 BAR, GAP, HEIGHT = 26, 26, 300
 LEFT, TOP, BOTTOM = 60, 64, 50
-# Of the small print: its lines' distance, and about what a letter takes.
-SMALL_LINE, SMALL_LETTER = 12, 5
+# Of the small print: its lines' distance, and about what a letter takes. Of other text: what a letter takes.
+SMALL_LINE, SMALL_LETTER, LETTER = 12, 5, 6
 
 
 def _step(highest: float) -> float:
@@ -34,7 +34,8 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str = "#333333") -
 def svg(results: Results, title: str, machine: str) -> str:
     """The picture; what has no number has no bar."""
     contenders, cases = results.contenders(), results.cases()
-    group = BAR * len(contenders) + GAP
+    labels, bars = [f"{kind}, {_short(flows)}" for kind, flows in cases], BAR * len(contenders)
+    group = max([bars, *(LETTER * len(label) for label in labels)]) + GAP
     width = max(LEFT + group * len(cases) + GAP, 480)
     highest = max([one.ns()[-1] for one in results.all if one.median() is not None], default=1.0)
     base = TOP + HEIGHT
@@ -50,10 +51,10 @@ def svg(results: Results, title: str, machine: str) -> str:
         tick += step
     parts.append(_text(14, TOP + HEIGHT / 2, "ns per packet", transform=f"rotate(-90 14 {TOP + HEIGHT / 2})"))
     for place, (kind, flows) in enumerate(cases):
-        start = LEFT + GAP / 2 + place * group
-        parts.append(_text(start + BAR * len(contenders) / 2, base + 18, f"{kind}, {_short(flows)}"))
+        middle = LEFT + (place + 0.5) * group
+        parts.append(_text(middle, base + 18, labels[place]))
         for number, contender in enumerate(contenders):
-            parts += _bar(results, (kind, flows, contender), start + number * BAR, y)
+            parts += _bar(results, (kind, flows, contender), middle - bars / 2 + number * BAR, y)
     small = textwrap.wrap(machine, (width - LEFT) // SMALL_LETTER)
     for number, line in enumerate(small):
         parts.append(_text(LEFT, base + 42 + number * SMALL_LINE, line, 9, "start", fill="#666666"))
