@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from bench import chart, packets, peers, report
+from bench import chart, machine, packets, peers, report
 from bench.contenders import Millrace, Testpmd
 from bench.kinds import KINDS
 from lab.frames import count_pcap, write_pcap
@@ -55,6 +55,8 @@ def test_median_and_ratios():
         ({}, None),
         ({"loss": 0.0005}, None),
         ({"loss": 0.02}, "lost 2.0 % of its packets"),
+        ({"loss": 0.02, "doubt": 0.0195}, None),
+        ({"loss": 0.02, "doubt": 0.01}, "lost 2.0 % of its packets"),
         ({"dropped": {"no_service": 7}}, r"dropped 7 \(no_service\)"),
         ({"connections": (63, "established"), "expected": (64, 64)}, "had 63 connections instead of 64 to 64"),
         ({"connections": (64, "established"), "expected": (64, 64)}, None),
@@ -73,6 +75,31 @@ def test_a_noisy_round_is_marked():
     assert "noisy" in report.table(report.Results([some(waited=0.05)]), "", "")
 
 
+@pytest.mark.parametrize("free, had", [(3, 8), (0, 6)])
+def test_huge_pages_are_given_back(free, had, tmp_path, monkeypatch):
+    """All that were taken and no more, also when Linux has fewer than are asked for."""
+    monkeypatch.setattr(machine, "HUGEPAGES", tmp_path)
+    number, empty = tmp_path / "nr_hugepages", tmp_path / "free_hugepages"
+    number.write_text("5")
+    empty.write_text(str(free))
+    written = Path.write_text
+
+    def write(path, text):
+        """As Linux does, which has no more than that."""
+        more = min(int(text), had) - int(path.read_text())
+        written(empty, str(int(empty.read_text()) + more))
+        return written(path, str(min(int(text), had)))
+
+    monkeypatch.setattr(Path, "write_text", write)
+    if free + had - 5 >= 6:
+        with machine.hugepages(6):
+            assert int(number.read_text()) == had
+    else:
+        with pytest.raises(LabError, match="12 MiB of huge pages are needed and 2 could be had"), machine.hugepages(6):
+            pass
+    assert int(number.read_text()) == 5
+
+
 def test_the_plot():
     found = results(testpmd=[20, 18, 19], millrace=[38, 40, 30])
     found.all.append(report.Result("udp", 64, "millrace", error="it & <that>"))
@@ -82,6 +109,17 @@ def test_the_plot():
     heights = [float(bar.get("height")) for bar in bars]
     assert heights[1] / heights[0] == pytest.approx(2, abs=0.02)
     assert any(node.text == "fault" for node in root.iter())
+
+
+def test_words_of_the_plot_keep_apart():
+    """Also with one narrow bar above each label."""
+    kinds = [(kind.name, flows) for kind in KINDS.values() for flows in kind.flows]
+    found = report.Results(report.Result(*kind, "millrace", [report.Round(50.0)]) for kind in kinds)
+    root = ElementTree.fromstring(chart.svg(found, "a title", "a machine"))
+    texts = [node for node in root.iter() if node.tag.endswith("text") and ", " in (node.text or "")]
+    ends = [(float(node.get("x")) + side * chart.LETTER * len(node.text) / 2) for node in texts for side in (-1, 1)]
+    assert len(texts) == len(kinds) and ends == sorted(ends)
+    assert ends[0] > 0 and ends[-1] < float(root.get("width"))
 
 
 @pytest.mark.parametrize("kind", packets.KINDS)

@@ -78,6 +78,8 @@ class Count:
     ns: int
     received: int
     sent: int
+    doubt: int = 0
+    """Nanoseconds within which both were read, one after the other."""
 
 
 class Contender(abc.ABC):
@@ -144,7 +146,8 @@ class Contender(abc.ABC):
             sent = self.telemetry.ask(f"/ethdev/stats,{self._sink}")["opackets"]
             after = time.perf_counter_ns()
             if best is None or after - before < distance:
-                best, distance = Count((between + after) // 2, received, sent), after - before
+                distance = after - before
+                best = Count((between + after) // 2, received, sent, distance)
             if distance < READ_NS:
                 break
         return best

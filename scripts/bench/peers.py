@@ -147,6 +147,7 @@ def judged(running: Contender, first: Count, last: Count, dropped: dict[str, int
     return report.Round(
         ns=took / passed,
         loss=max(received - sent - refused, 0) / max(received, 1),
+        doubt=(first.doubt + last.doubt) / took,
         waited=waited,
         dropped=dropped,
         connections=running.connections(),
