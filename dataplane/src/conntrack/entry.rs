@@ -272,7 +272,9 @@ impl Entry {
     #[inline]
     pub(super) fn matches(&self, key: &FlowKey, direction: Direction) -> bool {
         let src = first_end(direction);
-        let mut kind = 0;
+        // Whoever comes by an index that has changed since may ask for replies where there are none.
+        let replies = if direction == Direction::Reply { REPLY_KEY } else { 0 };
+        let mut kind = replies;
         if key.protocol == Protocol::Udp {
             kind |= UDP;
         }
@@ -282,7 +284,7 @@ impl Entry {
         // Without a branch for each field: nearly always all of them are the same.
         let addresses = (self.addresses[src] ^ key.src.low32()) | (self.addresses[src + 1] ^ key.dst.low32());
         let ports = (self.ports[src] ^ key.src_port) | (self.ports[src + 1] ^ key.dst_port);
-        let rest = (self.tenant ^ key.tenant.0) | u16::from(self.flags & (UDP | V6) ^ kind);
+        let rest = (self.tenant ^ key.tenant.0) | u16::from(self.flags & (UDP | V6 | replies) ^ kind);
         addresses | u32::from(ports | rest) == 0
     }
 

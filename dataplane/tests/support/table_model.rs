@@ -2,7 +2,7 @@
 //! sequence of operations on both, and after each the two must agree. Driven by proptest in
 //! `tests/table.rs` and by the fuzz target `table`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use dataplane::addr::Ip;
 use dataplane::conntrack::{
@@ -24,7 +24,7 @@ const HASHER: FlowHasher = FlowHasher::new([
     0x082e_fa98_ec4e_6c89,
 ]);
 
-/// A seed under which nearly all keys of this small world have the same hash: only comparing whole keys
+/// A seed under which nearly all IPv6 keys of this small world have the same hash: only comparing whole keys
 /// tells them apart, and the index is full early.
 const WEAK_HASHER: FlowHasher = FlowHasher::new([1, 0, 0, 0x2000_0000_0000_0000]);
 
@@ -32,6 +32,8 @@ const WEAK_HASHER: FlowHasher = FlowHasher::new([1, 0, 0, 0x2000_0000_0000_0000]
 const HALF_OPEN_FLOOR: u32 = 8;
 /// Half-open connections compared when one has to go.
 const SAMPLE: usize = 16;
+/// Keys probed before they are looked for again.
+const PROBED: usize = 32;
 
 fn timeout(service: ServiceId, state: State) -> u32 {
     let ms = Timeouts::default().timeout_ms(state);
@@ -92,6 +94,8 @@ pub(crate) struct World {
     live: HashMap<u64, Connection>,
     keys: HashMap<FlowKey, (u64, Direction)>,
     dead: Vec<FlowRef>,
+    /// What the index said of some keys a while ago, as it does at the beginning of a burst.
+    probed: VecDeque<(FlowKey, Candidates)>,
 }
 
 impl World {
@@ -115,11 +119,13 @@ impl World {
             live: HashMap::new(),
             keys: HashMap::new(),
             dead: Vec::new(),
+            probed: VecDeque::new(),
         }
     }
 
     /// Carries out one operation and compares.
     pub(crate) fn step(&mut self, [kind, a, b, c]: [u8; 4]) {
+        self.probe(&new(a, b, c));
         match kind % 16 {
             0..=4 => self.insert(&new(a, b, c)),
             5..=9 => self.packet(&new(a, b, c), b, c),
@@ -130,6 +136,7 @@ impl World {
             14 => self.add_hardware(&new(a, b, c).key, b, c),
             _ => self.compare_all(),
         }
+        self.find_probed();
         assert_eq!(self.table.len(), self.live.len());
         let half_open = self.live.values().filter(|connection| connection.half_open).count();
         assert_eq!(self.table.half_open(), half_open);
@@ -144,6 +151,22 @@ impl World {
         let expected = self.keys.get(key).map(|(id, direction)| (self.live[id].slot, *direction));
         assert_eq!(found, expected, "{key}");
         found
+    }
+
+    fn probe(&mut self, new: &New) {
+        for key in [new.key, reply_key(new)] {
+            self.probed.push_back((key, self.table.probe(self.table.hash(&key))));
+        }
+        self.probed.drain(..self.probed.len().saturating_sub(PROBED));
+    }
+
+    /// What has changed since a key was probed makes no difference to who is found.
+    fn find_probed(&self) {
+        for (key, candidates) in &self.probed {
+            let found = self.table.find(key, self.table.hash(key), *candidates);
+            let expected = self.keys.get(key).map(|(id, direction)| (self.live[id].slot, *direction));
+            assert_eq!(found, expected, "{key}");
+        }
     }
 
     fn insert(&mut self, new: &New) {
