@@ -121,8 +121,8 @@ enum Twist {
     /// Words of IPv4 options, or an extension header.
     Options,
     Tagged(u16),
-    /// The first or the later half.
-    Fragment(bool),
+    /// In two halves, the later one first or last.
+    Fragments(bool),
     /// To another station, from ourselves.
     Stations(bool, bool),
     /// Some bytes changed, and the header's checksum put right.
@@ -142,7 +142,7 @@ fn said() -> impl Strategy<Value = Said> {
         2 => Just(Twist::NoChecksum),
         1 => Just(Twist::Options),
         1 => prop_oneof![Just(VID), Just(0), Just(9)].prop_map(Twist::Tagged),
-        2 => any::<bool>().prop_map(Twist::Fragment),
+        2 => any::<bool>().prop_map(Twist::Fragments),
         1 => any::<(bool, bool)>().prop_map(|(to, from)| Twist::Stations(to, from)),
         3 => (changes, any::<bool>()).prop_map(|(changes, repair)| Twist::Changed(changes, repair)),
         1 => (0usize..80).prop_map(Twist::Cut),
@@ -168,8 +168,8 @@ fn said() -> impl Strategy<Value = Said> {
 }
 
 impl Said {
-    /// The frame, and the port that it comes in by.
-    fn frame(&self, tagged_back: bool) -> (PortId, Vec<u8>) {
+    /// The frame (or its fragments), and the port that it comes in by.
+    fn frames(&self, tagged_back: bool) -> (PortId, Vec<Vec<u8>>) {
         let (protocol, vip, vip_port, _, backends) = SERVICES[self.service];
         let (backend, backend_port) = backends[self.backend % backends.len()];
         let client = CLIENTS[self.client][usize::from(vip.contains(':'))];
@@ -200,15 +200,13 @@ impl Said {
             padding: self.padding,
             ..Spec::tcp(src, dst)
         };
-        let mut frame = match self.twist {
-            Twist::Fragment(first) if ip(dst).is_v4() && self.len >= 16 => {
-                let (head, tail) = spec.build_fragments(3);
-                if first { head } else { tail }
-            }
-            _ => spec.build(),
-        };
-        self.spoil(&mut frame, PORT_MACS[port.index()]);
-        (port, frame)
+        let mut frames = vec![spec.build()];
+        if let (Twist::Fragments(first), true, true) = (&self.twist, ip(dst).is_v4(), self.len >= 24) {
+            let (head, tail) = spec.build_fragments(3);
+            frames = if *first { vec![head, tail] } else { vec![tail, head] };
+        }
+        frames.iter_mut().for_each(|frame| self.spoil(frame, PORT_MACS[port.index()]));
+        (port, frames)
     }
 
     fn spoil(&self, frame: &mut Vec<u8>, ours: MacAddr) {
@@ -332,9 +330,10 @@ impl Pair {
     }
 
     fn burst(&mut self, worker: usize, said: &[Said]) {
-        let frames: Vec<_> = said.iter().map(|said| said.frame(self.tagged_back)).collect();
+        let frames: Vec<_> = said.iter().map(|said| said.frames(self.tagged_back)).collect();
         for port in [FRONT, BACK] {
-            let plain: Vec<_> = frames.iter().filter(|(at, _)| *at == port).map(|(_, f)| f.clone()).collect();
+            let of_port = frames.iter().filter(|(at, _)| *at == port);
+            let plain: Vec<_> = of_port.flat_map(|(_, frames)| frames.clone()).collect();
             let tagged: Vec<_> = plain.iter().map(|frame| tag(frame)).collect();
             let mut of_each = [plain, tagged].into_iter();
             self.both(|world| {
