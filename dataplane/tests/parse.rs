@@ -572,6 +572,25 @@ proptest! {
     }
 }
 
+/// Every value of every byte of the headers, of packets so short that no length is by chance right.
+#[test]
+fn glance_is_parse_whatever_a_byte_says() {
+    for spec in [Spec::tcp(A4, B4), Spec::udp(A4, B4), Spec::tcp(A6, B6), Spec::udp(A6, B6)] {
+        let frame = addressed(Spec { payload: b"12345678".to_vec(), padding: 20, ..spec }.build());
+        assert!(glance(&frame).is_some());
+        for at in 12..frame.len() {
+            for value in 0..=u8::MAX {
+                let mut changed = frame.clone();
+                changed[at] = value;
+                if changed[12..14] == [8, 0] && !(24..26).contains(&at) {
+                    repair_ipv4(&mut changed);
+                }
+                assert_glance_is_parse(&changed);
+            }
+        }
+    }
+}
+
 #[test]
 fn frames_of_others_are_not_plain() {
     let frame = addressed(patched(&Spec::tcp(A4, B4), &[]));

@@ -113,6 +113,40 @@ fn run(
 const START: Tick = Tick(u32::MAX - 2_000);
 
 #[test]
+fn one_address_on_two_ports_is_two_neighbours() {
+    // So many that some are remembered in the same place.
+    const PORTS: u16 = 200;
+    let mut table = table(NeighbourLimits { neighbours_max: PORTS.into(), ..LIMITS });
+    let now = Tick(0);
+    let on_port = |port: u16| NeighbourUpdate { port: PortId(port), ..answer(1, port as u8 + 1) };
+    for round in 0..2 {
+        for port in 0..PORTS {
+            learn(&mut table, now, on_port(port), true);
+            for other in 0..PORTS {
+                let expected = (round > 0 || other <= port).then_some(mac(other as u8 + 1));
+                assert_eq!(table.find(now, PortId(other), ip(1)), expected, "port {other}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_slot_that_changes_hands_is_not_taken_for_its_former_neighbour() {
+    let mut table = table(NeighbourLimits { neighbours_max: 1, ..LIMITS });
+    let mut now = Tick(0);
+    for round in 0..4 {
+        for host in [1, 2] {
+            table.add_static(now, PORT, ip(host), mac(host as u8), |packet, _| panic!("{packet:?}")).unwrap();
+            assert_eq!(table.find(now, PORT, ip(host)), Some(mac(host as u8)), "round {round}");
+            assert_eq!(table.find(now, PORT, ip(3 - host)), None);
+            assert!(table.remove_static(PORT, ip(host)));
+            assert_eq!(table.find(now, PORT, ip(host)), None, "forgotten");
+            now = now.after_ms(1);
+        }
+    }
+}
+
+#[test]
 fn packets_wait_and_are_released_in_order() {
     let mut table = table(LIMITS);
     for tag in 0..3 {
