@@ -3,6 +3,7 @@
 //! It does what the rest of the walk would do with the same packet, and nothing else: whatever is not as it
 //! nearly always is, is left to the rest. Nothing is counted or changed before that is decided.
 
+use super::open::Foreseen;
 use super::{Addressee, Context, Env, Lane, Walk};
 use crate::addr::Ip;
 use crate::conntrack::Slot;
@@ -35,12 +36,14 @@ impl<'a, E: Env> Walk<'a, E> {
         lane: &Lane,
         context: &Context<'a>,
     ) {
-        if let Some((slot, direction)) = self.state.table.recognise(plain, lane.hash, lane.candidates) {
+        let found = self.state.table.recognise(plain, lane.hash, lane.candidates);
+        if let Some((slot, direction)) = found {
             if let Some(port) = self.express(&mut packet, plain, slot, direction) {
                 return self.env.send(port, packet);
             }
         }
-        self.forward_closely(packet, plain, lane, context);
+        let foreseen = context.foreseen.get(usize::from(lane.foreseen));
+        self.forward_closely(packet, plain, found, foreseen);
     }
 
     /// A plain packet that is the first of its connection, or changes it, or is on no plain way.
@@ -49,15 +52,11 @@ impl<'a, E: Env> Walk<'a, E> {
         &mut self,
         packet: E::Buf,
         plain: &Plain<A>,
-        lane: &Lane,
-        context: &Context<'a>,
+        found: Option<(Slot, Direction)>,
+        foreseen: Option<&Foreseen<'a>>,
     ) {
         match plain.parsed() {
-            Ok(parsed) => {
-                let found = self.state.table.find(&parsed.key, lane.hash, lane.candidates);
-                let foreseen = context.foreseen.get(usize::from(lane.foreseen));
-                self.forward_parsed(packet, &parsed, Addressee::Us, found, foreseen);
-            }
+            Ok(parsed) => self.forward_parsed(packet, &parsed, Addressee::Us, found, foreseen),
             Err(reason) => self.refuse(packet, reason),
         }
     }

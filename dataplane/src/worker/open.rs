@@ -140,7 +140,7 @@ impl<'a, E: Env> Walk<'a, E> {
         }
     }
 
-    /// Picks a backend and makes the entry.
+    /// Picks a backend and makes the entry. There is none for the packet's key, as the caller has seen.
     fn schedule(
         &mut self,
         packet: E::Buf,
@@ -157,15 +157,19 @@ impl<'a, E: Env> Walk<'a, E> {
         let mut hash = flow_hash(&parsed.key, service);
         let mut reason = DropReason::NatTupleInUse;
         for _ in 0..PICKS_MAX {
-            let (backend, prepared) = match foreseen.take() {
-                Some(foreseen) => (Some(foreseen.backend), Some(&foreseen.prepared)),
-                None => (service.pick(hash).and_then(|id| self.snapshot.backend(id)), None),
+            let (table, snapshot) = (&self.state.table, self.snapshot);
+            let choice = match foreseen.take() {
+                Some(foreseen) => Some((foreseen.backend, table.confirm(&foreseen.prepared))),
+                None => service.pick(hash).and_then(|id| snapshot.backend(id)).map(|backend| {
+                    let new = newcomer(parsed.key, service, backend, parsed.tcp_flags);
+                    (backend, table.prepare(&new, table.hash(&parsed.key)))
+                }),
             };
-            let Some(backend) = backend else {
+            let Some((backend, prepared)) = choice else {
                 reason = DropReason::NoBackend;
                 break;
             };
-            match self.insert(parsed.key, service, backend, first, parsed.tcp_flags, prepared) {
+            match self.insert(parsed.key, service, backend, first, parsed.tcp_flags, Some(&prepared)) {
                 Ok(slot) => return self.forward_known(packet, parsed, slot, Direction::Original),
                 Err(InsertError::ReplyCollision) => hash = next_hash(hash),
                 Err(error) => {

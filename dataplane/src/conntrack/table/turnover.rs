@@ -81,6 +81,12 @@ impl Table {
         Prepared { original: hash, reply, missed_at: self.opened }
     }
 
+    /// What was prepared for a key for which [`Table::find`] has found nothing once more, just now.
+    #[must_use]
+    pub fn confirm(&self, prepared: &Prepared) -> Prepared {
+        Prepared { missed_at: self.opened, ..*prepared }
+    }
+
     /// Asks for the lines of the connections that so many newcomers will evict, if they will: the half-open
     /// ones that are oldest. To be followed, when those have come, by [`Table::prefetch_leaving`].
     pub fn prefetch_oldest(&self, newcomers: usize) {
