@@ -92,12 +92,12 @@ KINDS = {
         Kind("memory", "as answered, from memory: up to 10M flows", memory="", answered=True, flows=MANY),
         Kind(
             "new",
-            "every packet opens a connection, in place of the oldest: the table is full of half-open ones",
+            "every packet opens a connection, in place of the oldest of so many that are half-open",
             memory=",flags=syn,fresh=1",
             flows=MILLION,
             # Nothing is pushed out that is younger than a tenth of a second.
             flows_min=1_000_000,
-            spare=1.0,
+            half_open_percent=50,
             held=(0.98, 1.0),
             peer_flows_max=0,
         ),
