@@ -29,15 +29,15 @@ use crate::config::Limits;
 use crate::conntrack::{Candidates, Outcome, Shape, Slot, Table};
 use crate::counters::WorkerCounters;
 use crate::drops::DropReason;
-use crate::flow::{Direction, FlowHasher, FlowKey};
+use crate::flow::{Direction, FlowHasher, FlowKey, Protocol};
 use crate::fragments::{FragmentLimits, Fragments};
-use crate::ids::{BackendId, PortId, WorkerId};
+use crate::ids::{BackendId, PortId, TenantId, WorkerId};
 use crate::neighbour::{NeighbourLimits, NeighbourUpdate, Neighbours};
 use crate::offload::{Ask, Revoke};
 use crate::owner::Owners;
 use crate::packet::{BURST, Burst, PacketBuf};
 use crate::rate::RateLimit;
-use crate::snapshot::{Port, Snapshot};
+use crate::snapshot::{Port, Service, Snapshot};
 use crate::time::Tick;
 use crate::wire::plain::{Address, Family, Plain, V4, V6};
 use crate::wire::{self, Kind, Parsed};
@@ -192,7 +192,12 @@ struct Walk<'a, E: Env> {
     env: &'a mut E,
     /// Connections that hardware may still be asked to take.
     asks_left: u8,
+    /// The service that was looked up last: that of the next newcomer, too, as a rule.
+    last_service: Option<(Endpoint, &'a Service)>,
 }
+
+/// Where a packet is sent to: whose address, protocol and port.
+type Endpoint = (TenantId, Ip, Protocol, u16);
 
 /// What is known of a packet between two stages.
 struct Lane {
@@ -288,6 +293,7 @@ impl<B: PacketBuf> Worker<B> {
             state: &mut self.state,
             env,
             asks_left: offload::ASKS_PER_BURST,
+            last_service: None,
         }
     }
 }

@@ -57,7 +57,7 @@ impl<'a, E: Env> Walk<'a, E> {
     /// Foresees what packets without an entry, so many of these, will need.
     #[inline(never)] // Nearly all bursts have none.
     pub(super) fn foresee(
-        &self,
+        &mut self,
         newcomers: usize,
         lanes: &mut [Lane],
         foreseen: &mut ArrayVec<Foreseen<'a>, BURST>,
@@ -80,9 +80,9 @@ impl<'a, E: Env> Walk<'a, E> {
         self.state.table.prefetch_leaving(newcomers);
     }
 
-    fn foresee_one(&self, key: FlowKey, flags: TcpFlags, hash: u64) -> Option<Foreseen<'a>> {
+    fn foresee_one(&mut self, key: FlowKey, flags: TcpFlags, hash: u64) -> Option<Foreseen<'a>> {
         let snapshot = self.snapshot;
-        let service = snapshot.classify(key.tenant, key.dst, key.protocol, key.dst_port)?;
+        let service = self.classify(&key)?;
         if service.affinity == Affinity::None || first_of(key.protocol, flags) == First::Resets {
             return None;
         }
@@ -108,15 +108,27 @@ fn newcomer(key: FlowKey, service: &Service, backend: &Backend, flags: TcpFlags)
 impl<'a, E: Env> Walk<'a, E> {
     /// A packet without an entry.
     pub(super) fn open(&mut self, packet: E::Buf, parsed: &Parsed, foreseen: Option<&Foreseen<'a>>) {
-        let FlowKey { tenant, dst, dst_port, protocol, .. } = parsed.key;
-        let snapshot = self.snapshot;
         let service = match foreseen {
             Some(foreseen) => Some(foreseen.service),
-            None => snapshot.classify(tenant, dst, protocol, dst_port),
+            None => self.classify(&parsed.key),
         };
         match service {
             Some(service) => self.open_from_client(packet, parsed, service, foreseen),
             None => self.open_from_backend(packet, parsed),
+        }
+    }
+
+    /// The service that a packet from a client is for.
+    fn classify(&mut self, key: &FlowKey) -> Option<&'a Service> {
+        let endpoint = (key.tenant, key.dst, key.protocol, key.dst_port);
+        match self.last_service {
+            Some((last, service)) if last == endpoint => Some(service),
+            _ => {
+                let snapshot = self.snapshot;
+                let service = snapshot.classify(key.tenant, key.dst, key.protocol, key.dst_port)?;
+                self.last_service = Some((endpoint, service));
+                Some(service)
+            }
         }
     }
 
