@@ -588,6 +588,22 @@ fn workers_hear_of_rules_that_cannot_be_taken_out() {
     assert_eq!((world.installed(), world.device.rules()), (0, 0));
 }
 
+/// However long it did not: until then they forward as they did, even to where nobody is any more.
+#[test]
+fn rules_leave_within_a_second_of_the_engine_answering_again() {
+    for silence in 4..=20 {
+        let mut world = World::new(&Settings::default(), Device::new(19, 100, 64));
+        fill(&mut world, 0..3);
+        world.device.faults = Faults { silent: 1000, flush_fails: 1000, ..Faults::default() };
+        world.revoke(0, Revocation::Moved);
+        world.run(silence * SECOND, 10 * MS);
+        assert_eq!((world.machine.state(), world.device.rules()), (EngineState::Recovering, 6));
+        world.device.faults = Faults::default();
+        world.run(SECOND + 10 * MS, 10 * MS);
+        assert_eq!(world.device.rules(), 0, "after {silence} s");
+    }
+}
+
 #[test]
 fn those_that_were_lost_together_do_not_come_back_together() {
     let mut world = World::new(&Settings::default(), Device::new(18, 100, 64));

@@ -12,8 +12,9 @@
 //! became of one is lost, and it is flushed again.
 //!
 //! Flushing is repeated until it succeeds; meanwhile counters are read on, so that workers know of rules that
-//! may still be in force. The rest is longer each time, and short again after a good while
-//! without trouble.
+//! may still be in force. An engine that answers again forwards as before, to neighbours that have moved and
+//! backends that are gone, until it has been flushed: that is never more than a second away. The rest is
+//! longer each time, and short again after a good while without trouble.
 
 use super::enter::jittered;
 use super::pair::{Ending, LegState, Phase};
@@ -29,7 +30,7 @@ const REST_MAX_MS: u32 = 60_000;
 /// So long without trouble, and the next rest is a short one.
 const GOOD_NS: u64 = 60_000 * MS;
 const FLUSH_RETRY_MS: u32 = 100;
-const FLUSH_RETRY_MAX_MS: u32 = 5_000;
+const FLUSH_RETRY_MAX_MS: u32 = 1_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
