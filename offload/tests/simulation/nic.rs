@@ -13,7 +13,7 @@ use dataplane::snapshot::{Snapshot, VlanTags};
 use eswitch::model::faults::Faults;
 use eswitch::model::profile::Profile;
 use eswitch::model::switch::{DropReason, Fabric, RxMeta};
-use eswitch::model::types::{Role, Steering, Vport, VportInfo};
+use eswitch::model::types::{Role, Steering, Tick, Vport, VportInfo};
 use offload::engine::FlowEngine;
 use offload::engine::sim::{SimEngine, SimSetup};
 use offload::lower::{Hairpin, PortFacts, Topology};
@@ -45,6 +45,9 @@ pub(crate) struct Nic {
     /// The snapshot to be taken up.
     pub(crate) next: Option<Arc<Snapshot>>,
     pub(crate) lost: BTreeMap<&'static str, u64>,
+    /// When the device last did not answer, and flushes that had failed by then.
+    pub(crate) silent_at: Option<u64>,
+    flush_failures: u64,
 }
 
 /// Where packets leave the device.
@@ -151,6 +154,8 @@ impl Nic {
             unwanted: BTreeMap::new(),
             next: None,
             lost: BTreeMap::new(),
+            silent_at: None,
+            flush_failures: 0,
         }
     }
 
@@ -171,6 +176,16 @@ impl Nic {
     /// Buffers inside the device.
     pub(crate) fn live(&self) -> usize {
         self.pool.live()
+    }
+
+    /// Notes whether the device answers.
+    pub(crate) fn listen(&mut self, now: u64) {
+        let failures = self.machine.counters().flush_failures.get();
+        let hangs = self.device.engine.device().answers(Tick(now)).is_err();
+        if hangs || failures > self.flush_failures {
+            self.silent_at = Some(now);
+        }
+        self.flush_failures = failures;
     }
 
     /// A turn of the offload thread.

@@ -17,8 +17,11 @@ const ADOPT_MAX_NS: u64 = SECOND;
 
 /// How long a rule may stay whose backend may not have one: without faults,
 const ENFORCE_MAX_NS: u64 = 3 * SECOND / 2;
-/// and if the device hangs, and is given up first.
+/// and if operations do not end, and the device is given up first.
 const ENFORCE_ANYWAY_NS: u64 = 12 * SECOND;
+/// No rule can be taken out of a device that hangs, and hangs may follow one another. Once it answers it is
+/// flushed: the machine tries that every second, and its thread may stand still for nearly another.
+const FLUSHED_NS: u64 = 2 * SECOND;
 
 /// Who forwarded a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +102,8 @@ pub(crate) struct View<'a> {
     pub(crate) scenario: &'a Scenario,
     pub(crate) services: &'a [ServicePlan],
     pub(crate) stations: &'a Stations,
+    /// When the device last did not answer.
+    pub(crate) silent_at: Option<u64>,
 }
 
 /// A packet that leaves.
@@ -118,6 +123,12 @@ struct Place {
 }
 
 impl View<'_> {
+    /// Whether it is too late for a rule to forward what has had to stop by `until`.
+    fn is_overdue(&self, until: u64) -> bool {
+        let flushed = self.silent_at.map_or(0, |at| at + FLUSHED_NS);
+        self.now > until.max(flushed)
+    }
+
     /// The service with this address.
     fn service_at(&self, end: End, tcp: bool) -> Option<usize> {
         self.services.iter().position(|s| (s.vip, s.port) == end && s.tcp == tcp)
@@ -241,7 +252,7 @@ impl Oracle {
         let enforced_ns = if faultless { ENFORCE_MAX_NS } else { ENFORCE_ANYWAY_NS };
         let drains = backend.configured || !view.services[place.service].resets;
         let barred = backend.barred_at.filter(|_| !drains || !view.scenario.draining_in_hardware);
-        if via == Via::Hardware && barred.is_some_and(|at| view.now > at + enforced_ns) {
+        if via == Via::Hardware && barred.is_some_and(|at| view.is_overdue(at + enforced_ns)) {
             trace.fail(Checker::Liveness, || {
                 let since = barred.unwrap_or(0) / 1_000_000;
                 format!("a rule still forwards {before:?} for {backend:?}, barred since {since} ms")
@@ -298,7 +309,8 @@ impl Oracle {
         let (mut shadow, old) = view.expected(place, before);
         let out_to = frames::read(leaving.frame).map(|read| read.link.dst);
         if let Some((mac, until)) = old.filter(|(mac, _)| Some(*mac) == out_to) {
-            if view.now > until {
+            let late = if leaving.via == Via::Hardware { view.is_overdue(until) } else { view.now > until };
+            if late {
                 self.pcc.moved += u64::from(leaving.via == Via::Hardware);
                 trace.fail(Checker::Liveness, || {
                     format!("{before:?} still goes to {mac} ({:?}), which moved", leaving.via)

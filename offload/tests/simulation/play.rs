@@ -10,7 +10,8 @@ use dataplane::addr::{Ip, MacAddr};
 
 /// How long a MAC address that is given up may still be used: if its successor is heard, and nothing fails;
 const MOVE_HEARD_NS: u64 = 2 * SECOND;
-/// and else: what a worker believes without asking, and what taking a rule out may take at the worst.
+/// and else: what a worker believes without asking, and what taking a rule out may take at the worst, while
+/// the device answers.
 const MOVE_GRACE_NS: u64 = 10 * SECOND;
 
 impl World {

@@ -239,6 +239,7 @@ impl World {
         self.trace.set_now(self.now);
         if let Some(nic) = &mut self.nic {
             nic.device.engine.set_now(self.now);
+            nic.listen(self.now);
         }
         while let Some(entry) = self.items.first_entry() {
             if entry.key().0 > self.now {
@@ -415,6 +416,7 @@ impl World {
                     scenario: &self.scenario,
                     services: &self.services,
                     stations: &self.stations,
+                    silent_at: self.nic.as_ref().and_then(|nic| nic.silent_at),
                 };
                 let leaving = Leaving { origin, port, frame: packet.data(), via };
                 let judged = self.oracle.judge(&view, &leaving, &mut self.ends.conns, &mut self.trace);
