@@ -250,8 +250,7 @@ impl Oracle {
         let backend = &view.services[place.service].backends[place.backend];
         let faultless = view.scenario.faults.are_none();
         let enforced_ns = if faultless { ENFORCE_MAX_NS } else { ENFORCE_ANYWAY_NS };
-        let drains = backend.configured || !view.services[place.service].resets;
-        let barred = backend.barred_at.filter(|_| !drains || !view.scenario.draining_in_hardware);
+        let barred = backend.barred_at;
         if via == Via::Hardware && barred.is_some_and(|at| view.is_overdue(at + enforced_ns)) {
             trace.fail(Checker::Liveness, || {
                 let since = barred.unwrap_or(0) / 1_000_000;

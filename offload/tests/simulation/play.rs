@@ -3,7 +3,7 @@
 use crate::frames::{self, Link, Segment, What};
 use crate::hosts::{self, Client, Server, ServerKey, Station, Who};
 use crate::packet::Way;
-use crate::scenario::{MS, Mode, SECOND, port_mac, v4};
+use crate::scenario::{MS, Mode, SECOND, ServicePlan, port_mac, v4};
 use crate::tcp::{self, Tcp};
 use crate::world::{Item, Phase, World};
 use dataplane::addr::{Ip, MacAddr};
@@ -282,9 +282,13 @@ impl World {
                 "backend added: service, place"
             }
         };
-        for backend in services.iter_mut().flat_map(|service| &mut service.backends) {
-            let barred = !backend.configured || backend.drained;
-            backend.barred_at = barred.then(|| backend.barred_at.unwrap_or(self.now));
+        for ServicePlan { resets, backends, .. } in &mut services {
+            for backend in backends {
+                let removed = !backend.configured;
+                let in_software = !self.scenario.draining_in_hardware || (removed && *resets);
+                let barred = (removed || backend.drained) && in_software;
+                backend.barred_at = barred.then(|| backend.barred_at.unwrap_or(self.now));
+            }
         }
         if self.reconfigure(services) {
             self.trace.note(what, [number as u64, place as u64, 0]);
