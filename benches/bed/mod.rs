@@ -107,7 +107,7 @@ pub(crate) fn config(connections: u32) -> Config {
 /// A configuration with further services, behind the same port.
 pub(crate) fn config_with(connections: u32, more: &str) -> Config {
     let services = [Traffic::Tcp, Traffic::Udp, Traffic::Tcp6].map(Traffic::service).concat();
-    let text = format!("[limits]\nconnections = {connections}\n{PORTS}{services}{more}");
+    let text = format!("[limits]\nconnections = {connections}\nneighbours = 65536\n{PORTS}{services}{more}");
     Config::parse("bench.toml", &text).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
