@@ -102,7 +102,15 @@ unsafe impl GlobalAlloc for HugePages {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_large(layout) {
-            return map(mapped_len(layout.size()));
+            let len = mapped_len(layout.size());
+            let block = map(len);
+            if !block.is_null() {
+                // What is not asked for as zeroes will be written, perhaps little by little: a page of 2 MiB
+                // is not to be found and cleared then, in the middle of something. Only a hint, too.
+                // SAFETY: a mapping of ours of that length.
+                unsafe { libc::madvise(block.cast(), len, libc::MADV_POPULATE_WRITE) };
+            }
+            return block;
         }
         // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is `System`'s.
         unsafe { System.alloc(layout) }
