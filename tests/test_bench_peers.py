@@ -15,10 +15,8 @@ from bench import chart, machine, packets, peers, report
 from bench.contenders import Millrace, Testpmd
 from bench.kinds import KINDS
 from lab.frames import count_pcap, write_pcap
-from lab.lab import ROOT
 from lab.net import LabError
 
-TRAFFIC = Path(os.environ.get("TRAFFIC_DRIVER") or ROOT / "target/driver/libtraffic.so")
 MACHINE = {"cpu": "a CPU", "cores": 2}
 
 
@@ -178,7 +176,6 @@ def test_one_round(tmp_path, capsys):
     assert len([node for node in ElementTree.parse(plot).iter() if node.get("class") == "bar"]) == 2
 
 
-@pytest.mark.skipif(not TRAFFIC.exists(), reason="needs net_traffic: cargo build --profile driver -p traffic")
 def test_from_memory(tmp_path):
     """Connections that are established, that come and go, and that are refused."""
     bench = peers.Bench(tmp_path, hugepages=False, seconds=0.3, warm=0.1)
