@@ -3,8 +3,9 @@
 //! A table of a million connections in 4 KiB pages misses the TLB at every look-up, which costs about as
 //! much as the cache miss it comes with. From [`LARGE_BYTES`] on, memory is therefore mapped by itself, at a
 //! multiple of 2 MiB, and the kernel is asked for transparent huge pages (`MADV_HUGEPAGE`, see madvise(2)).
-//! What it cannot give, it gives in small pages: nothing depends on them but speed. Everything smaller is
-//! the system allocator's.
+//! What it cannot give, it gives in small pages: nothing depends on them but speed. The pages are taken when
+//! the block is (`MADV_POPULATE_WRITE`), not when a packet first touches them. Everything smaller is the
+//! system allocator's.
 //!
 //! Where the kernel's huge pages are larger than 2 MiB (512 MiB with base pages of 64 KiB), only blocks of
 //! twice their size are sure to hold one.
