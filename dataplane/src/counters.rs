@@ -12,6 +12,7 @@ use crate::conntrack::Count;
 use crate::drops::{DROP_REASONS, DropReason};
 use crate::ids::{BackendId, ServiceId};
 use crate::offload::Revocation;
+use crate::policy::{Verdict, Way};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter with one writer.
@@ -132,6 +133,28 @@ impl PccCause {
     }
 }
 
+/// What was judged by policy.
+#[derive(Debug, Default)]
+pub struct PolicyCounters {
+    /// Connections, and packets without one, that a rule decided: by [`crate::policy::RuleNumber`].
+    pub rules: Box<[Counter]>,
+    /// Those that no rule matched, by [`Way`].
+    pub defaults: [Counter; 2],
+}
+
+impl PolicyCounters {
+    /// Counts one judgement of something that came this way.
+    pub fn count(&self, verdict: Verdict, way: Way) {
+        let counter = match verdict.rule {
+            Some(number) => self.rules.get(number.index()),
+            None => self.defaults.get(way as usize),
+        };
+        if let Some(counter) = counter {
+            counter.add(1);
+        }
+    }
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -198,6 +221,8 @@ pub struct WorkerCounters {
     pub services: Box<[ServiceCounters]>,
     /// By [`BackendId`].
     pub backends: Box<[BackendCounters]>,
+    /// What was judged.
+    pub policy: PolicyCounters,
 }
 
 impl WorkerCounters {
@@ -234,7 +259,15 @@ impl WorkerCounters {
             busy_cycles: Counter::default(),
             services: (0..services).map(|_| ServiceCounters::default()).collect(),
             backends: (0..backends).map(|_| BackendCounters::default()).collect(),
+            policy: PolicyCounters::default(),
         }
+    }
+
+    /// The same with counters for policy rules of this many numbers (see [`crate::limits`]).
+    #[must_use]
+    pub fn with_rules(mut self, rules: usize) -> WorkerCounters {
+        self.policy.rules = (0..rules).map(|_| Counter::default()).collect();
+        self
     }
 
     /// Counts one dropped packet.

@@ -7,6 +7,7 @@
 //! 2. [`flow`]: the key of a connection, its direction and its hash.
 //! 3. [`snapshot`]: the immutable configuration a worker forwards by; [`config`] is where it comes from;
 //!    [`maglev`] picks backends in it; [`owner`] says which worker has a client.
+//!    [`policy`] says in it what is let through.
 //! 4. [`conntrack`]: the connection table.
 //! 5. [`neighbour`], [`fragments`], [`rewrite`], [`rate`]: next hops, fragments, header rewriting, and how
 //!    often Millrace speaks itself.
@@ -29,6 +30,7 @@ pub mod neighbour;
 pub mod offload;
 pub mod owner;
 pub mod packet;
+pub mod policy;
 pub mod prefetch;
 pub mod rate;
 pub mod rewrite;

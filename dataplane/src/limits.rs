@@ -30,6 +30,10 @@ pub const NAME_LENGTH_MAX: usize = 63;
 pub const SOCKET_PATH_MAX: usize = 107;
 /// Tenants a configuration can have, the default one included.
 pub const TENANTS_MAX: usize = 1024;
+/// Policy rules a configuration can have.
+pub const RULES_MAX: usize = 16384;
+/// Numbers of policy rules: those of a configuration, and of the one before.
+pub const RULE_NUMBERS_MAX: usize = 2 * RULES_MAX;
 /// Routes of one port.
 pub const ROUTES_MAX: usize = 256;
 /// Port ranges of one service.
@@ -53,4 +57,5 @@ pub const NEIGHBOUR_QUEUE_MAX: u16 = 256;
 const _: () = assert!(OFFLOAD_POLL_MS_MAX < HARDWARE_STALE_MS, "connections in use would expire");
 const _: () = assert!(TIMEOUT_MAX_MS < u32::MAX / 2, "ticks would be ambiguous");
 const _: () = assert!(BACKENDS_MAX <= u16::MAX as usize, "BackendId is 16 bits");
+const _: () = assert!(RULE_NUMBERS_MAX <= u16::MAX as usize, "RuleNumber is 16 bits");
 const _: () = assert!(SERVICES_MAX <= u16::MAX as usize, "ServiceId is 16 bits");

@@ -15,7 +15,7 @@ use core_affinity::CoreId;
 use dataplane::config::{Config, Workers};
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::WorkerId;
-use dataplane::limits::{BACKENDS_MAX, PORTS_MAX, SERVICES_MAX};
+use dataplane::limits::{BACKENDS_MAX, PORTS_MAX, RULE_NUMBERS_MAX, SERVICES_MAX};
 use dataplane::owner::Owners;
 use dataplane::packet::Burst;
 use dataplane::snapshot::Snapshot;
@@ -114,7 +114,7 @@ impl Crew {
         let member = |core: &u16| Member {
             core: usize::from(*core),
             mailbox: Arc::new(Mailbox::new(snapshot.generation)),
-            counters: Arc::new(WorkerCounters::new(SERVICES_MAX, BACKENDS_MAX)),
+            counters: Arc::new(WorkerCounters::new(SERVICES_MAX, BACKENDS_MAX).with_rules(RULE_NUMBERS_MAX)),
         };
         Crew {
             members: config.workers.cores.iter().map(member).collect(),

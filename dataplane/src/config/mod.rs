@@ -21,6 +21,7 @@ mod values;
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::ids::{PortId, TenantId};
+use crate::policy;
 use crate::snapshot::{Affinity, Draining, Mode, OnRemove, Timeouts, VlanTags};
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
@@ -53,6 +54,8 @@ pub struct Config {
     pub maglev: Maglev,
     /// Forwarding by hardware.
     pub offload: Offload,
+    /// What is let through: `[[policy]]`, `[[set]]` and `[[policy_default]]`.
+    pub policy: policy::Source,
     /// Tenants by [`TenantId`]; the first is [`DEFAULT_TENANT`].
     pub tenants: Vec<Tenant>,
     /// Ports by [`PortId`].
@@ -101,6 +104,7 @@ fn build(raw: &RawConfig, sink: &Sink<'_>) -> Option<Config> {
         limits: raw.limits.clone(),
         maglev: raw.maglev,
         offload: raw.offload,
+        policy: policy::Source::default(),
         tenants,
         ports,
         services,

@@ -21,6 +21,7 @@ use crate::config::{self, Config};
 use crate::ids::{BackendId, PortId, ServiceId};
 use crate::limits::{BACKENDS_MAX, SERVICES_MAX};
 use crate::maglev::{self, Identity, MaglevError};
+use crate::policy::Policy;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -82,6 +83,7 @@ impl Snapshot {
             static_neighbours: static_neighbours(config),
             routes: routes(config),
             offload_draining: config.offload.draining,
+            policy: Policy::build(&config.policy, previous.map(|previous| &previous.policy))?,
         })
     }
 }
@@ -311,6 +313,7 @@ mod tests {
     use super::*;
     use crate::flow::Protocol;
     use crate::ids::TenantId;
+    use crate::policy::Source;
     use crate::snapshot::{Affinity, Hop, Mode, Timeouts, VlanTags};
     use proptest::prelude::*;
     use std::path::PathBuf;
@@ -383,6 +386,7 @@ mod tests {
             limits: config::Limits::default(),
             maglev: config::Maglev { table_size: TABLE },
             offload: config::Offload::default(),
+            policy: Source::default(),
             tenants: Vec::new(),
             ports: vec![port("clients", 0xc000_0201, Some(0xc000_02fe)), port("backends", 0x0a00_00fa, None)],
             services: list.iter().map(|(name, backends)| service(name, backends)).collect(),

@@ -15,6 +15,7 @@ use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
 use crate::maglev::MaglevError;
+use crate::policy::{Policy, PolicyError};
 use crate::wire::plain::Link;
 use core::ops::RangeInclusive;
 use foldhash::fast::FixedState;
@@ -261,6 +262,8 @@ pub struct Parts {
     pub routes: Vec<Route>,
     /// Where connections of draining backends are forwarded.
     pub offload_draining: Draining,
+    /// What is let through.
+    pub policy: Arc<Policy>,
 }
 
 /// Why no snapshot could be made.
@@ -298,6 +301,9 @@ pub enum BuildError {
         /// Why.
         error: MaglevError,
     },
+    /// No policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }
 
 /// What a worker forwards by.
@@ -315,6 +321,7 @@ pub struct Snapshot {
     pub static_neighbours: Vec<StaticNeighbour>,
     /// Where connections of draining backends are forwarded.
     pub offload_draining: Draining,
+    policy: Arc<Policy>,
     vips: HashSet<(TenantId, Ip), FixedState>,
     endpoints: Endpoints<ServiceId>,
     /// Replies of services that keep no connections; they must be told apart.
@@ -366,8 +373,8 @@ impl Snapshot {
     ///
     /// When two services cannot be told apart.
     pub fn assemble(parts: Parts) -> Result<Snapshot, BuildError> {
-        let Parts { generation, ports, services, mut backends, static_neighbours, routes, offload_draining } =
-            parts;
+        let Parts { generation, ports, services, mut backends, static_neighbours, .. } = parts;
+        let Parts { routes, offload_draining, policy, .. } = parts;
         let name = |id: ServiceId| services[id.index()].as_ref().map_or_else(String::new, |s| s.name.clone());
         let endpoints = Endpoints::new(service_endpoints(&services))
             .map_err(|(a, b)| BuildError::ServicesOverlap(name(a), name(b)))?;
@@ -397,6 +404,7 @@ impl Snapshot {
             backends,
             static_neighbours,
             offload_draining,
+            policy,
             vips,
             endpoints,
             stateless,
@@ -409,6 +417,13 @@ impl Snapshot {
             links,
             ways,
         })
+    }
+
+    /// What is let through.
+    #[inline]
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// The port `id`.
