@@ -1,14 +1,17 @@
 //! The control API's vocabulary: what travels as JSON between the running Millrace and whoever asks.
 //!
-//! Both ends use these types: `control` writes them, `client` reads them. Every number of packets or bytes
-//! is a total since the start of the process.
+//! Both ends use these types: `control` writes them, `client` reads them. Their documentation is the API's:
+//! `pages` describes them by it. Every number of packets or bytes is a total since the start of the process.
 
+use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Packets and bytes of one direction.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TrafficRow {
     pub(crate) packets: u64,
     /// Bytes of IP packet.
@@ -33,14 +36,14 @@ impl std::ops::AddAssign for TrafficRow {
 }
 
 /// What hardware forwarded, as far as it has been counted.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HardwareRow {
     pub(crate) original: TrafficRow,
     pub(crate) reply: TrafficRow,
 }
 
 /// A service.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServiceRow {
     pub(crate) name: String,
     pub(crate) vip: String,
@@ -64,7 +67,7 @@ pub(crate) struct ServiceRow {
 }
 
 /// A backend of a service.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BackendRow {
     pub(crate) service: String,
     /// `address` or `address:port`, as `drain` takes it.
@@ -104,6 +107,16 @@ impl Serialize for Share {
     }
 }
 
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
 impl<'de> Deserialize<'de> for Share {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
         let value = f64::deserialize(deserializer)?;
@@ -111,26 +124,111 @@ impl<'de> Deserialize<'de> for Share {
     }
 }
 
+/// An IPv4 or IPv6 address, for the description of those who have one in a query.
+struct Address;
+
+impl JsonSchema for Address {
+    fn schema_name() -> Cow<'static, str> {
+        "Address".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let version = |format| serde_json::json!({ "type": "string", "format": format });
+        schemars::json_schema!({ "anyOf": [version("ipv4"), version("ipv6")] })
+    }
+}
+
+/// How many rows an answer may have: some tens of megabytes at the most.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(try_from = "u64")]
+pub(crate) struct Limit(usize);
+
+impl Limit {
+    const MAX: u64 = 100_000;
+
+    /// The number of rows.
+    pub(crate) fn rows(self) -> usize {
+        self.0
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Limit {
+        Limit(100)
+    }
+}
+
+impl TryFrom<u64> for Limit {
+    type Error = String;
+
+    fn try_from(rows: u64) -> Result<Limit, String> {
+        let fits = usize::try_from(rows).ok().filter(|_| rows <= Limit::MAX);
+        fits.map(Limit).ok_or_else(|| format!("limit {rows} is too large; give 0 to {}", Limit::MAX))
+    }
+}
+
+impl std::str::FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Limit, String> {
+        Limit::try_from(text.parse::<u64>().map_err(|error| error.to_string())?)
+    }
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl JsonSchema for Limit {
+    fn schema_name() -> Cow<'static, str> {
+        "Limit".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "integer", "minimum": 0, "maximum": Limit::MAX })
+    }
+}
+
+/// A protocol that services have.
+#[derive(Serialize, Deserialize, JsonSchema, ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+}
+
 /// What to look for among connections; everything given must match.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConnectionQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) service: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Address>")]
     pub(crate) client: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Address>")]
     pub(crate) backend: Option<IpAddr>,
-    /// `tcp` or `udp`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) protocol: Option<String>,
-    /// Rows at most; 100 if not given, and never more than 100,000.
+    pub(crate) protocol: Option<Transport>,
+    /// Rows at most; 100 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) limit: Option<usize>,
+    pub(crate) limit: Option<Limit>,
 }
 
 /// Connections that matched.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Connections {
     pub(crate) connections: Vec<ConnectionRow>,
     /// Whether the limit cut the list.
@@ -140,7 +238,7 @@ pub(crate) struct Connections {
 }
 
 /// A connection.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ConnectionRow {
     pub(crate) worker: u16,
     pub(crate) service: String,
@@ -164,7 +262,7 @@ pub(crate) struct ConnectionRow {
 }
 
 /// A port.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PortRow {
     pub(crate) name: String,
     pub(crate) device: String,
@@ -190,7 +288,7 @@ pub(crate) struct PortRow {
 }
 
 /// A worker.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WorkerRow {
     pub(crate) worker: u16,
     pub(crate) core: usize,
@@ -214,7 +312,7 @@ pub(crate) struct WorkerRow {
 }
 
 /// One reason for which packets were dropped.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DropRow {
     pub(crate) reason: String,
     pub(crate) packets: u64,
@@ -222,7 +320,7 @@ pub(crate) struct DropRow {
 }
 
 /// The offload engine, and what became of connections that were to be forwarded by hardware.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OffloadRow {
     /// `sync`, `template`, or `none`.
     pub(crate) engine: String,
@@ -269,22 +367,24 @@ pub(crate) struct OffloadRow {
 }
 
 /// What to look for among rules; everything given must match.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RuleQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) service: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Address>")]
     pub(crate) client: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Address>")]
     pub(crate) backend: Option<IpAddr>,
-    /// Rules at most; 100 if not given, and never more than 100,000.
+    /// Rules at most; 100 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) limit: Option<usize>,
+    pub(crate) limit: Option<Limit>,
 }
 
 /// Rules that matched.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) rules: Vec<RuleRow>,
     /// Whether the limit cut the list.
@@ -294,7 +394,7 @@ pub(crate) struct Rules {
 }
 
 /// A rule: one direction of a connection in hardware.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RuleRow {
     /// The number of the connection's rules.
     pub(crate) id: u32,
@@ -316,7 +416,7 @@ pub(crate) struct RuleRow {
 }
 
 /// A neighbour.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NeighbourRow {
     pub(crate) worker: u16,
     pub(crate) port: String,
@@ -329,7 +429,7 @@ pub(crate) struct NeighbourRow {
 }
 
 /// A backend of a service, for `drain` and `undrain`.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BackendName {
     pub(crate) service: String,
@@ -337,7 +437,7 @@ pub(crate) struct BackendName {
 }
 
 /// A change that every worker forwards by now.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changed {
     /// Generation of the configuration in force.
     pub(crate) generation: u64,
@@ -346,7 +446,7 @@ pub(crate) struct Changed {
 }
 
 /// The version of the running program.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VersionInfo {
     pub(crate) version: String,
     pub(crate) commit: String,
@@ -356,15 +456,21 @@ pub(crate) struct VersionInfo {
     pub(crate) uptime_ms: u64,
 }
 
-/// A refusal. `faults` is what `check` would say of the configuration.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+/// Why a request is not carried out, for the code that decides it. It travels as a [`Problem`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub(crate) struct Refusal {
-    #[serde(skip)]
     pub(crate) kind: RefusalKind,
     pub(crate) error: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// What `check` would say of the configuration.
     pub(crate) faults: Vec<String>,
+}
+
+impl Refusal {
+    /// A refusal in one sentence.
+    pub(crate) fn new(kind: RefusalKind, error: impl Into<String>) -> Refusal {
+        Refusal { kind, error: error.into(), faults: Vec::new() }
+    }
 }
 
 /// Why a request was refused; becomes the HTTP status.
@@ -374,18 +480,58 @@ pub(crate) enum RefusalKind {
     Malformed,
     /// The request names something that does not exist.
     NotFound,
-    /// The configuration is faulty or cannot take effect without a restart.
+    /// What is there cannot be asked in this way.
+    Method,
+    /// The request is larger than any that makes sense.
+    TooLarge,
+    /// The request's body is of another kind than what is asked for.
+    MediaType,
+    /// The configuration is faulty or cannot take effect without a restart, or a body is well-formed and
+    /// makes no sense.
     Faulty,
     /// It should have worked.
     #[default]
     Failed,
 }
 
-impl Refusal {
-    /// A refusal in one sentence.
-    pub(crate) fn new(kind: RefusalKind, error: impl Into<String>) -> Refusal {
-        Refusal { kind, error: error.into(), faults: Vec::new() }
+impl RefusalKind {
+    /// All of them, with their HTTP status.
+    const STATUSES: [(RefusalKind, u16); 7] = [
+        (RefusalKind::Malformed, 400),
+        (RefusalKind::NotFound, 404),
+        (RefusalKind::Method, 405),
+        (RefusalKind::TooLarge, 413),
+        (RefusalKind::MediaType, 415),
+        (RefusalKind::Faulty, 422),
+        (RefusalKind::Failed, 503),
+    ];
+
+    /// The HTTP status.
+    pub(crate) fn status(self) -> u16 {
+        let found = RefusalKind::STATUSES.iter().find(|(kind, _)| *kind == self);
+        found.map_or(500, |(_, status)| *status)
     }
+
+    /// What an HTTP status stands for.
+    pub(crate) fn of_status(status: u16) -> RefusalKind {
+        let found = RefusalKind::STATUSES.iter().find(|(_, known)| *known == status);
+        found.map_or(RefusalKind::Failed, |(kind, _)| *kind)
+    }
+}
+
+/// A refusal as it travels: the members of RFC 9457, without a `type` of its own, and the configuration's
+/// faults.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// The status in words.
+    pub(crate) title: String,
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// What is wrong with this request, for a person.
+    pub(crate) detail: String,
+    /// What `check` would say of the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) faults: Vec<String>,
 }
 
 #[cfg(test)]

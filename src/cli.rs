@@ -1,6 +1,7 @@
 //! The command line: what can be said to `millrace`, nothing of what it does.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::api::{Limit, Transport};
+use clap::{Args, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -134,8 +135,8 @@ pub(crate) struct RuleArgs {
     #[arg(long, value_name = "IP")]
     pub(crate) backend: Option<IpAddr>,
     /// At most so many
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    pub(crate) limit: usize,
+    #[arg(long, default_value_t, value_name = "N")]
+    pub(crate) limit: Limit,
 }
 
 #[derive(Args, Debug, Default)]
@@ -151,16 +152,10 @@ pub(crate) struct ConnectionArgs {
     pub(crate) backend: Option<IpAddr>,
     /// Only of this protocol
     #[arg(long)]
-    pub(crate) protocol: Option<ProtocolArg>,
+    pub(crate) protocol: Option<Transport>,
     /// At most so many
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    pub(crate) limit: usize,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProtocolArg {
-    Tcp,
-    Udp,
+    #[arg(long, default_value_t, value_name = "N")]
+    pub(crate) limit: Limit,
 }
 
 #[cfg(test)]
@@ -200,7 +195,8 @@ mod tests {
             panic!("parsed as something else");
         };
         assert_eq!(args.client, Some("2001:db8::1".parse().expect("address")));
-        assert_eq!((args.protocol, args.limit), (Some(ProtocolArg::Udp), 7));
+        assert_eq!((args.protocol, args.limit.rows()), (Some(Transport::Udp), 7));
+        assert!(parse(&["show", "connections", "--limit", "100001"]).is_err());
         assert!(parse(&["show", "connections", "--client", "example"]).is_err());
     }
 

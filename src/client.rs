@@ -1,6 +1,6 @@
 //! The other end of the control socket: one request, one answer.
 
-use crate::api::{Refusal, RefusalKind};
+use crate::api::{Problem, Refusal, RefusalKind};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
@@ -87,15 +87,12 @@ impl<'a> Client<'a> {
             return serde_json::from_slice(&body).map_err(|error| self.broken(error));
         }
         let text = || String::from_utf8_lossy(&body).trim().to_owned();
-        let refusal = serde_json::from_slice(&body)
-            .unwrap_or_else(|_| Refusal::new(RefusalKind::Failed, format!("{status}: {}", text())));
-        let kind = match status {
-            StatusCode::UNPROCESSABLE_ENTITY => RefusalKind::Faulty,
-            StatusCode::BAD_REQUEST => RefusalKind::Malformed,
-            StatusCode::NOT_FOUND => RefusalKind::NotFound,
-            _ => RefusalKind::Failed,
+        let kind = RefusalKind::of_status(status.as_u16());
+        let refusal = match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Refusal { kind, error: problem.detail, faults: problem.faults },
+            Err(_) => Refusal::new(kind, format!("{status}: {}", text())),
         };
-        Err(ClientError::Refused(Refusal { kind, ..refusal }))
+        Err(ClientError::Refused(refusal))
     }
 
     async fn exchange(

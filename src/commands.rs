@@ -2,7 +2,7 @@
 
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
 use crate::api::{OffloadRow, PortRow, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo, WorkerRow};
-use crate::cli::{BackendArgs, Cli, ConnectionArgs, ProtocolArg, RuleArgs, Show};
+use crate::cli::{BackendArgs, Cli, ConnectionArgs, RuleArgs, Show};
 use crate::client::{Client, ClientError};
 use crate::{Failure, output, version};
 use dataplane::config::{Config, Fault, Faults, Severity};
@@ -91,15 +91,11 @@ fn table<T: Serialize>(cli: &Cli, rows: T, render: impl Fn(&T) -> String) {
 }
 
 fn connections_path(filter: &ConnectionArgs) -> String {
-    let protocol = filter.protocol.map(|protocol| match protocol {
-        ProtocolArg::Tcp => "tcp".to_owned(),
-        ProtocolArg::Udp => "udp".to_owned(),
-    });
     let query = ConnectionQuery {
         service: filter.service.clone(),
         client: filter.client,
         backend: filter.backend,
-        protocol,
+        protocol: filter.protocol,
         limit: Some(filter.limit),
     };
     // Strings, addresses and numbers: nothing that cannot be written as a query.
@@ -172,14 +168,15 @@ impl From<ClientError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Transport;
 
     #[test]
     fn filters_become_a_query() {
         let filter = ConnectionArgs {
             service: Some("a&b".into()),
             client: Some("2001:db8::1".parse().expect("address")),
-            protocol: Some(ProtocolArg::Tcp),
-            limit: 5,
+            protocol: Some(Transport::Tcp),
+            limit: "5".parse().expect("limit"),
             ..ConnectionArgs::default()
         };
         let path = "/v1/connections?service=a%26b&client=2001%3Adb8%3A%3A1&protocol=tcp&limit=5";

@@ -6,14 +6,13 @@
 use crate::api::WorkerRow;
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
 use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Query, State};
+use crate::pages::Pages;
+use crate::socket::ControlSocket;
+use axum::Router;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use axum::routing::get;
 use std::sync::mpsc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
@@ -63,117 +62,6 @@ pub(crate) enum Event {
 /// The way to the manager.
 pub(crate) type Events = mpsc::Sender<Event>;
 
-/// Why a socket cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BindError {
-    /// Another Millrace answers there.
-    #[error("control socket {0}: another Millrace is listening there already")]
-    InUse(PathBuf),
-    /// Something that is not a socket is in the way.
-    #[error("control socket {0}: exists and is not a socket; remove it or configure another path")]
-    NotASocket(PathBuf),
-    /// The operating system refused.
-    #[error("control socket {path}: {source}; --socket or [control] socket names another")]
-    Unix {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The operating system refused.
-    #[error("metrics address {address}: {source}; see [metrics] listen")]
-    Tcp {
-        /// `[metrics] listen`.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-/// The control socket, removed when dropped.
-#[derive(Debug)]
-pub(crate) struct ControlSocket {
-    listener: std::os::unix::net::UnixListener,
-    path: SocketPath,
-}
-
-/// A path whose file goes when the owner goes.
-#[derive(Debug)]
-pub(crate) struct SocketPath {
-    path: PathBuf,
-    /// Device and number of our file. Another process may have put its own in this place meanwhile.
-    file: Option<(u64, u64)>,
-}
-
-impl SocketPath {
-    /// Owns the file at `path`.
-    fn of(path: &Path) -> SocketPath {
-        SocketPath { path: path.to_owned(), file: file_at(path) }
-    }
-}
-
-/// Device and number of what is at `path`.
-fn file_at(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
-}
-
-impl Drop for SocketPath {
-    fn drop(&mut self) {
-        if self.file.is_none() || self.file != file_at(&self.path) {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "control socket not removed");
-        }
-    }
-}
-
-impl ControlSocket {
-    /// Listens at `path`, for those whom `mode` (permission bits) lets in. A socket that a dead process
-    /// left behind is replaced; a live one, or a file of another kind, is not touched.
-    pub(crate) fn bind(path: &Path, mode: u32) -> Result<ControlSocket, BindError> {
-        let unix = |source| BindError::Unix { path: path.to_owned(), source };
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            std::fs::create_dir_all(directory).map_err(unix)?;
-        }
-        remove_stale(path)?;
-        // Bound under another name and with its final mode before it appears at `path`: nobody can
-        // connect in between with permissions that were never meant.
-        let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-        let listener = std::os::unix::net::UnixListener::bind(&draft).map_err(unix)?;
-        let publish = || {
-            std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(mode))?;
-            listener.set_nonblocking(true)?;
-            std::fs::rename(&draft, path)
-        };
-        if let Err(error) = publish() {
-            let _ = std::fs::remove_file(&draft);
-            return Err(unix(error));
-        }
-        Ok(ControlSocket { listener, path: SocketPath::of(path) })
-    }
-}
-
-/// Makes room at `path` for a socket if what is there is a socket nobody listens to.
-fn remove_stale(path: &Path) -> Result<(), BindError> {
-    use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    use std::os::unix::fs::FileTypeExt;
-    let unix = |source| BindError::Unix { path: path.to_owned(), source };
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == NotFound => return Ok(()),
-        Err(error) => return Err(unix(error)),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(BindError::NotASocket(path.to_owned()));
-        }
-        Ok(_) => {}
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(BindError::InUse(path.to_owned())),
-        Err(error) if error.kind() == ConnectionRefused => std::fs::remove_file(path).map_err(unix),
-        Err(error) => Err(unix(error)),
-    }
-}
-
 /// Serves both until `stop` resolves.
 pub(crate) async fn serve(
     control: ControlSocket,
@@ -182,7 +70,7 @@ pub(crate) async fn serve(
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
     let ControlSocket { listener, path } = control;
-    let api = axum::serve(UnixListener::from_std(listener)?, api_router(events.clone()));
+    let api = axum::serve(UnixListener::from_std(listener)?, api_pages().router(events.clone()));
     let pages = async {
         match metrics {
             Some(listener) => axum::serve(TcpListener::from_std(listener)?, metrics_router(events)).await,
@@ -198,33 +86,28 @@ pub(crate) async fn serve(
     result
 }
 
-/// Listens for scrapes at `address`.
-pub(crate) fn bind_metrics(address: std::net::SocketAddr) -> Result<std::net::TcpListener, BindError> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bind().map_err(|source| BindError::Tcp { address, source })
-}
-
-fn api_router(events: Events) -> Router {
-    Router::new()
-        .route("/v1/services", get(|State(events): State<Events>| ask(events, Request::Services)))
-        .route("/v1/backends", get(|State(events): State<Events>| ask(events, Request::Backends)))
-        .route("/v1/connections", get(connections))
-        .route("/v1/ports", get(|State(events): State<Events>| ask(events, Request::Ports)))
-        .route("/v1/workers", get(|State(events): State<Events>| ask(events, Request::Workers)))
-        .route("/v1/drops", get(|State(events): State<Events>| ask(events, Request::Drops)))
-        .route("/v1/neighbours", get(|State(events): State<Events>| try_ask(events, Request::Neighbours)))
-        .route("/v1/offload", get(|State(events): State<Events>| ask(events, Request::Offload)))
-        .route("/v1/rules", get(rules))
-        .route("/v1/version", get(|State(events): State<Events>| ask(events, Request::Version)))
-        .route("/v1/drain", post(drain))
-        .route("/v1/undrain", post(undrain))
-        .route("/v1/reload", post(|State(events): State<Events>| try_ask(events, Request::Reload)))
-        .fallback(|| async { Refusal::new(RefusalKind::NotFound, "no such page; see docs/operations.md") })
-        .with_state(events)
+/// What can be asked. A page is added by a line here: its path, what it is for, and the [`Request`] that it
+/// becomes, whose types derive `JsonSchema`. With that it is served, refuses what it should, and is in
+/// `/v1/openapi.json` with its types' documentation.
+fn api_pages() -> Pages {
+    Pages::new()
+        .get("/v1/services", "Services: VIPs, modes and how much they carry", Request::Services)
+        .get("/v1/backends", "Backends: weights, states, live connections and traffic", Request::Backends)
+        .find("/v1/connections", "Connections, as the workers' tables hold them", Request::Connections)
+        .get("/v1/ports", "Ports: link, MAC address, counters of the device", Request::Ports)
+        .get("/v1/workers", "Workers: cores, load, table use, conservation of packets", Request::Workers)
+        .get("/v1/drops", "Packets that were not sent, by reason", Request::Drops)
+        .try_get("/v1/neighbours", "The neighbour table (ARP and neighbour discovery)", Request::Neighbours)
+        .get("/v1/offload", "The offload engine, and what became of what it was asked", Request::Offload)
+        .find("/v1/rules", "Rules in hardware, as testpmd would be told to make them", Request::Rules)
+        .get("/v1/version", "The version of the running program", Request::Version)
+        .post("/v1/drain", "Stop giving a backend new connections; the ones it has go on", Request::Drain)
+        .post("/v1/undrain", "End a drain", Request::Undrain)
+        .act(
+            "/v1/reload",
+            "Read the configuration file again; refused as a whole if it has a fault",
+            Request::Reload,
+        )
 }
 
 fn metrics_router(events: Events) -> Router {
@@ -233,37 +116,6 @@ fn metrics_router(events: Events) -> Router {
         .route("/healthz", get(|State(events): State<Events>| probe(events, Request::Health)))
         .route("/readyz", get(|State(events): State<Events>| probe(events, Request::Readiness)))
         .with_state(events)
-}
-
-async fn connections(
-    State(events): State<Events>,
-    query: Result<Query<ConnectionQuery>, QueryRejection>,
-) -> Response {
-    match query {
-        Ok(Query(query)) => try_ask(events, |reply| Request::Connections(query, reply)).await,
-        Err(rejection) => Refusal::new(RefusalKind::Malformed, rejection.body_text()).into_response(),
-    }
-}
-
-async fn rules(State(events): State<Events>, query: Result<Query<RuleQuery>, QueryRejection>) -> Response {
-    match query {
-        Ok(Query(query)) => try_ask(events, |reply| Request::Rules(query, reply)).await,
-        Err(rejection) => Refusal::new(RefusalKind::Malformed, rejection.body_text()).into_response(),
-    }
-}
-
-async fn drain(State(events): State<Events>, name: Result<Json<BackendName>, JsonRejection>) -> Response {
-    match name {
-        Ok(Json(name)) => try_ask(events, |reply| Request::Drain(name, reply)).await,
-        Err(rejection) => Refusal::new(RefusalKind::Malformed, rejection.body_text()).into_response(),
-    }
-}
-
-async fn undrain(State(events): State<Events>, name: Result<Json<BackendName>, JsonRejection>) -> Response {
-    match name {
-        Ok(Json(name)) => try_ask(events, |reply| Request::Undrain(name, reply)).await,
-        Err(rejection) => Refusal::new(RefusalKind::Malformed, rejection.body_text()).into_response(),
-    }
 }
 
 async fn metrics_page(State(events): State<Events>) -> Response {
@@ -284,25 +136,11 @@ async fn probe(events: Events, request: impl FnOnce(Reply<Vec<String>>) -> Reque
     }
 }
 
-async fn ask<T: serde::Serialize>(events: Events, request: impl FnOnce(Reply<T>) -> Request) -> Response {
-    match answer(&events, request).await {
-        Ok(value) => Json(value).into_response(),
-        Err(refusal) => refusal.into_response(),
-    }
-}
-
-async fn try_ask<T: serde::Serialize>(
-    events: Events,
-    request: impl FnOnce(Reply<Result<T, Refusal>>) -> Request,
-) -> Response {
-    match answer(&events, request).await {
-        Ok(Ok(value)) => Json(value).into_response(),
-        Ok(Err(refusal)) | Err(refusal) => refusal.into_response(),
-    }
-}
-
 /// The manager's answer, or why there is none.
-async fn answer<T>(events: &Events, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Refusal> {
+pub(crate) async fn answer<T>(
+    events: &Events,
+    request: impl FnOnce(Reply<T>) -> Request,
+) -> Result<T, Refusal> {
     let (reply, answer) = oneshot::channel();
     let stopping = || Refusal::new(RefusalKind::Failed, "Millrace is stopping");
     events.send(Event::Request(request(reply))).map_err(|_| stopping())?;
@@ -312,23 +150,13 @@ async fn answer<T>(events: &Events, request: impl FnOnce(Reply<T>) -> Request) -
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = match self.kind {
-            RefusalKind::Malformed => StatusCode::BAD_REQUEST,
-            RefusalKind::NotFound => StatusCode::NOT_FOUND,
-            RefusalKind::Faulty => StatusCode::UNPROCESSABLE_ENTITY,
-            RefusalKind::Failed => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        (status, Json(self)).into_response()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::client::{Client, ClientError};
+    use crate::socket::bind_metrics;
     use std::io::{Read, Write};
+    use std::path::{Path, PathBuf};
 
     /// A served socket with a manager of canned answers behind it.
     struct Served {
@@ -386,7 +214,7 @@ mod tests {
             Request::Connections(query, reply) => {
                 let service = query.service.unwrap_or_default();
                 let row = crate::api::ConnectionRow { service, ..Default::default() };
-                let connections = vec![row; query.limit.unwrap_or(0)];
+                let connections = vec![row; query.limit.map_or(0, |limit| limit.rows())];
                 let _ = reply.send(Ok(Connections { connections, truncated: false, entries: 7 }));
             }
             Request::Drain(name, reply) => {
@@ -445,8 +273,69 @@ mod tests {
         };
         assert!(reason(client.get("/v1/connections?sirvice=web")).contains("sirvice"));
         assert!(reason(client.get("/v1/connections?client=somebody")).contains("client"));
-        assert!(reason(client.get("/v2/connections")).contains("docs/operations.md"));
+        assert!(reason(client.get("/v1/connections?limit=100001")).contains("give 0 to 100000"));
+        assert!(reason(client.get("/v2/connections")).contains("/v1/openapi.json"));
         assert!(reason(client.get("/v1/version")).contains("stopping"));
+    }
+
+    /// One exchange as written: the answer's status, head and body.
+    fn say(socket: &Path, request: &str, body: &[u8]) -> (u16, String, serde_json::Value) {
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("connected");
+        let length = body.len();
+        let head =
+            format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        let head = head.replace(" JSON HTTP/1.1", " HTTP/1.1\r\nContent-Type: application/json");
+        stream.write_all(head.as_bytes()).expect("sent");
+        // What is refused early is not read to its end.
+        let _ = stream.write_all(body);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).expect("text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    #[test]
+    fn every_refusal_is_a_problem_with_the_right_status() {
+        let served = Served::start();
+        let socket = served.socket();
+        let large = format!("{{\"service\": \"{}\"}}", "x".repeat(100_000));
+        let cases: [(u16, &str, &str); 10] = [
+            (404, "GET /v1/nothing", ""),
+            (405, "DELETE /v1/services", ""),
+            (405, "GET /v1/drain", ""),
+            (400, "GET /v1/services?verbose=1", ""),
+            (400, "POST /v1/drain JSON", "{\"service\""),
+            (415, "POST /v1/drain", "{}"),
+            (422, "POST /v1/drain JSON", "{\"service\": 1, \"backend\": \"b\"}"),
+            (422, "POST /v1/drain JSON", "{\"service\": \"a\", \"backend\": \"b\", \"c\": 0}"),
+            (413, "POST /v1/drain JSON", &large),
+            (503, "GET /v1/version", ""),
+        ];
+        for (status, request, body) in cases {
+            let (found, head, problem) = say(&socket, request, body.as_bytes());
+            assert_eq!(
+                (found, problem["status"].as_u64()),
+                (status, Some(status.into())),
+                "{request}: {head}"
+            );
+            assert!(head.contains("content-type: application/problem+json"), "{request}: {head}");
+            assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{request}");
+            assert_eq!(head.contains("\r\nallow: "), status == 405, "{request}: {head}");
+        }
+    }
+
+    #[test]
+    fn the_description_has_every_page() {
+        let served = Served::start();
+        let (status, head, description) = say(&served.socket(), "GET /v1/openapi.json", b"");
+        assert_eq!(status, 200);
+        assert!(head.contains("content-type: application/json"), "{head}");
+        assert_eq!(description["openapi"], "3.1.0");
+        for path in ["/v1/services", "/v1/connections", "/v1/drain", "/v1/reload", "/v1/openapi.json"] {
+            assert!(description["paths"][path].is_object(), "{path}");
+        }
     }
 
     #[test]
@@ -457,39 +346,6 @@ mod tests {
         assert!(served.page("/healthz").starts_with("HTTP/1.1 200"));
         let ready = served.page("/readyz");
         assert!(ready.starts_with("HTTP/1.1 503") && ready.ends_with("port wan: no link\n"), "{ready}");
-    }
-
-    #[test]
-    fn a_socket_that_took_our_place_stays() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let path = directory.path().join("sock");
-        let ours = ControlSocket::bind(&path, 0o600).expect("bound");
-        std::fs::remove_file(&path).expect("removed by somebody");
-        let theirs = ControlSocket::bind(&path, 0o600).expect("bound");
-        drop(ours);
-        assert!(path.exists());
-        drop(theirs);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_socket_is_replaced_only_when_nobody_listens() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let path = directory.path().join("deep/sock");
-        let first = ControlSocket::bind(&path, 0o640).expect("bound");
-        let mode = std::fs::metadata(&path).expect("exists").permissions().mode();
-        assert_eq!(mode & 0o777, 0o640);
-        assert!(matches!(ControlSocket::bind(&path, 0o640), Err(BindError::InUse(_))));
-        // A process that died leaves the file and closes the listener.
-        let ControlSocket { listener, path: kept } = first;
-        drop(listener);
-        std::mem::forget(kept);
-        let second = ControlSocket::bind(&path, 0o600).expect("the stale one is replaced");
-        drop(second);
-        assert!(!path.exists());
-        std::fs::write(&path, "precious").expect("written");
-        assert!(matches!(ControlSocket::bind(&path, 0o600), Err(BindError::NotASocket(_))));
-        assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) enum Failure {
     Reported,
     /// The control socket or the metrics address.
     #[error(transparent)]
-    Bind(#[from] crate::control::BindError),
+    Bind(#[from] crate::socket::BindError),
     /// DPDK would not start.
     #[error(
         "{0}; DPDK's own lines above say why (if it is huge pages: reserve some, or see [dpdk] hugepages)"

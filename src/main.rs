@@ -21,11 +21,13 @@ mod memory;
 mod metrics;
 mod offloading;
 mod output;
+mod pages;
 mod ports;
 mod reload;
 mod rows;
 mod runtime;
 mod server;
+mod socket;
 mod totals;
 mod version;
 mod watch;
@@ -33,13 +35,13 @@ mod watch;
 use clap::Parser;
 use cli::{Cli, Command};
 use clock::Clock;
-use control::ControlSocket;
 use dataplane::snapshot::{Overrides, Snapshot};
 use dpdk::Eal;
 use failure::Failure;
 use manager::{Manager, Running};
 use offloading::Offloading;
 use runtime::crew::{Crew, Equipment};
+use socket::ControlSocket;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -76,7 +78,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
 
     // Anything another process may hold comes first, while failing is cheap.
     let socket = ControlSocket::bind(socket.unwrap_or(&config.control.socket), config.control.mode)?;
-    let pages = config.metrics.map(|metrics| control::bind_metrics(metrics.listen)).transpose()?;
+    let pages = config.metrics.map(|metrics| socket::bind_metrics(metrics.listen)).transpose()?;
     let (events, inbox) = mpsc::channel();
     server::watch_signals(events.clone())?;
 

@@ -23,10 +23,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-/// Connections asked for when a query names no limit.
-const LIMIT_DEFAULT: usize = 100;
-/// Connections in one answer at most: some tens of megabytes.
-const LIMIT_MAX: usize = 100_000;
 /// Connections a worker copies per question.
 const PAGE_ROWS: usize = 4096;
 /// How often backends that are gone for good are looked for.
@@ -306,7 +302,7 @@ impl<'a> Manager<'a> {
         let snapshot = &self.running.snapshot;
         let filter = ConnectionFilter::new(query, snapshot)
             .map_err(|error| Refusal::new(RefusalKind::NotFound, error))?;
-        let limit = query.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+        let limit = query.limit.unwrap_or_default().rows();
         let entries = self.counters.iter().map(|worker| worker.entries.get()).sum();
         let mut found = Connections { entries, ..Connections::default() };
         for worker in 0..self.mailboxes.len() {

@@ -20,10 +20,6 @@ use offload::testpmd::Dialect;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Rules asked for when a query names no limit.
-const LIMIT_DEFAULT: usize = 100;
-/// Rules in one answer at most.
-const LIMIT_MAX: usize = 100_000;
 /// Connections whose rules are copied per question: some hundred microseconds of the thread's time.
 const PAGE: usize = 1024;
 /// How much longer than the counters of rules that are out a backend's slot stays its own: reports of such
@@ -162,7 +158,7 @@ impl Offloading {
     pub(crate) fn rules(&self, query: &RuleQuery, snapshot: &Snapshot) -> Result<Rules, Refusal> {
         let filter = ConnectionFilter::of_rules(query, snapshot)
             .map_err(|error| Refusal::new(RefusalKind::NotFound, error))?;
-        let limit = query.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+        let limit = query.limit.unwrap_or_default().rows();
         let Ok(engine) = &self.engine else { return Ok(Rules::default()) };
         let mut found = Rules { total: engine.shared.counters.rules.get(), ..Rules::default() };
         let mut from = Some(0);

@@ -4,7 +4,7 @@
 use crate::api::{
     BackendRow, ConnectionQuery, ConnectionRow, DropRow, HardwareRow, NeighbourRow, ServiceRow,
 };
-use crate::api::{RuleQuery, Share, TrafficRow, WorkerRow};
+use crate::api::{RuleQuery, Share, TrafficRow, Transport, WorkerRow};
 use crate::metrics::TableEvents;
 use crate::totals::Ledger;
 use dataplane::addr::Ip;
@@ -12,7 +12,7 @@ use dataplane::config::Tenant;
 use dataplane::conntrack;
 use dataplane::counters::{Counter, PccCause, WorkerCounters};
 use dataplane::drops::DropReason;
-use dataplane::flow::FlowKey;
+use dataplane::flow::{FlowKey, Protocol};
 use dataplane::ids::{BackendId, ServiceId};
 use dataplane::limits::{BACKENDS_MAX, SERVICES_MAX};
 use dataplane::neighbour::NeighbourView;
@@ -268,7 +268,7 @@ pub(crate) struct ConnectionFilter {
     service: Option<ServiceId>,
     client: Option<Ip>,
     backend: Option<Ip>,
-    protocol: Option<String>,
+    protocol: Option<Protocol>,
 }
 
 impl ConnectionFilter {
@@ -282,14 +282,14 @@ impl ConnectionFilter {
                 Some(found.ok_or_else(|| format!("there is no service `{name}`"))?.id)
             }
         };
-        if let Some(protocol) = query.protocol.as_deref().filter(|name| !["tcp", "udp"].contains(name)) {
-            return Err(format!("protocol `{protocol}` is neither `tcp` nor `udp`"));
-        }
         Ok(ConnectionFilter {
             service,
             client: query.client.map(Ip::from),
             backend: query.backend.map(Ip::from),
-            protocol: query.protocol.clone(),
+            protocol: query.protocol.map(|transport| match transport {
+                Transport::Tcp => Protocol::Tcp,
+                Transport::Udp => Protocol::Udp,
+            }),
         })
     }
 
@@ -309,7 +309,7 @@ impl ConnectionFilter {
         self.service.is_none_or(|wanted| wanted == service)
             && self.client.is_none_or(|client| client == key.src)
             && self.backend.is_none_or(|wanted| wanted == backend)
-            && self.protocol.as_ref().is_none_or(|protocol| *protocol == key.protocol.name())
+            && self.protocol.is_none_or(|protocol| protocol == key.protocol)
     }
 }
 
@@ -473,8 +473,6 @@ mod tests {
         let error = |query| ConnectionFilter::new(&query, &snapshot).expect_err("refused");
         let service = ConnectionQuery { service: Some("wob".into()), ..ConnectionQuery::default() };
         assert_eq!(error(service), "there is no service `wob`");
-        let protocol = ConnectionQuery { protocol: Some("icmp".into()), ..ConnectionQuery::default() };
-        assert_eq!(error(protocol), "protocol `icmp` is neither `tcp` nor `udp`");
         assert!(ConnectionFilter::new(&ConnectionQuery::default(), &snapshot).is_ok());
     }
 }

@@ -1,7 +1,8 @@
 //! The two threads beside the manager and the workers: one serves HTTP, one waits for signals.
 
 use crate::Failure;
-use crate::control::{self, ControlSocket, Event, Events};
+use crate::control::{self, Event, Events};
+use crate::socket::ControlSocket;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::TcpListener;
