@@ -19,6 +19,7 @@
 
 mod egress;
 mod express;
+mod notes;
 mod offload;
 mod open;
 mod punt;
@@ -45,6 +46,8 @@ use arrayvec::ArrayVec;
 use egress::Translation;
 use open::Foreseen;
 use std::sync::Arc;
+
+pub use notes::{Hardware, Note};
 
 /// How long a half-open connection is safe from eviction by another one. Longer than a handshake takes
 /// within a continent, and short enough that a flood does not lock new clients out for long: at the
@@ -82,6 +85,10 @@ pub trait Env {
     /// Tells the offload engine to give a connection back, ahead of anything that is asked for. `false` if
     /// there is no room; then it is told again later.
     fn revoke(&mut self, revoke: &Revoke) -> bool;
+
+    /// Hears what the walk found or decided about the packet at hand. Nobody listens by default.
+    #[inline(always)]
+    fn note(&mut self, _note: Note) {}
 }
 
 /// The sizes of a worker's tables.
@@ -360,6 +367,8 @@ impl<'a, E: Env> Walk<'a, E> {
         headers: impl FnOnce(Plain<A>) -> Headers,
         lanes: &mut Lanes<E::Buf>,
     ) {
+        let key = plain.key();
+        self.env.note(Note::Parsed { port: packet.port(), kind: Kind::of(key.protocol), key });
         let packet = match steering {
             Steering::Here => packet,
             Steering::ByOwner => match self.steer(packet, steering, |walk| walk.client_of(&plain.key())) {
@@ -387,6 +396,10 @@ impl<'a, E: Env> Walk<'a, E> {
                 return self.refuse(packet, reason);
             }
         };
+        self.env.note(Note::Parsed { port: packet.port(), kind: parsed.kind, key: parsed.key });
+        if addressee == Addressee::Other {
+            self.env.note(Note::InPassing);
+        }
         match (parsed.kind, addressee) {
             (Kind::Tcp | Kind::Udp, _) => {}
             (_, Addressee::Us) => return self.punt(packet, &parsed, steering),
@@ -434,6 +447,8 @@ impl<'a, E: Env> Walk<'a, E> {
     fn forward_known(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
         let entry = self.state.table.entry(slot);
         let (backend, service) = (entry.backend(), entry.service());
+        let state = entry.state();
+        self.env.note(Note::Known { slot, direction, state, service, backend });
         if !self.snapshot.keeps_connections(backend) {
             return self.backend_gone(packet, parsed, slot, direction);
         }
@@ -441,8 +456,10 @@ impl<'a, E: Env> Walk<'a, E> {
         let outcome = self.state.table.account(slot, direction, self.now, bytes, parsed.tcp_flags, |state| {
             self.snapshot.timeouts(service).timeout_ms(state)
         });
-        if outcome == Outcome::Reuse {
-            return self.reopen(packet, parsed, slot);
+        match outcome {
+            Outcome::Reuse => return self.reopen(packet, parsed, slot),
+            Outcome::Changed(state) => self.env.note(Note::Becomes(state)),
+            Outcome::Unchanged => {}
         }
         self.count_traffic(backend, direction, parsed.packet_len());
         if self.state.table.entry(slot).concerns_hardware(self.state.offload.price) {
@@ -509,6 +526,7 @@ impl<'a, E: Env> Walk<'a, E> {
 
     /// The end of a packet that goes nowhere.
     fn drop(&mut self, packet: E::Buf, reason: DropReason) {
+        self.env.note(Note::Dropped(reason));
         self.state.counters.drop_packet(reason);
         drop(packet);
     }
@@ -518,6 +536,7 @@ impl<'a, E: Env> Walk<'a, E> {
     fn refuse(&mut self, packet: E::Buf, reason: DropReason) {
         match self.pass_to(&packet) {
             Some(port) if reason.is_someone_elses() || self.is_for_another(&packet, reason) => {
+                self.env.note(Note::PassedOn { port, why: reason });
                 self.env.send(port, packet);
             }
             _ => self.drop(packet, reason),

@@ -32,6 +32,18 @@ pub enum Kind {
     Fragment,
 }
 
+impl Kind {
+    /// A whole packet of this protocol.
+    #[inline]
+    #[must_use]
+    pub const fn of(protocol: Protocol) -> Kind {
+        match protocol {
+            Protocol::Tcp => Kind::Tcp,
+            Protocol::Udp => Kind::Udp,
+        }
+    }
+}
+
 /// Which part of a packet a packet is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]

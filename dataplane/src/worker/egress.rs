@@ -1,6 +1,6 @@
 //! The way out: what is rewritten, where the packet goes next, and who on that link takes it.
 
-use super::{Env, Walk};
+use super::{Env, Note, Walk};
 use crate::addr::Ip;
 use crate::conntrack::Slot;
 use crate::drops::DropReason;
@@ -71,11 +71,15 @@ impl<E: Env> Walk<'_, E> {
         let Some((hop, mtu)) = self.hop(parsed.key.tenant, translation.target) else {
             return self.drop(packet, DropReason::NoRoute);
         };
+        self.env.note(Note::Leaves { hop, mtu });
         if parsed.ttl <= 1 {
             return self.answer_error(packet, parsed, IcmpError::TtlExceeded, DropReason::TtlExpired);
         }
         if parsed.packet_len() > mtu {
             return self.too_big(packet, parsed, mtu);
+        }
+        if let Some((end, ip, port)) = translation.rewrite {
+            self.env.note(Note::Rewritten { end, ip, port });
         }
         let given_back = match parsed.key.dst.is_v4() {
             true => self.send_plain::<V4>(packet, parsed, translation.rewrite, hop),
@@ -106,6 +110,7 @@ impl<E: Env> Walk<'_, E> {
             return self.drop(packet, DropReason::NoRoute);
         };
         let known = self.state.neighbours.find(self.now, hop.port, hop.next_hop);
+        self.env.note(Note::NextHop(known));
         let to = known.unwrap_or_default();
         if let Err(reason) = rewrite::set_link(&mut packet, l3, to, port.mac, port.vlan) {
             return self.drop(packet, reason);
@@ -119,7 +124,7 @@ impl<E: Env> Walk<'_, E> {
             let _ = self.state.neighbours.id_of(self.now, hop.port, hop.next_hop);
         }
         match self.state.neighbours.hold(self.now, hop.port, hop.next_hop, packet) {
-            Hold::Held => {}
+            Hold::Held => self.env.note(Note::Waits),
             Hold::Send(mut packet, mac) => {
                 rewrite::set_destination(packet.data_mut(), mac);
                 self.env.send(hop.port, packet);
@@ -150,8 +155,15 @@ impl<E: Env> Walk<'_, E> {
         if !written {
             return self.drop(packet, reason);
         }
-        self.state.counters.drop_packet(reason);
+        self.count_answered(Note::AnsweredError(error), reason);
         self.originate(packet, parsed);
+    }
+
+    /// A packet is dropped, and what its sender hears of that goes out in its buffer.
+    pub(super) fn count_answered(&mut self, answer: Note, reason: DropReason) {
+        self.env.note(Note::Dropped(reason));
+        self.env.note(answer);
+        self.state.counters.drop_packet(reason);
     }
 
     /// Sends what has become of a packet in its own buffer (an ICMP error, an echo reply, a reset) to

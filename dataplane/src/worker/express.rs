@@ -4,7 +4,7 @@
 //! nearly always is, is left to the rest. Nothing is counted or changed before that is decided.
 
 use super::open::Foreseen;
-use super::{Addressee, Context, Env, Lane, Walk};
+use super::{Addressee, Context, Env, Lane, Note, Walk};
 use crate::addr::Ip;
 use crate::conntrack::Slot;
 use crate::flow::Direction;
@@ -75,6 +75,7 @@ impl<'a, E: Env> Walk<'a, E> {
         let Some(mac) = self.state.neighbours.find(self.now, hop.port, hop.next_hop) else {
             return Some(packet);
         };
+        self.env.note(Note::NextHop(Some(mac)));
         A::forward(packet.data_mut(), &plain, end, mac, link.mac());
         self.env.send(hop.port, packet);
         None
@@ -104,22 +105,29 @@ impl<'a, E: Env> Walk<'a, E> {
         if !entry.pass(direction, plain.packet_len, self.now) {
             return None;
         }
+        let (state, service) = (entry.state(), entry.service());
+        self.env.note(Note::Known { slot, direction, state, service, backend });
+        self.env.note(Note::Plain);
         let concerns_hardware = entry.concerns_hardware(self.state.offload.price);
         self.count_traffic(backend, direction, plain.packet_len);
         if concerns_hardware {
             self.tend_hardware(packet.port(), true, slot, direction);
         }
         let ends = self.state.table.ends(slot);
+        self.env.note(Note::Leaves { hop, mtu: link.mtu });
+        self.env.note(Note::NextHop(Some(mac)));
         let frame = packet.data_mut();
         // Each direction has a call of its own, in which the places that it changes are constants.
         match direction {
             _ if !ends.nat => A::forward(frame, plain, None, mac, link.mac()),
             Direction::Original => {
                 let (ip, port) = ends.backend;
+                self.env.note(Note::Rewritten { end: End::Destination, ip, port });
                 A::forward(frame, plain, Some((End::Destination, ip, port)), mac, link.mac());
             }
             Direction::Reply => {
                 let (ip, port) = ends.vip;
+                self.env.note(Note::Rewritten { end: End::Source, ip, port });
                 A::forward(frame, plain, Some((End::Source, ip, port)), mac, link.mac());
             }
         }

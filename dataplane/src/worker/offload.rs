@@ -5,7 +5,7 @@
 //! A message may be lost on either side, so every state but `Software` is confirmed from time to time by
 //! [`Answer::Counted`], and given up when it no longer is.
 
-use super::{Env, State, Walk, Worker};
+use super::{Env, Hardware, Note, State, Walk, Worker};
 use crate::addr::MacAddr;
 use crate::conntrack::{Count, Gone, Slot};
 use crate::counters::{PccCause, WorkerCounters};
@@ -85,11 +85,13 @@ impl<E: Env> Walk<'_, E> {
             return self.take_back(slot, Revocation::Closing);
         }
         if !fits {
-            return;
+            return self.env.note(Note::Hardware(Hardware::NotSuch));
         }
         if entry.is_in_hardware(direction) {
+            self.env.note(Note::Hardware(Hardware::Missed));
             self.state.counters.offload_miss.add(1);
         } else if !entry.is_settled() {
+            self.env.note(Note::Hardware(Hardware::Late));
             self.state.counters.offload_late.add(1);
         }
     }
@@ -101,25 +103,37 @@ impl<E: Env> Walk<'_, E> {
         if matches!(table.offload(slot), OffloadState::Declined(_))
             && !self.now.reached(table.offload_tick(slot))
         {
-            return;
+            return self.env.note(Note::Hardware(Hardware::Waits));
         }
         let allowed = self.snapshot.allows_offload(entry.service(), entry.backend());
-        if self.asks_left == 0 || self.state.offload.price == u32::MAX || !allowed || !fits {
-            return;
+        let why_not = match () {
+            () if self.state.offload.price == u32::MAX => return,
+            () if !allowed => Some(Hardware::Barred),
+            () if !fits => Some(Hardware::NoOccasion),
+            () if self.asks_left == 0 => Some(Hardware::NextBurst),
+            () => None,
+        };
+        if let Some(why) = why_not {
+            return self.env.note(Note::Hardware(why));
         }
         self.asks_left -= 1;
-        let Ok(legs) = self.legs(port, slot, direction) else { return };
+        let Ok(legs) = self.legs(port, slot, direction) else {
+            return self.env.note(Note::Hardware(Hardware::WayUnknown));
+        };
         if legs == [None, None] {
+            self.env.note(Note::Hardware(Hardware::Path));
             let retry = self.now.after_ms(PATH_RETRY_MS);
             self.state.table.set_offload(slot, OffloadState::Declined(Declined::Path), retry);
             return;
         }
         let ask = self.ask(slot, legs);
         if self.env.ask(&ask) {
+            self.env.note(Note::Hardware(Hardware::Asked));
             self.state.offload.token = ask.token.0.wrapping_add(1);
             self.state.table.set_offload(slot, OffloadState::Requested(ask.token), self.now);
             self.state.counters.offload_asked.add(1);
         } else {
+            self.env.note(Note::Hardware(Hardware::AskRefused));
             self.asks_left = 0;
             self.state.counters.offload_ask_refused.add(1);
         }
@@ -178,6 +192,7 @@ impl<E: Env> Walk<'_, E> {
     pub(super) fn take_back(&mut self, slot: Slot, why: Revocation) {
         let OffloadState::Installed(rule) = self.state.table.offload(slot) else { return };
         if self.revoke(self.state.table.flow_ref(slot), rule, why) {
+            self.env.note(Note::Hardware(Hardware::TakenBack(why)));
             self.state.table.set_offload(slot, OffloadState::Removing(rule), self.now);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::egress::{Target, Translation};
 use super::offload::revoke_gone;
-use super::{Env, Headers, Lane, Walk};
+use super::{Env, Headers, Lane, Note, Walk};
 use crate::addr::Ip;
 use crate::conntrack::{Gone, InsertError, New, Prepared, Slot, State};
 use crate::counters::PccCause;
@@ -113,7 +113,10 @@ impl<'a, E: Env> Walk<'a, E> {
             None => self.classify(&parsed.key),
         };
         match service {
-            Some(service) => self.open_from_client(packet, parsed, service, foreseen),
+            Some(service) => {
+                self.env.note(Note::Classified(service.id));
+                self.open_from_client(packet, parsed, service, foreseen);
+            }
             None => self.open_from_backend(packet, parsed),
         }
     }
@@ -181,9 +184,13 @@ impl<'a, E: Env> Walk<'a, E> {
                 reason = DropReason::NoBackend;
                 break;
             };
+            self.env.note(Note::Picked { hash, backend: backend.id });
             match self.insert(parsed.key, service, backend, first, parsed.tcp_flags, Some(&prepared)) {
                 Ok(slot) => return self.forward_known(packet, parsed, slot, Direction::Original),
-                Err(InsertError::ReplyCollision) => hash = next_hash(hash),
+                Err(InsertError::ReplyCollision) => {
+                    self.env.note(Note::ReplyCollision);
+                    hash = next_hash(hash);
+                }
                 Err(error) => {
                     reason = refusal(error);
                     break;
@@ -210,6 +217,7 @@ impl<'a, E: Env> Walk<'a, E> {
             Some(prepared) => self.state.table.insert_prepared(self.now, &new, prepared, timeouts)?,
             None => self.state.table.insert(self.now, &new, timeouts)?,
         };
+        self.env.note(Note::Opened { slot: inserted.slot, picked_up: first == First::PicksUp });
         if let Some(gone) = &inserted.evicted {
             self.end_evicted(gone);
         }
@@ -240,6 +248,7 @@ impl<'a, E: Env> Walk<'a, E> {
         let Some((service, backend, vip_port)) = snapshot.reply_of(tenant, src, src_port, protocol) else {
             return self.refuse(packet, DropReason::NoService);
         };
+        self.env.note(Note::ReplyFrom { service: service.id, backend: backend.id });
         if service.affinity == Affinity::None {
             return self.forward_datagram_reply(packet, parsed, service, backend, vip_port);
         }
@@ -273,6 +282,8 @@ impl<'a, E: Env> Walk<'a, E> {
             self.count_service_drop(service);
             return self.drop(packet, DropReason::NoBackend);
         };
+        self.env.note(Note::Picked { hash, backend: backend.id });
+        self.env.note(Note::Stateless);
         if let Some(counters) = self.state.counters.backend(backend.id) {
             counters.original.count(u64::from(parsed.packet_len()));
         }
@@ -292,6 +303,7 @@ impl<'a, E: Env> Walk<'a, E> {
         backend: &Backend,
         vip_port: u16,
     ) {
+        self.env.note(Note::Stateless);
         if let Some(counters) = self.state.counters.backend(backend.id) {
             counters.reply.count(u64::from(parsed.packet_len()));
         }
@@ -304,6 +316,7 @@ impl<'a, E: Env> Walk<'a, E> {
 
     /// A SYN for an entry whose connection is over: the client's port is used again.
     pub(super) fn reopen(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot) {
+        self.env.note(Note::Reused);
         if self.state.table.entry(slot).is_pending() {
             return self.reopen_in_place(packet, parsed, slot);
         }
@@ -326,6 +339,7 @@ impl<'a, E: Env> Walk<'a, E> {
         match self.state.table.reopen(self.now, slot, timeout_ms) {
             Ok(evicted) => {
                 self.state.count_left(backend.id);
+                self.env.note(Note::Opened { slot, picked_up: false });
                 self.count_opened(service, backend.id, First::Opens);
                 if let Some(gone) = evicted {
                     self.end_evicted(&gone);
@@ -342,6 +356,7 @@ impl<'a, E: Env> Walk<'a, E> {
     /// The connection's backend takes no more packets: it was removed with policy `reset`. Whichever end
     /// is heard first, the client is told; a new connection is opened with another backend.
     pub(super) fn backend_gone(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
+        self.env.note(Note::BackendGone);
         let resets = parsed.key.protocol == Protocol::Tcp && first(parsed) != First::Opens;
         if resets && !self.state.rates.resets.allow(self.now) {
             // The entry stays for the next segment, which may get its reset.
@@ -384,7 +399,7 @@ impl<'a, E: Env> Walk<'a, E> {
     fn reset_sender(&mut self, mut packet: E::Buf, parsed: &Parsed, reason: DropReason) {
         match rewrite::into_tcp_reset(&mut packet, parsed) {
             Ok(()) => {
-                self.state.counters.drop_packet(reason);
+                self.count_answered(Note::AnsweredReset, reason);
                 self.originate(packet, parsed);
             }
             Err(_) => self.drop(packet, reason),
@@ -395,7 +410,7 @@ impl<'a, E: Env> Walk<'a, E> {
     fn reset_receiver(&mut self, mut packet: E::Buf, parsed: &Parsed, vip: (Ip, u16), reason: DropReason) {
         match rewrite::into_reset_of_receiver(&mut packet, parsed, vip) {
             Ok(()) => {
-                self.state.counters.drop_packet(reason);
+                self.count_answered(Note::AnsweredReset, reason);
                 self.originate_to(packet, self.snapshot.route(parsed.key.tenant, parsed.key.dst));
             }
             Err(_) => self.drop(packet, reason),
@@ -417,6 +432,7 @@ impl<'a, E: Env> Walk<'a, E> {
 
     /// An entry that made room for another.
     fn end_evicted(&mut self, gone: &Gone) {
+        self.env.note(Note::Evicted { half_open: gone.half_open });
         self.bury(gone);
         let counters = &self.state.counters;
         if gone.half_open {

@@ -3,7 +3,7 @@
 
 use super::egress::{Target, Translation, fragment_key};
 use super::open::flow_hash;
-use super::{Env, Steering, Walk};
+use super::{Env, Note, Steering, Walk};
 use crate::addr::{Ip, MacAddr};
 use crate::conntrack::{Candidates, Slot};
 use crate::drops::DropReason;
@@ -55,6 +55,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// The packet was for us and ends here.
     fn consume(&mut self, packet: E::Buf) {
+        self.env.note(Note::Consumed);
         self.state.counters.consumed.add(1);
         drop(packet);
     }
@@ -94,6 +95,7 @@ impl<E: Env> Walk<'_, E> {
         };
         match write(&mut packet, port) {
             Ok(()) => {
+                self.env.note(Note::Answered);
                 self.state.counters.consumed.add(1);
                 self.state.counters.generated.add(1);
                 self.env.send(port_id, packet);
@@ -115,7 +117,10 @@ impl<E: Env> Walk<'_, E> {
     fn pass_or_consume(&mut self, packet: E::Buf) {
         let to_group = ether::Header::new(packet.data()).is_some_and(|header| header.dst().is_multicast());
         match self.pass_to(&packet) {
-            Some(port) if to_group => self.env.send(port, packet),
+            Some(port) if to_group => {
+                self.env.note(Note::PassedOn { port, why: DropReason::NotOurMac });
+                self.env.send(port, packet);
+            }
             _ => self.consume(packet),
         }
     }
@@ -140,6 +145,7 @@ impl<E: Env> Walk<'_, E> {
         }
         match rewrite::into_echo_reply(&mut packet, parsed) {
             Ok(()) => {
+                self.env.note(Note::Answered);
                 self.state.counters.consumed.add(1);
                 self.originate(packet, parsed);
             }
@@ -191,6 +197,7 @@ impl<E: Env> Walk<'_, E> {
 
         // The error travels like a reply to the packet it quotes.
         let key = quoted.key.reversed();
+        self.env.note(Note::ErrorAbout(quoted.key));
         let hash = self.state.table.hash(&key);
         match self.state.table.find(&key, hash, Candidates::default()) {
             Some((slot, direction)) => self.deliver_error(packet, parsed, quoted, slot, direction),
@@ -209,6 +216,9 @@ impl<E: Env> Walk<'_, E> {
         direction: Direction,
     ) {
         let ends = self.state.table.ends(slot);
+        let entry = self.state.table.entry(slot);
+        let (state, service, backend) = (entry.state(), entry.service(), entry.backend());
+        self.env.note(Note::Known { slot, direction, state, service, backend });
         let translation = self.translation(slot, direction);
         if ends.nat {
             let frame = packet.data_mut();
@@ -243,6 +253,8 @@ impl<E: Env> Walk<'_, E> {
         let Some((service, backend)) = scheduled else {
             return self.drop(packet, DropReason::IcmpNoConnection);
         };
+        self.env.note(Note::Classified(service.id));
+        self.env.note(Note::Picked { hash: flow_hash(key, service), backend: backend.id });
         if service.mode == Mode::Nat {
             let port = backend.port.unwrap_or(key.dst_port);
             rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Source, backend.address, port);
@@ -255,9 +267,10 @@ impl<E: Env> Walk<'_, E> {
     /// is no entry (any more, or because the service keeps none).
     fn deliver_unknown_error_to_client(&mut self, mut packet: E::Buf, parsed: &Parsed, quoted: &Quoted) {
         let FlowKey { tenant, src, dst, dst_port, protocol, .. } = quoted.key;
-        let Some((service, _, port)) = self.snapshot.reply_of(tenant, dst, dst_port, protocol) else {
+        let Some((service, backend, port)) = self.snapshot.reply_of(tenant, dst, dst_port, protocol) else {
             return self.refuse(packet, DropReason::IcmpNoConnection);
         };
+        self.env.note(Note::ReplyFrom { service: service.id, backend: backend.id });
         rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Destination, service.vip, port);
         let translation = Translation { rewrite: None, target: Target::Address(src) };
         self.deliver_one(packet, parsed, &translation);
@@ -270,8 +283,9 @@ impl<E: Env> Walk<'_, E> {
         if let Some(translation) = self.state.fragments.get(self.now, &key) {
             return self.deliver_one(packet, parsed, &translation);
         }
-        if let Err((packet, reason)) = self.state.fragments.hold(self.now, &key, packet) {
-            self.drop(packet, reason);
+        match self.state.fragments.hold(self.now, &key, packet) {
+            Ok(()) => self.env.note(Note::WaitsForFirst),
+            Err((packet, reason)) => self.drop(packet, reason),
         }
     }
 }

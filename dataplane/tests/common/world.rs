@@ -15,7 +15,7 @@ use dataplane::owner::{DEFAULT_KEY, Owners};
 use dataplane::packet::{Burst, PacketBuf, TestPacket};
 use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
 use dataplane::time::Tick;
-use dataplane::worker::{Env, Sizes, Worker, WorkerSetup};
+use dataplane::worker::{Env, Note, Sizes, Worker, WorkerSetup};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub(crate) struct TestEnv {
     /// What hardware was asked to take, and told to give back.
     pub(crate) asks: Vec<Ask>,
     pub(crate) revokes: Vec<Revoke>,
+    /// What the walk said of each packet.
+    pub(crate) notes: Vec<Note>,
     /// Refuse both, as full rings do.
     pub(crate) asks_full: bool,
     pub(crate) revokes_full: bool,
@@ -53,6 +55,7 @@ impl TestEnv {
             announced: Vec::with_capacity(256),
             asks: Vec::new(),
             revokes: Vec::new(),
+            notes: Vec::new(),
             asks_full: false,
             revokes_full: false,
             ring_full: false,
@@ -69,6 +72,7 @@ impl TestEnv {
         self.announced.reserve(512);
         self.asks.reserve(512);
         self.revokes.reserve(512);
+        self.notes.reserve(4096);
     }
 }
 
@@ -110,6 +114,10 @@ impl Env for TestEnv {
             self.revokes.push(*revoke);
         }
         !self.revokes_full
+    }
+
+    fn note(&mut self, note: Note) {
+        self.notes.push(note);
     }
 }
 
@@ -170,6 +178,7 @@ impl World {
         port: PortId,
         frames: &[Vec<u8>],
     ) -> Vec<(PortId, Vec<u8>)> {
+        self.envs.iter_mut().for_each(|env| env.notes.clear());
         for chunk in frames.chunks(32) {
             let mut burst: Burst<TestPacket> =
                 chunk.iter().map(|frame| TestPacket::new(port, frame)).collect();
