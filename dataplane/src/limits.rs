@@ -34,6 +34,10 @@ pub const TENANTS_MAX: usize = 1024;
 pub const RULES_MAX: usize = 16384;
 /// Numbers of policy rules: those of a configuration, and of the one before.
 pub const RULE_NUMBERS_MAX: usize = 2 * RULES_MAX;
+/// Sets of prefixes a configuration can have.
+pub const SETS_MAX: usize = 4096;
+/// Prefixes of one set, or of one list of a policy rule.
+pub const SET_PREFIXES_MAX: usize = 65536;
 /// Routes of one port.
 pub const ROUTES_MAX: usize = 256;
 /// Port ranges of one service.

@@ -4,12 +4,14 @@
 //! [`Faults`]: everything that is wrong, at once, each with its line, its key and a remedy. In reading
 //! order: the types below; `reader` (which keys there are, and strict reading that goes on after a
 //! fault) with `values` (one value); `raw` (the file as read); `network` and `services` (what must hold
-//! between ports, and between services and all else); [`fault`] (how it is told).
+//! between ports, and between services and all else); `policy` (what is let through); [`fault`] (how it
+//! is told).
 //!
 //! What the types mean to a worker is [`crate::snapshot`]'s business; no I/O happens here.
 
 pub mod fault;
 mod network;
+mod policy;
 mod raw;
 mod reader;
 mod services;
@@ -21,7 +23,7 @@ mod values;
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::ids::{PortId, TenantId};
-use crate::policy;
+use crate::policy::Source;
 use crate::snapshot::{Affinity, Draining, Mode, OnRemove, Timeouts, VlanTags};
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
@@ -55,7 +57,7 @@ pub struct Config {
     /// Forwarding by hardware.
     pub offload: Offload,
     /// What is let through: `[[policy]]`, `[[set]]` and `[[policy_default]]`.
-    pub policy: policy::Source,
+    pub policy: Source,
     /// Tenants by [`TenantId`]; the first is [`DEFAULT_TENANT`].
     pub tenants: Vec<Tenant>,
     /// Ports by [`PortId`].
@@ -95,6 +97,7 @@ fn build(raw: &RawConfig, sink: &Sink<'_>) -> Option<Config> {
     let ports = network::ports(&raw.ports, &tenants, &raw.limits, sink);
     network::check_buffers(raw, sink);
     let services = services::services(raw, &tenants, &ports, sink);
+    let policy = policy::source(&raw.policy, &tenants, sink);
     (!sink.has_errors()).then(|| Config {
         dpdk: raw.dpdk.clone(),
         workers: raw.workers.clone(),
@@ -104,7 +107,7 @@ fn build(raw: &RawConfig, sink: &Sink<'_>) -> Option<Config> {
         limits: raw.limits.clone(),
         maglev: raw.maglev,
         offload: raw.offload,
-        policy: policy::Source::default(),
+        policy,
         tenants,
         ports,
         services,

@@ -31,7 +31,7 @@ pub(super) fn check_unique<'a, K: Hash + Eq + Clone + 'a>(
 }
 
 /// Finds `name` among the names that are known, or says which one may have been meant.
-fn find_name<'a>(
+pub(super) fn find_name<'a>(
     name: &At<String>,
     what: &str,
     known: impl Iterator<Item = &'a str> + Clone,

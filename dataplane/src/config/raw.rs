@@ -5,6 +5,7 @@
 //! point at; a value that was refused is `None` there, its fault already reported.
 
 use super::fault::{At, Place, Sink};
+use super::policy::{self, RawPolicy};
 use super::reader::Section;
 use super::values::{
     boolean, choice, destination, endpoint, file_mode, host, integer, interface, listen, mac, name,
@@ -32,6 +33,7 @@ pub(super) struct RawConfig {
     pub(super) timeouts: RawTimeouts,
     pub(super) maglev: Maglev,
     pub(super) offload: Offload,
+    pub(super) policy: RawPolicy,
     pub(super) tenants: Vec<Option<At<String>>>,
     pub(super) ports: Vec<RawPort>,
     pub(super) services: Vec<RawService>,
@@ -147,6 +149,7 @@ pub(super) fn read(root: &Section<'_>, sink: &Sink<'_>) -> RawConfig {
         maglev: read_maglev(&root.table("maglev", "maglev")),
         offload: read_offload(&root.table("offload", "offload"), &workers, sink),
         workers,
+        policy: policy::read(root),
         tenants: root
             .tables("tenant", "tenant")
             .iter()

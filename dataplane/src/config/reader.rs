@@ -15,8 +15,21 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "dpdk", "workers", "log", "metrics", "control", "limits", "timeouts", "maglev", "offload",
-            "tenant", "port", "service",
+            "dpdk",
+            "workers",
+            "log",
+            "metrics",
+            "control",
+            "limits",
+            "timeouts",
+            "maglev",
+            "offload",
+            "tenant",
+            "port",
+            "service",
+            "set",
+            "policy",
+            "policy_default",
         ],
     ),
     ("dpdk", &["eal_args", "file_prefix", "hugepages", "memory_mb", "mbufs"]),
@@ -95,6 +108,25 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("service.timeouts", TIMEOUT_KEYS),
     ("service.backend", &["address", "weight"]),
+    ("set", &["name", "prefixes"]),
+    (
+        "policy",
+        &[
+            "name",
+            "action",
+            "log",
+            "tenant",
+            "direction",
+            "from",
+            "to",
+            "protocol",
+            "from_ports",
+            "ports",
+            "icmp_types",
+            "state",
+        ],
+    ),
+    ("policy_default", &["tenant", "ingress", "egress"]),
 ];
 
 const TIMEOUT_KEYS: &[&str] = &[
@@ -108,7 +140,17 @@ const TIMEOUT_KEYS: &[&str] = &[
 ];
 
 /// Sections of which there may be several, written `[[name]]`.
-const REPEATED: &[&str] = &["tenant", "port", "port.neighbour", "port.route", "service", "service.backend"];
+const REPEATED: &[&str] = &[
+    "tenant",
+    "port",
+    "port.neighbour",
+    "port.route",
+    "service",
+    "service.backend",
+    "set",
+    "policy",
+    "policy_default",
+];
 
 /// A section's name as it is written in a file.
 fn header(name: &str) -> String {
