@@ -57,6 +57,7 @@ fn new(n: u32) -> New {
         backend_port: 8080,
         nat: true,
         flags: TcpFlags::SYN,
+        judged: 0,
     }
 }
 

@@ -189,6 +189,14 @@ pub struct WorkerCounters {
     /// Live connections whose packets went to another backend, by [`PccCause`].
     pub pcc: [Counter; PccCause::ALL.len()],
 
+    /// Connections that ended because the policy had changed.
+    pub policy_ended: Counter,
+    /// Verdicts that were to be logged and are not: there were too many, or nobody took them.
+    pub policy_log_lost: Counter,
+    /// All connections have been judged by the policy of this generation, or one after it (gauge; see
+    /// [`crate::policy::Policy::generation`]).
+    pub policy_swept: Counter,
+
     /// Connections that hardware was asked to take.
     pub offload_asked: Counter,
     /// Connections that it could not be asked to take, because the ring was full.
@@ -244,6 +252,9 @@ impl WorkerCounters {
             evicted_half_open: Counter::default(),
             evicted_idle: Counter::default(),
             pcc: Default::default(),
+            policy_ended: Counter::default(),
+            policy_log_lost: Counter::default(),
+            policy_swept: Counter::default(),
             offload_asked: Counter::default(),
             offload_ask_refused: Counter::default(),
             offload_revoked: Default::default(),

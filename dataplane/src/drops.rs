@@ -90,6 +90,10 @@ drop_reasons! {
     /// A packet of no connection that may not open one: a TCP segment without SYN for a `strict` service,
     /// or what a backend sends unasked.
     NoConnection = "no_connection",
+    /// The policy denies it.
+    PolicyDenied = "policy_denied",
+    /// The policy rejects it: its sender was told, within the rate.
+    PolicyRejected = "policy_rejected",
     /// The service has no backend that takes new connections.
     NoBackend = "no_backend",
     /// The connection's backend was removed with policy `reset`.

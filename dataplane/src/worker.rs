@@ -11,8 +11,8 @@
 //! neighbouring packets overlap: while one packet's connection is being fetched, the next one's index
 //! bucket is. Everything else hangs off it: `express` (the shortcut for what nearly every packet is),
 //! `open` (first packets), `egress` (rewrite, next hop, the link header), `punt` (everything that is not a
-//! plain forwarded packet), `upkeep` (ageing, neighbour upkeep, announcements), `offload` (what hardware
-//! takes over, and gives back).
+//! plain forwarded packet), `policy` (what is let through), `upkeep` (ageing, neighbour upkeep,
+//! announcements), `offload` (what hardware takes over, and gives back).
 //!
 //! A packet is moved, never copied, and ends in exactly one way, counted once: sent, dropped under a
 //! [`DropReason`], consumed, handed to another worker, or held for a neighbour.
@@ -22,6 +22,7 @@ mod express;
 mod notes;
 mod offload;
 mod open;
+mod policy;
 mod punt;
 mod upkeep;
 
@@ -37,6 +38,7 @@ use crate::neighbour::{NeighbourLimits, NeighbourUpdate, Neighbours};
 use crate::offload::{Ask, Revoke};
 use crate::owner::Owners;
 use crate::packet::{BURST, Burst, PacketBuf};
+use crate::policy::LogEvent;
 use crate::rate::RateLimit;
 use crate::snapshot::{Port, Service, Snapshot};
 use crate::time::Tick;
@@ -89,6 +91,12 @@ pub trait Env {
     /// Hears what the walk found or decided about the packet at hand. Nobody listens by default.
     #[inline(always)]
     fn note(&mut self, _note: Note) {}
+
+    /// Tells of a verdict that is to be logged. `false` if there is no room, or nobody who listens.
+    fn log(&mut self, event: &LogEvent) -> bool {
+        let _ = event;
+        false
+    }
 }
 
 /// The sizes of a worker's tables.
@@ -157,10 +165,12 @@ struct State<B: PacketBuf> {
     counters: Arc<WorkerCounters>,
     table: Table,
     neighbours: Neighbours<B>,
-    fragments: Fragments<B, Translation>,
+    /// What was decided for first fragments, and by the policy of which generation.
+    fragments: Fragments<B, (u8, Translation)>,
     rates: Rates,
     upkeep: upkeep::Cursors,
     offload: offload::Bargain,
+    judging: policy::Judging,
     /// Datagrams scheduled without affinity so far: the walk over the Maglev table.
     datagrams: u64,
 }
@@ -199,6 +209,8 @@ struct Walk<'a, E: Env> {
     env: &'a mut E,
     /// Connections that hardware may still be asked to take.
     asks_left: u8,
+    /// The generation of the snapshot's policy.
+    judged_by: u8,
     /// The service that was looked up last: that of the next newcomer, too, as a rule.
     last_service: Option<(Endpoint, &'a Service)>,
 }
@@ -263,11 +275,13 @@ impl<B: PacketBuf> Worker<B> {
             rates: Rates::new(sizes.icmp_per_second),
             upkeep: upkeep::Cursors::new(setup.id),
             offload: offload::Bargain::new(now),
+            judging: policy::Judging::new(),
             datagrams: 0,
         };
         if snapshot.serves_ipv6() {
             state.table.settle_v6();
         }
+        state.counters.policy_swept.set(snapshot.policy().generation().into());
         state.set_statics(now, &snapshot, |_, _, _| {});
         state.meet(now, snapshot.next_hops());
         Worker { snapshot, state }
@@ -300,6 +314,7 @@ impl<B: PacketBuf> Worker<B> {
             state: &mut self.state,
             env,
             asks_left: offload::ASKS_PER_BURST,
+            judged_by: self.snapshot.policy().generation(),
             last_service: None,
         }
     }
@@ -444,7 +459,13 @@ impl<'a, E: Env> Walk<'a, E> {
     }
 
     /// The established path: one entry's line is all that is touched.
-    fn forward_known(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
+    fn forward_known(&mut self, mut packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
+        if !self.is_judged(slot) {
+            packet = match self.readmit(packet, parsed, slot, direction) {
+                Some(packet) => packet,
+                None => return,
+            };
+        }
         let entry = self.state.table.entry(slot);
         let (backend, service) = (entry.backend(), entry.service());
         let state = entry.state();

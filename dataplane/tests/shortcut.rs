@@ -4,16 +4,21 @@
 
 mod common {
     pub(crate) mod alloc;
-    #[allow(dead_code)] // Each test binary uses its part of it.
+    #[allow(dead_code)] // Each test binary uses its part of these.
+    pub(crate) mod rules;
+    #[allow(dead_code)]
     pub(crate) mod world;
 }
 mod frames;
 
+use common::rules::{everything, from, from_port, policy, rule};
 use common::world::{BACK, FRONT, PORT_MACS, World};
 use dataplane::addr::MacAddr;
 use dataplane::conntrack::Count;
 use dataplane::ids::PortId;
 use dataplane::offload::{Answer, Ask, Declined, Removal, RuleId};
+use dataplane::policy::Action::{Allow, Deny, Reject};
+use dataplane::policy::{Matches, Opening, Source, Statement};
 use dataplane::snapshot::VlanTags;
 use frames::{Spec, Transport, ip, repair_ipv4};
 use proptest::prelude::*;
@@ -95,6 +100,19 @@ fn configs() -> [String; 8] {
             "on_remove = \"reset\"",
             0..2,
         ),
+    ]
+}
+
+fn policies() -> [Source; 6] {
+    let midstream = Matches { opening: Some(Opening::Midstream), ..everything() };
+    let logged = Statement { log: true, ..rule(Reject, from_port(5555)) };
+    [
+        Source::default(),
+        policy([rule(Deny, from("198.51.100.7/32"))], Allow),
+        policy([rule(Reject, midstream)], Allow),
+        policy([logged], Allow),
+        policy([rule(Allow, from_port(5556)), rule(Deny, from("2001:db8:1::/48"))], Reject),
+        policy([rule(Allow, from("198.51.100.7/32"))], Allow),
     ]
 }
 
@@ -260,6 +278,8 @@ enum Event {
     /// The buffer pool runs dry, or fills up again.
     Starve(bool),
     Reload(usize),
+    /// Another policy, and a sweep by it or none yet.
+    Govern(usize, bool),
     /// Connections are worth asking for from so many packets on, or not at all.
     Price(Option<u32>),
     /// The offload engine says something, by luck.
@@ -274,6 +294,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => prop_oneof![1u32..100, 100u32..40_000].prop_map(Event::Wait),
         1 => any::<bool>().prop_map(Event::Starve),
         2 => (0..configs().len()).prop_map(Event::Reload),
+        3 => (0..policies().len(), any::<bool>()).prop_map(|(number, now)| Event::Govern(number, now)),
         1 => prop::option::of(0u32..6).prop_map(Event::Price),
         4 => any::<u8>().prop_map(Event::Engine),
         3 => (0..NEIGHBOURS.len(), 0u8..3).prop_map(|(who, mac)| Event::Neighbour(who, mac)),
@@ -310,6 +331,16 @@ impl Pair {
                 self.tagged_back = number == 5;
                 self.both(|world| world.reload(&configs()[number]));
             }
+            Event::Govern(number, now) => self.both(|world| {
+                world.publish(policies()[number].clone());
+                // As the manager does: everybody has one before the next one comes.
+                for worker in 0..world.workers.len() {
+                    world.adopt(worker);
+                }
+                if now {
+                    world.settle();
+                }
+            }),
             Event::Price(price) => {
                 self.both(|world| world.workers[0].set_price(price.unwrap_or(u32::MAX)));
             }
@@ -373,7 +404,9 @@ impl Pair {
     fn compare(&mut self) {
         self.both(|world| {
             let counted = world.report().into_iter().filter(|line| !line.starts_with("handed"));
-            (counted.collect::<Vec<_>>(), connections(world), std::mem::take(&mut world.envs[0].revokes))
+            let told =
+                (std::mem::take(&mut world.envs[0].revokes), std::mem::take(&mut world.envs[0].logged));
+            (counted.collect::<Vec<_>>(), connections(world), told)
         });
         self.both(|world| {
             world

@@ -72,7 +72,10 @@ pub struct Entry {
     pub(super) wheel_bucket: u16,
     service: u16,
     backend_id: u16,
-    generation: u32,
+    /// Little-endian.
+    generation: [u8; 3],
+    /// The generation of the policy that allowed it last.
+    judged: u8,
     last_seen: Tick,
     /// When the connection was opened; while it is half-open its node in the half-open list, which
     /// keeps that tick; of a free slot: the next free one.
@@ -89,6 +92,7 @@ const _: () = assert!(core::mem::size_of::<Entry>() == 64 && core::mem::align_of
 /// What a new entry is made of.
 pub(super) struct Opening<'a> {
     pub(super) key: &'a FlowKey,
+    pub(super) judged: u8,
     pub(super) service: ServiceId,
     pub(super) backend: (BackendId, Ip, u16),
     pub(super) reply_key: bool,
@@ -112,7 +116,8 @@ impl Entry {
                 | flag(opening.state == State::PickedUp, PICKED_UP),
             service: opening.service.0,
             backend_id: backend_id.0,
-            generation: self.generation.wrapping_add(1),
+            generation: next_generation(self.generation),
+            judged: opening.judged,
             last_seen: now,
             born_or_node: now.0,
             ..self.vacated()
@@ -246,11 +251,24 @@ impl Entry {
         self.last_seen = now;
     }
 
-    /// How often the slot has been taken.
+    /// How often the slot has been taken (modulo 2^24).
     #[inline]
     #[must_use]
     pub fn generation(&self) -> u32 {
-        self.generation
+        let [low, middle, high] = self.generation;
+        u32::from_le_bytes([low, middle, high, 0])
+    }
+
+    /// The generation of the policy that allowed it last: see [`crate::policy::Policy::generation`].
+    #[inline]
+    #[must_use]
+    pub fn judged(&self) -> u8 {
+        self.judged
+    }
+
+    /// A policy of this generation allows it.
+    pub fn set_judged(&mut self, generation: u8) {
+        self.judged = generation;
     }
 
     /// Port of the client, of the VIP and of the backend.
@@ -437,6 +455,11 @@ impl Entry {
         }
         number
     }
+}
+
+fn next_generation([low, middle, high]: [u8; 3]) -> [u8; 3] {
+    let [low, middle, high, _] = u32::from_le_bytes([low, middle, high, 0]).wrapping_add(1).to_le_bytes();
+    [low, middle, high]
 }
 
 /// Where the source of a direction stands; the destination is the next.

@@ -47,6 +47,8 @@ pub struct New {
     pub nat: bool,
     /// TCP flags of its first packet.
     pub flags: TcpFlags,
+    /// The generation of the policy that has allowed it.
+    pub judged: u8,
 }
 
 impl New {

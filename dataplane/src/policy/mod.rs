@@ -5,8 +5,10 @@
 //! [`Policy::generation`] that it was judged under, and is judged again once that differs.
 //!
 //! * `rule`: what a rule says, and whether a [`Subject`] matches it: the meaning of a policy.
+//! * `log`: what is told of verdicts that are to be logged.
 //! * this page: the rules of one generation, their numbers, and how they follow those before.
 
+mod log;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ use core::fmt;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+pub use log::LogEvent;
 pub use rule::{IcmpTypes, Matches, Opening, PortRange, Standing, Statement, Subject, Way};
 
 /// What happens to what a rule matches.

@@ -56,7 +56,7 @@ impl<E: Env> Walk<'_, E> {
             return;
         }
         let key = fragment_key(parsed);
-        self.state.fragments.insert(self.now, &key, *translation);
+        self.state.fragments.insert(self.now, &key, (self.judged_by, *translation));
         while let Some(later) = self.state.fragments.take_released(&key) {
             match wire::parse(later.data(), parsed.key.tenant) {
                 Ok(parsed) => self.deliver_one(later, &parsed, translation),
@@ -145,7 +145,13 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Drops a packet and, in its buffer, sends its source an ICMP error about it.
-    fn answer_error(&mut self, mut packet: E::Buf, parsed: &Parsed, error: IcmpError, reason: DropReason) {
+    pub(super) fn answer_error(
+        &mut self,
+        mut packet: E::Buf,
+        parsed: &Parsed,
+        error: IcmpError,
+        reason: DropReason,
+    ) {
         let written = match self.snapshot.source_for(packet.port(), parsed.key.src) {
             Some(from) if self.state.rates.errors.allow(self.now) => {
                 rewrite::into_icmp_error(&mut packet, parsed, error, from).is_ok()

@@ -92,7 +92,7 @@ impl<'a, E: Env> Walk<'a, E> {
         direction: Direction,
     ) -> Option<PortId> {
         let entry = self.state.table.entry_mut(slot);
-        if !entry.stays(direction, plain.tcp_flags) {
+        if !entry.stays(direction, plain.tcp_flags) || entry.judged() != self.judged_by {
             return None;
         }
         let backend = entry.backend();

@@ -11,6 +11,7 @@ use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey};
 use crate::ids::{BackendId, PortId, ServiceId};
 use crate::offload::Revocation;
+use crate::policy::Verdict;
 use crate::rewrite::{End, IcmpError};
 use crate::snapshot::Hop;
 use crate::wire::Kind;
@@ -60,6 +61,8 @@ pub enum Note {
         /// What stands there.
         backend: BackendId,
     },
+    /// What the policy says of it: of its connection, if it has one that was let in by another policy.
+    Judged(Verdict),
     /// That backend has a connection of the same client whose replies would look the same.
     ReplyCollision,
     /// A connection was opened.

@@ -242,12 +242,14 @@ impl<E: Env> Walk<'_, E> {
             (Answer::Declined { token, reason, retry_ms, .. }, Some(slot)) => {
                 if self.state.table.offload(slot) == OffloadState::Requested(token) {
                     self.decline(slot, reason, retry_ms);
+                    self.end_if_refused(slot);
                 }
             }
             (Answer::Removed { rule, why, retry_ms, .. }, Some(slot)) => {
                 let state = self.state.table.offload(slot);
                 if [OffloadState::Installed(rule), OffloadState::Removing(rule)].contains(&state) {
                     self.decline(slot, stays_out(why), retry_ms);
+                    self.end_if_refused(slot);
                 }
             }
             (Answer::Declined { .. } | Answer::Removed { .. }, None) => {}
@@ -340,13 +342,13 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Why hardware may not forward for a connection, if it may not.
-    fn unfit(&self, slot: Slot) -> Option<Revocation> {
+    fn unfit(&mut self, slot: Slot) -> Option<Revocation> {
         let entry = self.state.table.entry(slot);
         if !entry.may_be_offloaded() {
             return Some(Revocation::Closing);
         }
         let allowed = self.snapshot.allows_offload(entry.service(), entry.backend());
-        (!allowed).then_some(Revocation::Policy)
+        (!allowed || self.is_refused(slot)).then_some(Revocation::Policy)
     }
 
     /// Whether rules send to whom software would send. Looking counts as use, so that neighbours are

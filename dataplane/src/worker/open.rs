@@ -87,13 +87,14 @@ impl<'a, E: Env> Walk<'a, E> {
             return None;
         }
         let backend = snapshot.backend(service.pick(flow_hash(&key, service))?)?;
-        let prepared = self.state.table.prepare(&newcomer(key, service, backend, flags), hash);
+        let prepared =
+            self.state.table.prepare(&newcomer(key, service, backend, flags, self.judged_by), hash);
         Some(Foreseen { service, backend, prepared })
     }
 }
 
 /// What a connection is opened with.
-fn newcomer(key: FlowKey, service: &Service, backend: &Backend, flags: TcpFlags) -> New {
+fn newcomer(key: FlowKey, service: &Service, backend: &Backend, flags: TcpFlags, judged: u8) -> New {
     New {
         key,
         service: service.id,
@@ -102,6 +103,7 @@ fn newcomer(key: FlowKey, service: &Service, backend: &Backend, flags: TcpFlags)
         backend_port: backend.port.unwrap_or(key.dst_port),
         nat: service.mode == Mode::Nat,
         flags,
+        judged,
     }
 }
 
@@ -142,6 +144,9 @@ impl<'a, E: Env> Walk<'a, E> {
         service: &Service,
         foreseen: Option<&Foreseen<'a>>,
     ) {
+        let Some(packet) = self.admit(packet, parsed, &parsed.key) else {
+            return self.count_service_drop(service);
+        };
         if service.affinity == Affinity::None {
             return self.forward_datagram(packet, parsed, service);
         }
@@ -176,7 +181,7 @@ impl<'a, E: Env> Walk<'a, E> {
             let choice = match foreseen.take() {
                 Some(foreseen) => Some((foreseen.backend, table.confirm(&foreseen.prepared))),
                 None => service.pick(hash).and_then(|id| snapshot.backend(id)).map(|backend| {
-                    let new = newcomer(parsed.key, service, backend, parsed.tcp_flags);
+                    let new = newcomer(parsed.key, service, backend, parsed.tcp_flags, self.judged_by);
                     (backend, table.prepare(&new, table.hash(&parsed.key)))
                 }),
             };
@@ -211,7 +216,7 @@ impl<'a, E: Env> Walk<'a, E> {
         flags: TcpFlags,
         prepared: Option<&Prepared>,
     ) -> Result<Slot, InsertError> {
-        let new = newcomer(key, service, backend, flags);
+        let new = newcomer(key, service, backend, flags, self.judged_by);
         let timeouts = |service, state| self.snapshot.timeouts(service).timeout_ms(state);
         let inserted = match prepared {
             Some(prepared) => self.state.table.insert_prepared(self.now, &new, prepared, timeouts)?,
@@ -259,6 +264,9 @@ impl<'a, E: Env> Walk<'a, E> {
             return self.refuse(packet, DropReason::NoConnection);
         }
         let original = FlowKey { dst: service.vip, dst_port: vip_port, ..parsed.key.reversed() };
+        let Some(packet) = self.admit(packet, parsed, &original) else {
+            return self.count_service_drop(service);
+        };
         match self.insert(original, service, backend, First::PicksUp, parsed.tcp_flags, None) {
             Ok(slot) => self.forward_known(packet, parsed, slot, Direction::Reply),
             // Its client has been given to another backend since: this one's part in it is over.
@@ -303,6 +311,10 @@ impl<'a, E: Env> Walk<'a, E> {
         backend: &Backend,
         vip_port: u16,
     ) {
+        let original = FlowKey { dst: service.vip, dst_port: vip_port, ..parsed.key.reversed() };
+        let Some(packet) = self.admit(packet, parsed, &original) else {
+            return self.count_service_drop(service);
+        };
         self.env.note(Note::Stateless);
         if let Some(counters) = self.state.counters.backend(backend.id) {
             counters.reply.count(u64::from(parsed.packet_len()));
@@ -327,6 +339,7 @@ impl<'a, E: Env> Walk<'a, E> {
     /// As long as hardware may forward for the connection before, its packets and the new one's look the
     /// same: the new one stays with the same backend, or has to wait.
     fn reopen_in_place(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot) {
+        let Some(packet) = self.admit(packet, parsed, &parsed.key) else { return };
         self.take_back(slot, Revocation::Closing);
         let FlowKey { tenant, dst, dst_port, protocol, .. } = parsed.key;
         let (snapshot, entry) = (self.snapshot, self.state.table.entry(slot));
@@ -387,9 +400,24 @@ impl<'a, E: Env> Walk<'a, E> {
     }
 
     /// Drops a segment and, within the rate, resets its sender's connection.
-    fn answer_reset(&mut self, packet: E::Buf, parsed: &Parsed, reason: DropReason) {
+    pub(super) fn answer_reset(&mut self, packet: E::Buf, parsed: &Parsed, reason: DropReason) {
         if self.state.rates.resets.allow(self.now) {
             self.reset_sender(packet, parsed, reason);
+        } else {
+            self.drop(packet, reason);
+        }
+    }
+
+    /// Drops a segment from a backend and, within the rate, resets its client's connection to the VIP.
+    pub(super) fn answer_reset_of_receiver(
+        &mut self,
+        packet: E::Buf,
+        parsed: &Parsed,
+        vip: (Ip, u16),
+        reason: DropReason,
+    ) {
+        if self.state.rates.resets.allow(self.now) {
+            self.reset_receiver(packet, parsed, vip, reason);
         } else {
             self.drop(packet, reason);
         }

@@ -33,7 +33,7 @@ impl<E: Env> Walk<'_, E> {
         match parsed.kind {
             Kind::Fragment if to_client => {
                 let Some(packet) = self.steer(packet, steering, |_| parsed.key.dst) else { return };
-                match self.state.fragments.get(self.now, &fragment_key(parsed)) {
+                match self.decided(parsed) {
                     Some(translation) => self.deliver_one(packet, parsed, &translation),
                     None => self.refuse(packet, DropReason::NotOurMac),
                 }
@@ -139,7 +139,10 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// A ping for an address of ours.
-    fn echo(&mut self, mut packet: E::Buf, parsed: &Parsed) {
+    fn echo(&mut self, packet: E::Buf, parsed: &Parsed) {
+        let to_vip = self.snapshot.is_vip(parsed.key.tenant, parsed.key.dst);
+        let admitted = if to_vip { self.admit_echo(packet, parsed) } else { Some(packet) };
+        let Some(mut packet) = admitted else { return };
         if !self.state.rates.echoes.allow(self.now) {
             return self.drop(packet, DropReason::RateLimited);
         }
@@ -215,6 +218,12 @@ impl<E: Env> Walk<'_, E> {
         slot: Slot,
         direction: Direction,
     ) {
+        if !self.is_judged(slot) {
+            packet = match self.readmit(packet, parsed, slot, direction) {
+                Some(packet) => packet,
+                None => return,
+            };
+        }
         let ends = self.state.table.ends(slot);
         let entry = self.state.table.entry(slot);
         let (state, service, backend) = (entry.state(), entry.service(), entry.backend());
@@ -241,7 +250,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// An error about a connection this worker has no entry for: sent to the backend its packets would be
     /// scheduled to, so that path MTU discovery works after a restart and behind ECMP.
-    fn deliver_unknown_error(&mut self, mut packet: E::Buf, parsed: &Parsed, quoted: &Quoted, key: &FlowKey) {
+    fn deliver_unknown_error(&mut self, packet: E::Buf, parsed: &Parsed, quoted: &Quoted, key: &FlowKey) {
         let snapshot = self.snapshot;
         let scheduled = snapshot
             .classify(key.tenant, key.dst, key.protocol, key.dst_port)
@@ -255,6 +264,7 @@ impl<E: Env> Walk<'_, E> {
         };
         self.env.note(Note::Classified(service.id));
         self.env.note(Note::Picked { hash: flow_hash(key, service), backend: backend.id });
+        let Some(mut packet) = self.admit(packet, parsed, key) else { return };
         if service.mode == Mode::Nat {
             let port = backend.port.unwrap_or(key.dst_port);
             rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Source, backend.address, port);
@@ -265,12 +275,14 @@ impl<E: Env> Walk<'_, E> {
 
     /// The other way: an error about what a client was scheduled to send to a `nat` backend, of which there
     /// is no entry (any more, or because the service keeps none).
-    fn deliver_unknown_error_to_client(&mut self, mut packet: E::Buf, parsed: &Parsed, quoted: &Quoted) {
+    fn deliver_unknown_error_to_client(&mut self, packet: E::Buf, parsed: &Parsed, quoted: &Quoted) {
         let FlowKey { tenant, src, dst, dst_port, protocol, .. } = quoted.key;
         let Some((service, backend, port)) = self.snapshot.reply_of(tenant, dst, dst_port, protocol) else {
             return self.refuse(packet, DropReason::IcmpNoConnection);
         };
         self.env.note(Note::ReplyFrom { service: service.id, backend: backend.id });
+        let original = FlowKey { dst: service.vip, dst_port: port, ..quoted.key };
+        let Some(mut packet) = self.admit(packet, parsed, &original) else { return };
         rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Destination, service.vip, port);
         let translation = Translation { rewrite: None, target: Target::Address(src) };
         self.deliver_one(packet, parsed, &translation);
@@ -279,13 +291,18 @@ impl<E: Env> Walk<'_, E> {
     /// A fragment without a transport header follows the one that had it, or waits for it.
     fn later_fragment(&mut self, packet: E::Buf, parsed: &Parsed, steering: Steering) {
         let Some(packet) = self.steer(packet, steering, |walk| walk.client_of(&parsed.key)) else { return };
-        let key = fragment_key(parsed);
-        if let Some(translation) = self.state.fragments.get(self.now, &key) {
+        if let Some(translation) = self.decided(parsed) {
             return self.deliver_one(packet, parsed, &translation);
         }
-        match self.state.fragments.hold(self.now, &key, packet) {
+        match self.state.fragments.hold(self.now, &fragment_key(parsed), packet) {
             Ok(()) => self.env.note(Note::WaitsForFirst),
             Err((packet, reason)) => self.drop(packet, reason),
         }
+    }
+
+    /// What was decided for the first fragment of this one's packet, by the policy that holds now.
+    fn decided(&self, parsed: &Parsed) -> Option<Translation> {
+        let (judged_by, translation) = self.state.fragments.get(self.now, &fragment_key(parsed))?;
+        (judged_by == self.judged_by).then_some(translation)
     }
 }

@@ -81,6 +81,7 @@ impl<B: PacketBuf> Worker<B> {
         let mut walk = self.walk(now, env);
         walk.expire();
         walk.sweep();
+        walk.sweep_policy();
         walk.review_offload();
         walk.meet();
         walk.tend_neighbours();
@@ -117,6 +118,7 @@ impl<B: PacketBuf> Worker<B> {
                 env.send(port, packet);
             });
         }
+        self.state.meet_policy(self.snapshot.policy(), snapshot.policy());
         self.state.upkeep.meet = Some(0);
         if snapshot.resets() {
             match &mut self.state.upkeep.sweep {

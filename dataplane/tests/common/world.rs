@@ -13,6 +13,7 @@ use dataplane::neighbour::NeighbourUpdate;
 use dataplane::offload::{Answer, Ask, Revoke};
 use dataplane::owner::{DEFAULT_KEY, Owners};
 use dataplane::packet::{Burst, PacketBuf, TestPacket};
+use dataplane::policy::{LogEvent, Source};
 use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
 use dataplane::time::Tick;
 use dataplane::worker::{Env, Note, Sizes, Worker, WorkerSetup};
@@ -35,6 +36,8 @@ pub(crate) struct TestEnv {
     pub(crate) revokes: Vec<Revoke>,
     /// What the walk said of each packet.
     pub(crate) notes: Vec<Note>,
+    /// Verdicts to be logged.
+    pub(crate) logged: Vec<LogEvent>,
     /// Refuse both, as full rings do.
     pub(crate) asks_full: bool,
     pub(crate) revokes_full: bool,
@@ -56,6 +59,7 @@ impl TestEnv {
             asks: Vec::new(),
             revokes: Vec::new(),
             notes: Vec::new(),
+            logged: Vec::new(),
             asks_full: false,
             revokes_full: false,
             ring_full: false,
@@ -73,6 +77,7 @@ impl TestEnv {
         self.asks.reserve(512);
         self.revokes.reserve(512);
         self.notes.reserve(4096);
+        self.logged.reserve(512);
     }
 }
 
@@ -119,6 +124,11 @@ impl Env for TestEnv {
     fn note(&mut self, note: Note) {
         self.notes.push(note);
     }
+
+    fn log(&mut self, event: &LogEvent) -> bool {
+        self.logged.push(*event);
+        true
+    }
 }
 
 /// Millrace with some workers, and everything it has sent so far.
@@ -128,6 +138,8 @@ pub(crate) struct World {
     pub(crate) envs: Vec<TestEnv>,
     pub(crate) snapshot: Arc<Snapshot>,
     config: Config,
+    /// Instead of the configuration's.
+    policy: Option<Source>,
 }
 
 impl World {
@@ -135,10 +147,12 @@ impl World {
     pub(crate) fn new(config: &str, workers: usize) -> World {
         let config = parse(config);
         let snapshot = Arc::new(build(&config, None, &|_| 0));
-        let mut world = World { now: Tick(1_000), workers: Vec::new(), envs: Vec::new(), snapshot, config };
+        let now = Tick(1_000);
+        let mut world = World { now, workers: Vec::new(), envs: Vec::new(), snapshot, config, policy: None };
         for id in 0..workers {
-            let counters =
-                Arc::new(WorkerCounters::new(limits::SERVICES_MAX.min(64), limits::BACKENDS_MAX.min(256)));
+            let counters = WorkerCounters::new(limits::SERVICES_MAX.min(64), limits::BACKENDS_MAX.min(256))
+                .with_rules(64);
+            let counters = Arc::new(counters);
             let setup = WorkerSetup {
                 id: WorkerId(id as u16),
                 owners: Owners::new(&DEFAULT_KEY, workers as u16, 128).expect("a worker"),
@@ -159,16 +173,43 @@ impl World {
     /// Changes the configuration, as a reload does.
     pub(crate) fn reload(&mut self, config: &str) {
         self.config = parse(config);
+        self.adopt_all();
+    }
+
+    /// Changes the policy, as a reload does.
+    pub(crate) fn govern(&mut self, policy: Source) {
+        self.publish(policy);
+        self.adopt_all();
+    }
+
+    /// Changes the policy, and leaves it to [`World::adopt`] who takes it up when.
+    pub(crate) fn publish(&mut self, policy: Source) {
+        self.policy = Some(policy);
+        self.rebuild();
+    }
+
+    fn adopt_all(&mut self) {
+        self.rebuild();
+        (0..self.workers.len()).for_each(|worker| self.adopt(worker));
+        self.settle();
+        self.take_sent();
+    }
+
+    /// A worker takes up what was published.
+    pub(crate) fn adopt(&mut self, worker: usize) {
+        let (worker, env) = (&mut self.workers[worker], &mut self.envs[worker]);
+        worker.adopt(self.now, Arc::clone(&self.snapshot), env);
+    }
+
+    fn rebuild(&mut self) {
+        if let Some(policy) = &self.policy {
+            self.config.policy = policy.clone();
+        }
         let envs = &self.envs;
         let live = |id: BackendId| {
             envs.iter().filter_map(|env| env.counters.backend(id)).map(|backend| backend.live.get()).sum()
         };
         self.snapshot = Arc::new(build(&self.config, Some(&self.snapshot), &live));
-        for (worker, env) in self.workers.iter_mut().zip(&mut self.envs) {
-            worker.adopt(self.now, Arc::clone(&self.snapshot), env);
-        }
-        self.settle();
-        self.take_sent();
     }
 
     /// Lets a worker receive frames in one burst, then lets everything settle; returns what was sent.

@@ -469,6 +469,7 @@ fn new(a: u8, b: u8, c: u8) -> New {
         backend_ip: ip(0, 0xac10_0000 + u32::from(backend)),
         backend_port: 80,
         nat: b & 1 == 0,
+        judged: a,
         flags: [
             TcpFlags::SYN,
             TcpFlags::SYN.with(TcpFlags::ACK),

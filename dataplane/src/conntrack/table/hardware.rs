@@ -82,6 +82,16 @@ impl Table {
         (entry.is_live() && entry.offload_kind() != 0).then_some(Slot(number))
     }
 
+    /// The connection in this slot, if any, unless the policy of this generation has allowed it: for sweeps
+    /// that go through all slots, or (`pending`) through those that hardware may forward for.
+    #[inline]
+    #[must_use]
+    pub fn unjudged_at(&self, number: u32, generation: u8, pending: bool) -> Option<Slot> {
+        let entry = self.entries.get(number as usize)?;
+        let asked = entry.is_live() && entry.judged() != generation && (!pending || entry.is_pending());
+        asked.then_some(Slot(number))
+    }
+
     /// Adds what hardware has forwarded since the last report. If that is anything, the connection is
     /// alive.
     pub fn add_hardware(&mut self, slot: Slot, direction: Direction, now: Tick, count: Count) {

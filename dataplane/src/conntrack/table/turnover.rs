@@ -261,7 +261,8 @@ impl Table {
 
     fn fill(&mut self, slot: u32, new: &New, state: State, now: Tick) {
         let backend = (new.backend, new.backend_ip, new.backend_port);
-        let opening = Opening { key: &new.key, service: new.service, backend, reply_key: new.nat, state };
+        let New { ref key, judged, service, nat: reply_key, .. } = *new;
+        let opening = Opening { key, judged, service, backend, reply_key, state };
         let entry = &mut self.entries[slot as usize];
         entry.open(&opening, now);
         if entry.is_v6() {

@@ -50,6 +50,7 @@ pub(in crate::conntrack) fn new(n: u32) -> New {
         backend_port: 8080,
         nat: true,
         flags: TcpFlags::SYN,
+        judged: 0,
     }
 }
 

@@ -1,0 +1,285 @@
+//! What the policy lets through, as the walk asks it.
+//!
+//! * A newcomer is judged before anything is chosen for it.
+//! * A connection remembers the generation of the policy that let it in. Once there is another, it is judged
+//!   again: when its next packet comes, or by a sweep through the table, whichever is first. So every packet
+//!   is judged by the snapshot that it is forwarded by, and by no other.
+//! * One that is refused ends. While hardware may still forward for it, it stays to be taken back, and what
+//!   comes to software of it is refused.
+//!
+//! Nothing here is asked where the policy lets everything through; the shortcut compares one byte.
+
+use super::{Env, Note, State, Walk};
+use crate::conntrack::Slot;
+use crate::drops::DropReason;
+use crate::flow::{Direction, FlowKey, Protocol};
+use crate::offload::Revocation;
+use crate::packet::PacketBuf;
+use crate::policy::{Action, LogEvent, Policy, Standing, Subject, Verdict, Way};
+use crate::rate::RateLimit;
+use crate::rewrite::IcmpError;
+use crate::wire::{Kind, Parsed, tcp, udp};
+
+/// Slots that a call of a sweep looks at,
+const LOOKS: u32 = 256;
+/// and connections that it judges: about as much work as a burst.
+const JUDGEMENTS: u32 = 16;
+/// Verdicts told for the log, per second, and at once.
+const LOG_PER_SECOND: u32 = 200;
+/// ICMP's word for a policy: communication administratively prohibited (RFC 1812 §5.2.7.1),
+const PROHIBITED: u8 = 13;
+/// and ICMPv6's (RFC 4443 §3.1).
+const PROHIBITED_V6: u8 = 1;
+
+/// What a worker keeps for judging.
+pub(super) struct Judging {
+    /// Through all connections that hardware may forward for: of some, no packet ever comes here.
+    hardware: Option<Sweep>,
+    /// Through all connections.
+    all: Option<Sweep>,
+    log: RateLimit,
+}
+
+/// A walk through the table for connections that the present policy has not judged.
+#[derive(Clone, Copy, Debug)]
+struct Sweep {
+    /// The policy when it began: once it is through, this one or a later one has judged everything.
+    generation: u8,
+    /// The next slot to look at.
+    next: u32,
+}
+
+/// What became of a connection that was judged again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It goes on.
+    Stays,
+    /// It has ended, or hardware is being told to let go of it.
+    Leaves,
+    /// Hardware could not be told.
+    Waits,
+}
+
+impl Judging {
+    pub(super) fn new() -> Judging {
+        let log = RateLimit::new(LOG_PER_SECOND, LOG_PER_SECOND);
+        Judging { hardware: None, all: None, log }
+    }
+}
+
+impl<B: PacketBuf> State<B> {
+    /// Another snapshot comes into force: if it judges differently, every connection is to be judged again.
+    /// Sweeps under way are not put off, or they would never end where changes are frequent; another one
+    /// follows.
+    pub(super) fn meet_policy(&mut self, before: &Policy, next: &Policy) {
+        let generation = next.generation();
+        if before.generation() == generation {
+            return;
+        }
+        for sweep in [&mut self.judging.hardware, &mut self.judging.all] {
+            sweep.get_or_insert(Sweep { generation, next: 0 });
+        }
+    }
+}
+
+/// Packets.
+impl<E: Env> Walk<'_, E> {
+    /// Gives back a packet that may open a connection, or pass without one; any other is refused. `key` is
+    /// that of a client's packet.
+    pub(super) fn admit(&mut self, packet: E::Buf, parsed: &Parsed, key: &FlowKey) -> Option<E::Buf> {
+        if self.snapshot.policy().allows_all() {
+            return Some(packet);
+        }
+        self.admit_subject(packet, parsed, &connection(key, standing(parsed, key.protocol)))
+    }
+
+    /// Likewise of a ping for a VIP.
+    pub(super) fn admit_echo(&mut self, packet: E::Buf, parsed: &Parsed) -> Option<E::Buf> {
+        if self.snapshot.policy().allows_all() {
+            return Some(packet);
+        }
+        let message = parsed.transport(packet.data()).first_chunk::<2>();
+        let (protocol, icmp) = (parsed.protocol, message.map(|&[kind, code]| (kind, code)));
+        let subject = Subject { protocol, icmp, ..connection(&parsed.key, Standing::New) };
+        self.admit_subject(packet, parsed, &subject)
+    }
+
+    fn admit_subject(&mut self, packet: E::Buf, parsed: &Parsed, subject: &Subject) -> Option<E::Buf> {
+        let verdict = self.snapshot.policy().judge(subject);
+        self.env.note(Note::Judged(verdict));
+        self.note_verdict(subject, verdict);
+        match verdict.action {
+            Action::Allow => return Some(packet),
+            Action::Deny => self.drop(packet, DropReason::PolicyDenied),
+            Action::Reject => self.reject(packet, parsed),
+        }
+        None
+    }
+
+    /// Drops a packet and, within the rate, tells its sender.
+    fn reject(&mut self, packet: E::Buf, parsed: &Parsed) {
+        match parsed.kind {
+            Kind::Tcp => self.answer_reset(packet, parsed, DropReason::PolicyRejected),
+            _ => {
+                let code = if parsed.key.src.is_v4() { PROHIBITED } else { PROHIBITED_V6 };
+                let error = IcmpError::Unreachable { code };
+                self.answer_error(packet, parsed, error, DropReason::PolicyRejected);
+            }
+        }
+    }
+
+    /// Whether the present policy has let a connection in.
+    #[inline(always)]
+    pub(super) fn is_judged(&self, slot: Slot) -> bool {
+        self.state.table.entry(slot).judged() == self.judged_by
+    }
+
+    /// Gives back a packet of a connection that the present policy has not judged yet, if it goes on.
+    #[inline(never)] // Once for each connection after a change.
+    pub(super) fn readmit(
+        &mut self,
+        packet: E::Buf,
+        parsed: &Parsed,
+        slot: Slot,
+        direction: Direction,
+    ) -> Option<E::Buf> {
+        let verdict = self.judge_again(slot);
+        self.env.note(Note::Judged(verdict));
+        if verdict.action == Action::Allow {
+            return Some(packet);
+        }
+        let vip = self.state.table.ends(slot).vip;
+        self.end_refused(slot);
+        let icmp = matches!(parsed.kind, Kind::Icmp | Kind::Icmpv6);
+        match (verdict.action, direction) {
+            (Action::Reject, Direction::Reply) if parsed.kind == Kind::Tcp => {
+                self.answer_reset_of_receiver(packet, parsed, vip, DropReason::PolicyRejected);
+            }
+            (Action::Reject, _) if !icmp => self.reject(packet, parsed),
+            (Action::Reject, _) => self.drop(packet, DropReason::PolicyRejected),
+            (Action::Allow | Action::Deny, _) => self.drop(packet, DropReason::PolicyDenied),
+        }
+        None
+    }
+
+    /// Judges a connection by the present policy, and remembers it if that lets it go on. That it goes on is
+    /// no news.
+    fn judge_again(&mut self, slot: Slot) -> Verdict {
+        let subject = connection(&self.state.table.key(slot, Direction::Original), Standing::Established);
+        let verdict = self.snapshot.policy().judge(&subject);
+        let entry = self.state.table.entry_mut(slot);
+        if verdict.action == Action::Allow {
+            entry.set_judged(self.judged_by);
+        } else {
+            // Never taken for judged, however long hardware holds on to it.
+            entry.set_judged(self.judged_by.wrapping_sub(1));
+            self.note_verdict(&subject, verdict);
+        }
+        verdict
+    }
+
+    /// Ends a connection, now or as soon as hardware has let go of it.
+    fn end_refused(&mut self, slot: Slot) -> Outcome {
+        if !self.state.table.entry(slot).is_pending() {
+            self.state.counters.policy_ended.add(1);
+            self.end(slot);
+            return Outcome::Leaves;
+        }
+        self.take_back(slot, Revocation::Policy);
+        if self.state.table.entry(slot).is_installed() { Outcome::Waits } else { Outcome::Leaves }
+    }
+
+    /// Whether the policy has refused a connection that is in the table all the same.
+    pub(super) fn is_refused(&mut self, slot: Slot) -> bool {
+        !self.is_judged(slot) && self.judge_again(slot).action != Action::Allow
+    }
+
+    /// Hardware has let go of a connection: the end of it, if it was taken back for the policy.
+    pub(super) fn end_if_refused(&mut self, slot: Slot) {
+        if self.is_refused(slot) {
+            self.end_refused(slot);
+        }
+    }
+
+    /// Counts a verdict, and tells it if it is to be told.
+    fn note_verdict(&mut self, subject: &Subject, verdict: Verdict) {
+        self.state.counters.policy.count(verdict, subject.way);
+        if !verdict.log {
+            return;
+        }
+        let event = LogEvent { worker: self.state.id, at: self.now, subject: *subject, verdict };
+        let told = self.state.judging.log.allow(self.now) && self.env.log(&event);
+        if !told {
+            self.state.counters.policy_log_lost.add(1);
+        }
+    }
+}
+
+/// Upkeep.
+impl<E: Env> Walk<'_, E> {
+    /// Judges some connections that the present policy has not.
+    pub(super) fn sweep_policy(&mut self) {
+        if let Some(sweep) = self.state.judging.hardware {
+            self.state.judging.hardware = self.sweep_on(sweep, true);
+        }
+        if let Some(sweep) = self.state.judging.all {
+            self.state.judging.all = self.sweep_on(sweep, false);
+        }
+    }
+
+    fn sweep_on(&mut self, mut sweep: Sweep, hardware: bool) -> Option<Sweep> {
+        let slots = self.state.table.slots_taken();
+        let [_, requested, installed, removing, _] = self.state.table.by_offload();
+        let end = if hardware && requested + installed + removing == 0 { 0 } else { slots };
+        let stop = end.min(sweep.next.saturating_add(LOOKS));
+        let mut judged = 0;
+        while sweep.next < stop && judged < JUDGEMENTS {
+            if let Some(slot) = self.state.table.unjudged_at(sweep.next, self.judged_by, hardware) {
+                judged += 1;
+                if self.sweep_one(slot) == Outcome::Waits && hardware {
+                    return Some(sweep);
+                }
+            }
+            sweep.next += 1;
+        }
+        if sweep.next < end {
+            return Some(sweep);
+        }
+        if !hardware {
+            self.state.counters.policy_swept.set(sweep.generation.into());
+        }
+        (sweep.generation != self.judged_by).then_some(Sweep { generation: self.judged_by, next: 0 })
+    }
+
+    fn sweep_one(&mut self, slot: Slot) -> Outcome {
+        if self.is_refused(slot) { self.end_refused(slot) } else { Outcome::Stays }
+    }
+}
+
+/// A connection as the policy sees it; `key` is that of a client's packet.
+fn connection(key: &FlowKey, state: Standing) -> Subject {
+    Subject {
+        tenant: key.tenant,
+        way: Way::Ingress,
+        src: key.src,
+        dst: key.dst,
+        src_port: key.src_port,
+        dst_port: key.dst_port,
+        protocol: match key.protocol {
+            Protocol::Tcp => tcp::PROTOCOL,
+            Protocol::Udp => udp::PROTOCOL,
+        },
+        icmp: None,
+        state,
+    }
+}
+
+/// The standing of a packet that concerns a connection without an entry.
+fn standing(parsed: &Parsed, protocol: Protocol) -> Standing {
+    let flags = parsed.tcp_flags;
+    match protocol {
+        Protocol::Udp => Standing::New,
+        Protocol::Tcp if parsed.kind == Kind::Tcp && flags.syn() && !flags.ack() => Standing::New,
+        Protocol::Tcp => Standing::Midstream,
+    }
+}
