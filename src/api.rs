@@ -265,7 +265,14 @@ pub(crate) struct ConnectionRow {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PortRow {
     pub(crate) name: String,
+    /// Empty if it is on the device of another port.
     pub(crate) device: String,
+    /// The port on whose device it is; empty if it has its own.
+    #[serde(default)]
+    pub(crate) parent: String,
+    /// The VLAN that tells its frames from its parent's: `10`, or `100.10` with an outer tag.
+    #[serde(default)]
+    pub(crate) vlan: String,
     pub(crate) driver: String,
     pub(crate) mac: String,
     pub(crate) mtu: u16,

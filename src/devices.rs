@@ -40,23 +40,24 @@ fn others(free: &[String]) -> String {
 
 /// The ethdev of each port, in their order.
 pub(crate) fn find<'eal>(eal: &'eal Eal, config: &Config) -> Result<Vec<Device<'eal>>, DeviceError> {
-    config.ports.iter().map(|port| find_one(eal, port)).collect()
+    let devices = config.ports.iter().filter_map(|port| Some((port, port.device()?)));
+    devices.map(|(port, device)| find_one(eal, port, device)).collect()
 }
 
-fn find_one<'eal>(eal: &'eal Eal, port: &config::Port) -> Result<Device<'eal>, DeviceError> {
+fn find_one<'eal>(eal: &'eal Eal, port: &config::Port, wanted: &str) -> Result<Device<'eal>, DeviceError> {
     // Whatever is not taken here is dropped, and by that given up for the next port.
-    if let Some(device) = eal.devices().into_iter().find(|device| device.name() == port.device) {
+    if let Some(device) = eal.devices().into_iter().find(|device| device.name() == wanted) {
         return Ok(device);
     }
-    let brought = eal.probe(&port.device).map_err(|source| {
+    let brought = eal.probe(wanted).map_err(|source| {
         let free = eal.devices().iter().map(|device| device.name().to_owned()).collect();
         DeviceError::Probe { port: port.name.clone(), source, free }
     })?;
     let names: Vec<String> = brought.iter().map(|device| device.name().to_owned()).collect();
-    let device = meant(&port.device, &names).and_then(|index| brought.into_iter().nth(index));
+    let device = meant(wanted, &names).and_then(|index| brought.into_iter().nth(index));
     device.ok_or_else(|| DeviceError::Ambiguous {
         port: port.name.clone(),
-        device: port.device.clone(),
+        device: wanted.to_owned(),
         brought: names,
     })
 }

@@ -1,6 +1,6 @@
 //! The EAL's arguments, from the configuration.
 
-use dataplane::config::{Config, Dpdk};
+use dataplane::config::{Config, Dpdk, Port};
 
 /// Bytes a packet buffer takes in a pool besides its data room: `rte_mbuf`, the element's header, padding.
 const MBUF_OVERHEAD: usize = 256;
@@ -18,7 +18,7 @@ pub(crate) fn arguments(config: &Config, main_core: usize, pools_bytes: usize) -
     let Dpdk { eal_args, file_prefix, hugepages, memory_mb, .. } = &config.dpdk;
     let mut arguments = vec![format!("--file-prefix={file_prefix}")];
     arguments.extend(["-l".to_owned(), main_core.to_string()]);
-    if config.ports.iter().any(|port| is_pci(&port.device)) {
+    if config.ports.iter().filter_map(Port::device).any(is_pci) {
         arguments.extend(["-a".to_owned(), "0000:00:00.0".to_owned()]);
     } else {
         arguments.push("--no-pci".to_owned());

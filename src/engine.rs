@@ -6,6 +6,7 @@ use crate::ports::OpenPort;
 use crate::runtime::offload::Unit;
 use crate::runtime::offload_rings::OffloadRings;
 use dataplane::config::{self, Config};
+use dataplane::ids::PortId;
 use dataplane::snapshot::Snapshot;
 use dpdk::Port;
 use offload::admission::Policy;
@@ -34,7 +35,7 @@ pub(crate) fn start<'a>(
     main_core: usize,
 ) -> Result<(Unit<Engine<'a>>, offloading::Engine), String> {
     let wanted = &config.offload;
-    let topology = Arc::new(topology(config, ports));
+    let topology = Arc::new(topology(config, ports, snapshot));
     let base = lower::base_rules(&topology);
     let devices: Vec<&Port<'_>> = ports.iter().map(|open| &open.port).collect();
     let engine = open::open(prepared, &devices, base);
@@ -67,18 +68,19 @@ fn settings(wanted: &config::Offload) -> Settings {
     }
 }
 
-/// The ports as rules see them.
-fn topology(config: &Config, ports: &[OpenPort<'_>]) -> Topology {
-    let facts = config.ports.iter().zip(ports).map(|(configured, open)| {
-        let (number, facts) = (open.port.number(), open.facts());
+/// The ports as rules see them. Those on one device differ in their tags.
+fn topology(config: &Config, ports: &[OpenPort<'_>], snapshot: &Snapshot) -> Topology {
+    let facts = config.ports.iter().zip(&snapshot.ports).enumerate().map(|(index, (configured, port))| {
+        let open = &ports[port.parent.map_or(index, PortId::index)];
+        let number = open.port.number();
         PortFacts {
             ethdev: number,
             proxy: open.port.transfer_proxy().unwrap_or(number),
             domain: open.port.switch_domain(),
-            mac: facts.mac,
+            mac: port.mac,
             any_mac: configured.pass_to.is_some(),
-            mtu: facts.mtu,
-            vlan: configured.vlan,
+            mtu: port.mtu,
+            vlan: port.vlan,
             hairpins: open.hairpins.facts(open.rx_queues),
         }
     });

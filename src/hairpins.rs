@@ -45,7 +45,7 @@ pub(crate) fn plan(config: &Config, devices: &[Device<'_>]) -> Vec<Queues> {
     if matches!(config.offload.engine, EngineChoice::None | EngineChoice::Template) {
         return vec![Queues::default(); devices.len()];
     }
-    let end = |(port, device): (&config::Port, &Device<'_>)| {
+    let end = |((port, device), at): ((&config::Port, &Device<'_>), u16)| {
         let (rx_max, tx_max) = device.queues_max().unwrap_or((0, 0));
         let room = usize::from(rx_max.min(tx_max)) >= usize::from(workers) + devices.len();
         let domain = device.switch_domain();
@@ -54,22 +54,27 @@ pub(crate) fn plan(config: &Config, devices: &[Device<'_>]) -> Vec<Queues> {
             number: device.number(),
             domain,
             able,
-            returns: config.ports.len() == 1 || has_both_sides(config, port),
+            returns: devices.len() == 1 || has_both_sides(config, PortId(at)),
         }
     };
-    let ends: Vec<End> = config.ports.iter().zip(devices).map(end).collect();
+    let ends: Vec<End> = config.ports.iter().zip(devices).zip(0u16..).map(end).collect();
     join(&ends, workers)
 }
 
-/// Whether a backend is reached through this port, and clients may be, too.
-fn has_both_sides(config: &Config, port: &config::Port) -> bool {
+/// Whether a backend is reached through this port's device, and clients may be, too.
+fn has_both_sides(config: &Config, id: PortId) -> bool {
+    let on_device = config.ports.iter().enumerate();
+    let mut on_device = on_device.filter(|(at, port)| *at == id.index() || port.parent() == Some(id));
+    on_device.any(|(_, port)| port.faces != Faces::Backends && leads_to_backend(config, port))
+}
+
+fn leads_to_backend(config: &Config, port: &config::Port) -> bool {
     let leads_to = |ip| {
         let routes = port.routes.iter().map(|route| &route.to);
         port.addresses.iter().chain(routes).any(|prefix| prefix.contains(ip))
     };
-    let services = config.services.iter().filter(|service| service.tenant == port.tenant);
-    let mut backends = services.flat_map(|service| &service.backends);
-    port.faces != Faces::Backends && backends.any(|backend| leads_to(backend.address))
+    let mut services = config.services.iter().filter(|service| service.tenant == port.tenant);
+    services.any(|service| service.backends.iter().any(|backend| leads_to(backend.address)))
 }
 
 /// Pairs of queues for every way that needs one. `first`: the number of the first, on all ports.
@@ -244,7 +249,7 @@ mod tests {
             ("both", "10.1.0.7", false),
         ] {
             let config = config(faces, backend);
-            assert_eq!(has_both_sides(&config, &config.ports[0]), both, "{faces} {backend}");
+            assert_eq!(has_both_sides(&config, PortId(0)), both, "{faces} {backend}");
         }
     }
 }

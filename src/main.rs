@@ -92,7 +92,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let owners = ports::steer(&mut ports, config.workers.cores.len() as u16)?;
     ports.iter().for_each(ports::OpenPort::log);
 
-    let facts: Vec<_> = ports.iter().map(ports::OpenPort::facts).collect();
+    let facts = ports::facts(&config, &ports);
     let snapshot = Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0)?;
     let snapshot = Arc::new(snapshot);
     let crew = Crew::new(&config, &snapshot);

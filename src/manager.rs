@@ -347,7 +347,7 @@ impl<'a> Manager<'a> {
     }
 
     fn ports(&self) -> Vec<PortRow> {
-        ports::rows(self.running.ports)
+        ports::rows(self.running.ports, &self.running.snapshot)
     }
 
     fn workers(&self) -> Vec<WorkerRow> {
@@ -422,7 +422,7 @@ impl<'a> Manager<'a> {
         let mut problems: Vec<String> = self
             .ports()
             .iter()
-            .filter(|port| !port.link_up)
+            .filter(|port| port.parent.is_empty() && !port.link_up)
             .map(|port| format!("port {} has no link", port.name))
             .collect();
         if let Some(late) = self.late_worker() {

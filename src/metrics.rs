@@ -289,7 +289,7 @@ impl Exporter {
     }
 
     fn ports(&self, figures: &Figures) {
-        for row in &figures.ports {
+        for row in figures.ports.iter().filter(|row| row.parent.is_empty()) {
             let port = [row.name.as_str()];
             self.total(Name::port_rx_packets_total, port, row.rx_packets);
             self.total(Name::port_rx_bytes_total, port, row.rx_bytes);

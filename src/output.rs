@@ -249,22 +249,24 @@ pub(crate) fn ports(rows: &[PortRow]) -> String {
             (true, mbps) if mbps % 1000 == 0 => format!("up {}G", mbps / 1000),
             (true, mbps) => format!("up {mbps}M"),
         };
+        let has_device = row.parent.is_empty();
+        let count = |count: String| if has_device { count } else { "-".to_owned() };
         table.row([
             row.name.clone(),
-            row.device.clone(),
-            row.driver.clone(),
+            if has_device { row.device.clone() } else { format!("on {}", row.parent) },
+            if has_device { row.driver.clone() } else { format!("vlan {}", row.vlan) },
             row.mac.clone(),
             row.mtu.to_string(),
             link,
             row.steering.clone(),
             if row.hairpins.is_empty() { "-".to_owned() } else { row.hairpins.join(" ") },
-            row.rx_packets.to_string(),
-            bytes(row.rx_bytes),
-            row.rx_missed.to_string(),
-            (row.rx_errors + row.rx_no_buffer).to_string(),
-            row.tx_packets.to_string(),
-            bytes(row.tx_bytes),
-            row.tx_errors.to_string(),
+            count(row.rx_packets.to_string()),
+            count(bytes(row.rx_bytes)),
+            count(row.rx_missed.to_string()),
+            count((row.rx_errors + row.rx_no_buffer).to_string()),
+            count(row.tx_packets.to_string()),
+            count(bytes(row.tx_bytes)),
+            count(row.tx_errors.to_string()),
         ]);
     }
     table.render("no ports")

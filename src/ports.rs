@@ -6,7 +6,7 @@ use dataplane::addr::MacAddr;
 use dataplane::config::{self, Config, Faces};
 use dataplane::ids::PortId;
 use dataplane::owner::{self, Owners, OwnersError};
-use dataplane::snapshot::PortFacts;
+use dataplane::snapshot::{PortFacts, Snapshot};
 use dpdk::{Device, Eal, Mempool, PoolConfig, Port, PortConfig, Rss};
 use offload::engine::open::Prepared;
 
@@ -190,7 +190,7 @@ fn open_one<'a>(
     let control = |source| PortsError::Control { port: name(), source };
     let facts = PortFacts { mac: MacAddr(open.mac().map_err(control)?), mtu: open.mtu().map_err(control)? };
     let steering = if workers == 1 { Steering::Single } else { Steering::HandOff };
-    let (name, device) = (name(), port.device.clone());
+    let (name, device) = (name(), port.device().unwrap_or_default().to_owned());
     let is_proxy = open.transfer_proxy().is_ok_and(|proxy| proxy == open.number());
     let rx_queues = wanted.rx_queues;
     Ok(OpenPort { port: open, name, device, facts, rx_queues, pool, hairpins, steering, is_proxy })
@@ -207,14 +207,51 @@ pub(crate) fn start(ports: &mut [OpenPort<'_>], prepared: &Prepared) -> Result<(
     Ok(())
 }
 
-/// For `show ports` and the metrics.
-pub(crate) fn rows(ports: &[OpenPort<'_>]) -> Vec<PortRow> {
+/// What is known of every port, those on the devices of others included.
+pub(crate) fn facts(config: &Config, ports: &[OpenPort<'_>]) -> Vec<PortFacts> {
+    let of_device = |port: &config::Port, on: PortFacts| {
+        let mtu = port.mtu.map_or(on.mtu, |mtu| mtu.min(on.mtu));
+        if port.mtu.is_some_and(|wanted| wanted > mtu) {
+            tracing::warn!(port = port.name, mtu, "the device takes no larger packets");
+        }
+        PortFacts { mtu, ..on }
+    };
+    let fact = |(index, port): (usize, &config::Port)| {
+        let on = ports[port.parent().map_or(index, PortId::index)].facts;
+        if port.parent().is_some() { of_device(port, on) } else { on }
+    };
+    config.ports.iter().enumerate().map(fact).collect()
+}
+
+/// For `show ports` and the metrics: what the devices say, then the ports that are on them.
+pub(crate) fn rows(ports: &[OpenPort<'_>], snapshot: &Snapshot) -> Vec<PortRow> {
     let name = |port: PortId| ports[port.index()].name.clone();
     let row = |open: &OpenPort<'_>| {
         let hairpins = open.hairpins.egresses().map(name).collect();
         PortRow { hairpins, ..open.row() }
     };
-    ports.iter().map(row).collect()
+    let mut rows: Vec<PortRow> = ports.iter().map(row).collect();
+    let on_others = snapshot.ports.iter().filter_map(|port| Some((port, rows.get(port.parent?.index())?)));
+    let on_others: Vec<PortRow> = on_others.map(|(port, parent)| on_another(port, parent)).collect();
+    rows.extend(on_others);
+    rows
+}
+
+/// The row of a port on another's device, which counts for all of its ports together.
+fn on_another(port: &dataplane::snapshot::Port, parent: &PortRow) -> PortRow {
+    let vids = [port.vlan.outer, port.vlan.inner];
+    let vids: Vec<String> = vids.iter().flatten().map(u16::to_string).collect();
+    PortRow {
+        name: port.name.clone(),
+        parent: parent.name.clone(),
+        vlan: vids.join("."),
+        mac: port.mac.to_string(),
+        mtu: port.mtu,
+        link_up: parent.link_up,
+        speed_mbps: parent.speed_mbps,
+        steering: parent.steering.clone(),
+        ..PortRow::default()
+    }
 }
 
 /// Stops every port, in the reverse of the order in which they were started, and then closes them likewise.
@@ -261,11 +298,6 @@ pub(crate) fn steer(ports: &mut [OpenPort<'_>], workers: u16) -> Result<Owners, 
 }
 
 impl OpenPort<'_> {
-    /// What the device says about itself.
-    pub(crate) fn facts(&self) -> PortFacts {
-        self.facts
-    }
-
     /// Everything about it alone. A device that does not answer shows zeros, and why in the log.
     fn row(&self) -> PortRow {
         let silent = |error: &dpdk::ControlError| tracing::warn!(port = self.name, %error);
@@ -293,7 +325,7 @@ impl OpenPort<'_> {
             tx_packets: stats.tx_packets,
             tx_bytes: stats.tx_bytes,
             tx_errors: stats.tx_errors,
-            hairpins: Vec::new(),
+            ..PortRow::default()
         }
     }
 

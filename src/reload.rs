@@ -58,7 +58,8 @@ fn fixed_offload_keys(old: &Offload, new: &Offload, fixed: &mut impl FnMut(&str,
 fn fixed_port_keys(index: usize, old: &Port, new: &Port, fixed: &mut impl FnMut(&str, bool)) {
     let mut key = |name: &str, same| fixed(&format!("port[{index}] \"{}\".{name}", old.name), same);
     key("name", old.name == new.name);
-    key("device", old.device == new.device);
+    key("device", old.device() == new.device());
+    key("parent", old.parent() == new.parent());
     key("mtu", old.mtu == new.mtu);
     key("rx_descriptors", old.rx_descriptors == new.rx_descriptors);
     key("tx_descriptors", old.tx_descriptors == new.tx_descriptors);

@@ -135,6 +135,9 @@ impl PacketBuf for Recycled {
     fn port(&self) -> PortId {
         self.port
     }
+    fn set_port(&mut self, port: PortId) {
+        self.port = port;
+    }
     fn is_contiguous(&self) -> bool {
         true
     }

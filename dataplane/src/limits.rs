@@ -1,7 +1,9 @@
 //! Every bound, in one place, related to one another by `const` asserts.
 
-/// Ports a process can have.
-pub const PORTS_MAX: usize = 16;
+/// Ports a process can have that are devices of their own.
+pub const DEVICES_MAX: usize = 16;
+/// Ports a process can have, those on the devices of others included.
+pub const PORTS_MAX: usize = 1024;
 /// Workers a process can have.
 pub const WORKERS_MAX: usize = 64;
 /// Services a configuration can have.
@@ -60,6 +62,7 @@ pub const NEIGHBOUR_QUEUE_MAX: u16 = 256;
 
 const _: () = assert!(OFFLOAD_POLL_MS_MAX < HARDWARE_STALE_MS, "connections in use would expire");
 const _: () = assert!(TIMEOUT_MAX_MS < u32::MAX / 2, "ticks would be ambiguous");
+const _: () = assert!(DEVICES_MAX <= PORTS_MAX && PORTS_MAX <= u16::MAX as usize, "PortId is 16 bits");
 const _: () = assert!(BACKENDS_MAX <= u16::MAX as usize, "BackendId is 16 bits");
 const _: () = assert!(RULE_NUMBERS_MAX <= u16::MAX as usize, "RuleNumber is 16 bits");
 const _: () = assert!(SERVICES_MAX <= u16::MAX as usize, "ServiceId is 16 bits");

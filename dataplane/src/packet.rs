@@ -17,6 +17,9 @@ pub trait PacketBuf: Sized {
     /// The port it was received on.
     fn port(&self) -> PortId;
 
+    /// Says which port it counts as received on, where that is not the one whose device received it.
+    fn set_port(&mut self, port: PortId);
+
     /// Whether the whole frame is in [`PacketBuf::data`]; a scattered frame is dropped by the walk.
     fn is_contiguous(&self) -> bool;
 
@@ -70,6 +73,10 @@ impl TestPacket {
 impl PacketBuf for TestPacket {
     fn port(&self) -> PortId {
         self.port
+    }
+
+    fn set_port(&mut self, port: PortId) {
+        self.port = port;
     }
 
     fn is_contiguous(&self) -> bool {

@@ -404,7 +404,10 @@ impl<'a, E: Env> Walk<'a, E> {
 
     /// Parse and steer of a packet that is not a plain one.
     #[inline(never)] // The plain ones are not to pay for it.
-    fn take_closely(&mut self, packet: E::Buf, steering: Steering, lanes: &mut Lanes<E::Buf>) {
+    fn take_closely(&mut self, mut packet: E::Buf, steering: Steering, lanes: &mut Lanes<E::Buf>) {
+        if let Some(port) = self.snapshot.lan(packet.port(), packet.data()) {
+            packet.set_port(port);
+        }
         let (parsed, addressee) = match self.parse(&packet) {
             Ok(parsed) => parsed,
             Err(reason) => {

@@ -492,6 +492,7 @@ impl PacketBuf for Tight {
     fn port(&self) -> PortId {
         PortId(0)
     }
+    fn set_port(&mut self, _: PortId) {}
     fn is_contiguous(&self) -> bool {
         true
     }

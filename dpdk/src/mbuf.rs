@@ -47,12 +47,6 @@ impl Mbuf {
         unsafe { self.0.cast().as_mut() }
     }
 
-    /// Says which port it counts as received on: for packets made here rather than received.
-    #[inline]
-    pub fn set_port(&mut self, port: PortId) {
-        self.head_mut().port = port.0;
-    }
-
     /// The hash by which the NIC chose the rx queue, if it delivered one.
     #[inline]
     #[must_use]
@@ -90,6 +84,11 @@ impl PacketBuf for Mbuf {
     #[inline]
     fn port(&self) -> PortId {
         PortId(self.head().port)
+    }
+
+    #[inline]
+    fn set_port(&mut self, port: PortId) {
+        self.head_mut().port = port.0;
     }
 
     #[inline]

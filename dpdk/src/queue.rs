@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
 use dataplane::ids::PortId;
+use dataplane::packet::PacketBuf;
 
 use crate::mbuf::Mbuf;
 

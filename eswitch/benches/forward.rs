@@ -36,6 +36,7 @@ impl PacketBuf for Recycled {
     fn port(&self) -> PortId {
         PortId(0)
     }
+    fn set_port(&mut self, _: PortId) {}
     fn is_contiguous(&self) -> bool {
         true
     }

@@ -123,7 +123,10 @@ impl Topology {
         if from.domain.is_some() && from.domain == to.domain && from.ethdev != to.ethdev {
             return Some(Way::Eswitch);
         }
-        let hairpin = from.hairpins.iter().find(|hairpin| hairpin.egress == egress);
+        // A pair leads to a device, whichever of the ports on it has its number.
+        let leads_there =
+            |hairpin: &&Hairpin| self.port(hairpin.egress).map(|port| port.ethdev) == Some(to.ethdev);
+        let hairpin = from.hairpins.iter().find(leads_there);
         hairpin.map(|hairpin| Way::Hairpin(hairpin.queue))
     }
 

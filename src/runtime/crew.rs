@@ -15,7 +15,7 @@ use core_affinity::CoreId;
 use dataplane::config::{Config, Workers};
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::WorkerId;
-use dataplane::limits::{BACKENDS_MAX, PORTS_MAX, RULE_NUMBERS_MAX, SERVICES_MAX};
+use dataplane::limits::{BACKENDS_MAX, DEVICES_MAX, RULE_NUMBERS_MAX, SERVICES_MAX};
 use dataplane::owner::Owners;
 use dataplane::packet::Burst;
 use dataplane::snapshot::Snapshot;
@@ -196,6 +196,7 @@ impl Crew {
         let setup = WorkerSetup { id, owners: equipment.owners.clone(), seed, sizes: self.sizes };
         let now = equipment.clock.tick(dpdk::clock::rdtsc());
         let snapshot = Arc::clone(&equipment.snapshot);
+        let parents = snapshot.ports.iter().filter_map(|port| port.parent).collect();
         let offload = equipment.offload.as_ref().and_then(|rings| rings.worker(id));
         let mut worker = Worker::new(now, &setup, snapshot, Arc::clone(counters));
         if offload.is_some() {
@@ -209,7 +210,7 @@ impl Crew {
             mailbox: Arc::clone(mailbox),
             rings,
             rx,
-            outside: Outside::new(id, Arc::clone(counters), outlets, rings, offload),
+            outside: Outside::new(id, Arc::clone(counters), outlets, parents, rings, offload),
             offload,
             worker,
             page: None,
@@ -218,7 +219,7 @@ impl Crew {
     }
 }
 
-type Queues<'a> = (ArrayVec<RxQueue<'a>, PORTS_MAX>, ArrayVec<Outlet<'a>, PORTS_MAX>);
+type Queues<'a> = (ArrayVec<RxQueue<'a>, DEVICES_MAX>, ArrayVec<Outlet<'a>, DEVICES_MAX>);
 
 /// A worker's queues on every port. A port may have fewer receive queues than there are workers.
 fn queues<'a>(id: WorkerId, equipment: &'a Equipment<'a>) -> Result<Queues<'a>, dpdk::QueueError> {

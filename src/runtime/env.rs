@@ -6,10 +6,10 @@ use arrayvec::ArrayVec;
 use dataplane::counters::WorkerCounters;
 use dataplane::drops::DropReason;
 use dataplane::ids::{PortId, WorkerId};
-use dataplane::limits::PORTS_MAX;
+use dataplane::limits::DEVICES_MAX;
 use dataplane::neighbour::NeighbourUpdate;
 use dataplane::offload::{Ask, Revoke};
-use dataplane::packet::Burst;
+use dataplane::packet::{Burst, PacketBuf};
 use dataplane::worker::Env;
 use dpdk::{Mbuf, Mempool, TxQueue};
 use std::sync::Arc;
@@ -22,8 +22,10 @@ const TX_ATTEMPTS: usize = 16;
 pub(crate) struct Outside<'a> {
     id: WorkerId,
     counters: Arc<WorkerCounters>,
-    /// By [`PortId`].
-    outlets: ArrayVec<Outlet<'a>, PORTS_MAX>,
+    /// By the [`PortId`] of ports with devices of their own, which are the first.
+    outlets: ArrayVec<Outlet<'a>, DEVICES_MAX>,
+    /// The ports on the devices of others: whose, in the order of their numbers, which come behind.
+    parents: Box<[PortId]>,
     rings: &'a Rings<Mbuf>,
     /// The way to the offload thread, if there is one.
     offload: Option<WorkerEnd<'a>>,
@@ -37,15 +39,25 @@ pub(crate) struct Outlet<'a> {
 }
 
 impl<'a> Outside<'a> {
-    /// The way out for worker `id`; `outlets` in the order of port numbers.
+    /// The way out for worker `id`; `outlets` and `parents` in the order of port numbers.
     pub(crate) fn new(
         id: WorkerId,
         counters: Arc<WorkerCounters>,
-        outlets: ArrayVec<Outlet<'a>, PORTS_MAX>,
+        outlets: ArrayVec<Outlet<'a>, DEVICES_MAX>,
+        parents: Box<[PortId]>,
         rings: &'a Rings<Mbuf>,
         offload: Option<WorkerEnd<'a>>,
     ) -> Outside<'a> {
-        Outside { id, counters, outlets, rings, offload }
+        Outside { id, counters, outlets, parents, rings, offload }
+    }
+
+    /// Which outlet is a port's. The configuration names only ports that exist.
+    #[inline(always)] // As every packet comes here, nearly always for a port with a device.
+    fn outlet(&self, port: PortId) -> usize {
+        match port.index().checked_sub(self.outlets.len()) {
+            None => port.index(),
+            Some(behind) => self.parents.get(behind).map_or(usize::MAX, |parent| parent.index()),
+        }
     }
 
     /// Gives what waits to the devices.
@@ -91,7 +103,7 @@ impl Env for Outside<'_> {
 
     #[inline]
     fn alloc(&mut self, port: PortId) -> Option<Mbuf> {
-        let mut packet = self.outlets.get(port.index())?.pool.alloc()?;
+        let mut packet = self.outlets.get(self.outlet(port))?.pool.alloc()?;
         packet.set_port(port);
         Some(packet)
     }
@@ -100,7 +112,8 @@ impl Env for Outside<'_> {
     fn send(&mut self, port: PortId, packet: Mbuf) {
         // The configuration names only ports that exist, so `get_mut` cannot fail; if it did, the packet
         // would count as refused.
-        let Some(outlet) = self.outlets.get_mut(port.index()) else {
+        let outlet = self.outlet(port);
+        let Some(outlet) = self.outlets.get_mut(outlet) else {
             return self.counters.drop_packet(DropReason::TxRingFull);
         };
         if outlet.waiting.is_full() {

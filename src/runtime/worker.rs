@@ -9,7 +9,7 @@ use crate::runtime::rings::Rings;
 use arrayvec::ArrayVec;
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::WorkerId;
-use dataplane::limits::PORTS_MAX;
+use dataplane::limits::DEVICES_MAX;
 use dataplane::packet::Burst;
 use dataplane::time::Tick;
 use dataplane::worker::Worker;
@@ -34,7 +34,7 @@ pub(crate) struct Thread<'a> {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) rings: &'a Rings<Mbuf>,
-    pub(crate) rx: ArrayVec<RxQueue<'a>, PORTS_MAX>,
+    pub(crate) rx: ArrayVec<RxQueue<'a>, DEVICES_MAX>,
     pub(crate) outside: Outside<'a>,
     /// The way to and from the offload thread, if there is one.
     pub(crate) offload: Option<WorkerEnd<'a>>,

@@ -10,6 +10,7 @@
 //! What the types mean to a worker is [`crate::snapshot`]'s business; no I/O happens here.
 
 pub mod fault;
+mod lans;
 mod network;
 mod policy;
 mod raw;
@@ -60,7 +61,7 @@ pub struct Config {
     pub policy: Source,
     /// Tenants by [`TenantId`]; the first is [`DEFAULT_TENANT`].
     pub tenants: Vec<Tenant>,
-    /// Ports by [`PortId`].
+    /// Ports by [`PortId`]: those with devices first, each kind in the file's order.
     pub ports: Vec<Port>,
     /// Services, in the file's order.
     pub services: Vec<Service>,
@@ -357,13 +358,22 @@ pub struct Tenant {
     pub name: String,
 }
 
-/// `[[port]]`: a DPDK port and our presence on its link.
+/// What a port's frames travel by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Attachment {
+    /// A device of its own, as DPDK probes it: a PCI address or a virtual device, with its arguments.
+    Device(String),
+    /// The device of this other port, told apart by VLAN tags.
+    Vlan(PortId),
+}
+
+/// `[[port]]`: a link and our presence on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Port {
     /// Unique name.
     pub name: String,
-    /// What DPDK probes: a PCI address or a virtual device, with its arguments.
-    pub device: String,
+    /// What its frames travel by.
+    pub attachment: Attachment,
     /// Whose packets arrive here.
     pub tenant: TenantId,
     /// Our addresses, each with its on-link prefix.
@@ -392,6 +402,26 @@ pub struct Port {
     pub neighbours: Vec<Neighbour>,
     /// Routes beside the on-link prefixes and the default gateways.
     pub routes: Vec<Route>,
+}
+
+impl Port {
+    /// What DPDK probes, if it has a device of its own.
+    #[must_use]
+    pub fn device(&self) -> Option<&str> {
+        match &self.attachment {
+            Attachment::Device(device) => Some(device),
+            Attachment::Vlan(_) => None,
+        }
+    }
+
+    /// The port whose device it is on, if that is another's.
+    #[must_use]
+    pub fn parent(&self) -> Option<PortId> {
+        match self.attachment {
+            Attachment::Device(_) => None,
+            Attachment::Vlan(parent) => Some(parent),
+        }
+    }
 }
 
 /// Entries of a receive or transmit queue unless the file says otherwise.

@@ -1,6 +1,7 @@
 //! What must hold within and between ports and tenants.
 
 use super::fault::{At, Place, Sink};
+use super::lans;
 use super::raw::{RawConfig, RawNeighbour, RawPort, RawRoute};
 use super::suggest::nearest;
 use super::values::network;
@@ -8,7 +9,6 @@ use super::{DEFAULT_TENANT, Limits, Neighbour, Port, Route, Tenant};
 use crate::addr::{Ip, Prefix};
 use crate::ids::{PortId, TenantId};
 use crate::limits;
-use crate::snapshot::VlanTags;
 use core::hash::Hash;
 use std::collections::HashMap;
 
@@ -75,37 +75,46 @@ pub(super) fn ports(raw: &[RawPort], tenants: &[Tenant], limits: &Limits, sink: 
     if raw.is_empty() && !sink.has_errors_in("port") {
         sink.error(&top, "there are no ports", "add a [[port]] with a name, a device and addresses");
     }
-    if let Some(excess) = raw.get(limits::PORTS_MAX) {
-        let remedy = format!("have at most {}", limits::PORTS_MAX);
-        sink.error(&excess.place, "too many ports", remedy);
-    }
+    let raw = &lans::devices_first(raw)[..];
+    lans::check_counts(raw, sink);
     let names = raw.iter().filter_map(|port| port.name.as_ref());
     check_unique(names, "the name of a port", "give each port a name of its own", sink);
     let devices = raw.iter().filter_map(|port| port.device.as_ref());
-    check_unique(devices, "the device of a port", "give each port a device of its own", sink);
+    check_unique(
+        devices,
+        "the device of a port",
+        "give each port a device of its own, or that one as its parent and a vlan",
+        sink,
+    );
 
     let built: Vec<(&RawPort, TenantId, Option<Port>)> = raw
         .iter()
-        .map(|port| {
+        .map(|&port| {
             let tenant = tenant_id(port.tenant.as_ref(), tenants, sink);
             (port, tenant, build_port(port, tenant, raw, limits, sink))
         })
         .collect();
     check_addresses_unique(&built, sink);
     check_destinations_unique(&built, sink);
-    built.into_iter().filter_map(|(_, _, port)| port).collect()
+    lans::check_tags(raw, sink);
+    let mut ports: Vec<Port> = built.into_iter().filter_map(|(_, _, port)| port).collect();
+    if !sink.has_errors_in("port") {
+        lans::inherit(&mut ports);
+    }
+    ports
 }
 
 fn build_port(
     raw: &RawPort,
     tenant: TenantId,
-    all: &[RawPort],
+    all: &[&RawPort],
     limits: &Limits,
     sink: &Sink<'_>,
 ) -> Option<Port> {
     check_gateway(raw, raw.gateway.as_ref(), true, sink);
     check_gateway(raw, raw.gateway6.as_ref(), false, sink);
     let pass_to = raw.pass_to.as_ref().and_then(|to| find_pass_to(raw, to, all, sink));
+    let attachment = lans::attachment(raw, all, sink);
     check_presence(raw, all, sink);
     let routes = check_routes(raw, sink);
     let neighbours = check_neighbours(raw, limits, sink);
@@ -116,16 +125,13 @@ fn build_port(
     let value = |at: &Option<At<Ip>>| at.as_ref().map(|at| at.value);
     Some(Port {
         name: raw.name.as_ref()?.value.clone(),
-        device: raw.device.as_ref()?.value.clone(),
+        attachment: attachment?,
         tenant,
         addresses: raw.addresses.iter().map(|address| address.value).collect(),
         gateway: value(&raw.gateway),
         gateway6: value(&raw.gateway6),
         mtu: raw.mtu.as_ref().map(|mtu| mtu.value),
-        vlan: VlanTags {
-            outer: raw.outer_vlan.as_ref().map(|vlan| vlan.value),
-            inner: raw.vlan.as_ref().map(|vlan| vlan.value),
-        },
+        vlan: raw.tags(),
         pass_to,
         rx_descriptors: raw.rx_descriptors,
         tx_descriptors: raw.tx_descriptors,
@@ -138,20 +144,27 @@ fn build_port(
     })
 }
 
-fn find_pass_to(raw: &RawPort, to: &At<String>, all: &[RawPort], sink: &Sink<'_>) -> Option<PortId> {
+fn find_pass_to(raw: &RawPort, to: &At<String>, all: &[&RawPort], sink: &Sink<'_>) -> Option<PortId> {
     if raw.name.as_ref().is_some_and(|name| name.value == to.value) {
         sink.error(&to.place, "a port cannot pass frames to itself", "name the port on the other side");
         return None;
     }
-    // A port without a name keeps its index: no valid name is empty.
-    let known = all.iter().map(|port| port.name.as_ref().map_or("", |name| name.value.as_str()));
-    find_name(to, "port", known, sink).map(PortId)
+    let index = find_name(to, "port", lans::names(all), sink)?;
+    let target = all.get(usize::from(index))?;
+    if (raw.has_parent || target.has_parent) && raw.tags() != target.tags() {
+        let remedy = "give both ports the same vlan and outer_vlan, or pass to the one that has them";
+        sink.error(&to.place, "frames are passed on as they are, and its tags are others", remedy);
+    }
+    Some(PortId(index))
 }
 
 /// A port without addresses is of use only where frames pass through.
-fn check_presence(raw: &RawPort, all: &[RawPort], sink: &Sink<'_>) {
+fn check_presence(raw: &RawPort, all: &[&RawPort], sink: &Sink<'_>) {
     let Some(name) = &raw.name else { return };
-    let passed_to = all.iter().filter_map(|port| port.pass_to.as_ref()).any(|to| to.value == name.value);
+    let named = |by: fn(&RawPort) -> Option<&At<String>>| {
+        all.iter().filter_map(|port| by(port)).any(|found| found.value == name.value)
+    };
+    let passed_to = named(|port| port.pass_to.as_ref()) || named(|port| port.parent.as_ref());
     let refused = sink.has_errors_in(&raw.place.path);
     if raw.addresses.is_empty() && raw.pass_to.is_none() && !passed_to && !refused {
         let remedy = "add addresses = [\"ADDRESS/LENGTH\"], or pass_to on either side of it";
@@ -247,7 +260,8 @@ fn build_neighbour(raw: &RawPort, neighbour: &RawNeighbour, sink: &Sink<'_>) -> 
 /// A queue whose descriptors find no buffers loses packets, or does not even start.
 pub(super) fn check_buffers(raw: &RawConfig, sink: &Sink<'_>) {
     let port = |port: &RawPort| usize::from(port.rx_descriptors) + usize::from(port.tx_descriptors);
-    let held = raw.workers.cores.len() * raw.ports.iter().map(port).sum::<usize>();
+    let devices = raw.ports.iter().filter(|port| !port.has_parent);
+    let held = raw.workers.cores.len() * devices.map(port).sum::<usize>();
     if held > raw.dpdk.mbufs as usize && !sink.has_errors() {
         let message = format!("the queues alone can hold {held} buffers, but there are {}", raw.dpdk.mbufs);
         let remedy = format!(

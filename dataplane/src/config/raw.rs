@@ -44,6 +44,11 @@ pub(super) struct RawPort {
     pub(super) place: Place,
     pub(super) name: Option<At<String>>,
     pub(super) device: Option<At<String>>,
+    pub(super) parent: Option<At<String>>,
+    /// Whether it is one on the device of another, whatever its name is.
+    pub(super) has_parent: bool,
+    /// The keys given of those that are about a device.
+    pub(super) of_device: Vec<(&'static str, Place)>,
     pub(super) tenant: Option<At<String>>,
     pub(super) addresses: Vec<At<Prefix>>,
     pub(super) gateway: Option<At<Ip>>,
@@ -327,15 +332,24 @@ fn read_offload(section: &Section<'_>, workers: &Workers, sink: &Sink<'_>) -> Of
     }
 }
 
+/// The keys of `[[port]]` that are about a device, and so not for a port on the device of another.
+const DEVICE_KEYS: [&str; 6] =
+    ["device", "rx_descriptors", "tx_descriptors", "promiscuous", "hairpin", "faces"];
+
 fn read_port(section: &Section<'_>) -> RawPort {
     let vlan_ids = || integer(1..=4094);
     let mtus = i64::from(limits::MTU_MIN)..=i64::from(limits::MTU_MAX);
     let descriptors = || integer(32..=16384);
     let faces = [("clients", Faces::Clients), ("backends", Faces::Backends), ("both", Faces::Both)];
+    let has_parent = section.has("parent");
+    let of_device = DEVICE_KEYS.into_iter().filter(|key| section.has(key));
     RawPort {
         place: section.place.clone(),
         name: section.required("name", "\"front\"", name),
-        device: section.required("device", "\"0000:03:00.0\"", verbatim),
+        device: if has_parent { None } else { section.required("device", "\"0000:03:00.0\"", verbatim) },
+        parent: section.optional("parent", name),
+        has_parent,
+        of_device: of_device.map(|key| (key, section.place_of(key))).collect(),
         tenant: section.optional("tenant", name),
         addresses: section.list("addresses", interface).unwrap_or_default(),
         gateway: section.optional("gateway", host),

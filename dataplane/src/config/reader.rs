@@ -70,6 +70,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
         &[
             "name",
             "device",
+            "parent",
             "tenant",
             "addresses",
             "gateway",

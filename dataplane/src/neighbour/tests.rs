@@ -27,6 +27,7 @@ impl PacketBuf for Tagged {
     fn port(&self) -> PortId {
         PORT
     }
+    fn set_port(&mut self, _: PortId) {}
     fn is_contiguous(&self) -> bool {
         true
     }

@@ -269,6 +269,7 @@ fn ports(config: &Config, facts: &[PortFacts]) -> Result<Vec<Port>, BuildError> 
     }
     let port = |(port, facts): (&config::Port, &PortFacts)| Port {
         name: port.name.clone(),
+        parent: port.parent(),
         mac: facts.mac,
         mtu: facts.mtu,
         addresses: port.addresses.clone(),
@@ -329,7 +330,7 @@ mod tests {
     fn port(name: &str, address: u32, gateway: Option<u32>) -> config::Port {
         config::Port {
             name: name.to_owned(),
-            device: String::new(),
+            attachment: config::Attachment::Device(String::new()),
             tenant: TenantId(0),
             addresses: vec![Prefix { address: Ip::v4(address), length: 24 }],
             gateway: gateway.map(Ip::v4),

@@ -5,6 +5,7 @@
 //! that answer quickly; `build` makes a snapshot out of a configuration.
 
 mod build;
+mod lans;
 mod queries;
 mod routes;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::wire::plain::Link;
 use core::ops::RangeInclusive;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
+use lans::Lans;
 use routes::Routes;
 use std::sync::Arc;
 use vips::{Endpoint, Endpoints};
@@ -115,6 +117,8 @@ pub struct VlanTags {
 pub struct Port {
     /// Name in the configuration.
     pub name: String,
+    /// The port whose device it is on, told apart by `vlan`; `None` with one of its own.
+    pub parent: Option<PortId>,
     /// The MAC address we send from and listen to.
     pub mac: MacAddr,
     /// Largest IP packet that fits, bytes.
@@ -336,6 +340,7 @@ pub struct Snapshot {
     resets: bool,
     /// What plain packets need of `ports`, and of `backends`, in few lines: see [`Snapshot::link`].
     links: Vec<Link>,
+    lans: Lans,
     ways: Vec<Way>,
 }
 
@@ -396,6 +401,7 @@ impl Snapshot {
         let removed = |backend: &Backend| backend.state == BackendState::Removed(OnRemove::Reset);
         let resets = backends.iter().flatten().any(removed);
         let links = ports.iter().map(|port| Link::new(port.mac, port.vlan, port.mtu, port.tenant)).collect();
+        let lans = Lans::new(&ports);
         let ways = backends.iter().map(|backend| backend.as_ref().map_or(Way::Barred, Way::of)).collect();
         Ok(Snapshot {
             generation,
@@ -415,6 +421,7 @@ impl Snapshot {
             announced,
             resets,
             links,
+            lans,
             ways,
         })
     }
@@ -438,6 +445,14 @@ impl Snapshot {
     #[must_use]
     pub fn link(&self, id: PortId) -> Option<&Link> {
         self.links.get(id.index())
+    }
+
+    /// The port that a frame is for which the device of `port` received, if that is another: one on the same
+    /// device whose tags it has.
+    #[inline]
+    #[must_use]
+    pub fn lan(&self, port: PortId, frame: &[u8]) -> Option<PortId> {
+        self.lans.find(port, frame)
     }
 
     /// Whether there may be IPv6 connections.

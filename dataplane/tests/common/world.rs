@@ -361,8 +361,10 @@ fn parse(config: &str) -> Config {
 
 fn build(config: &Config, previous: Option<&Snapshot>, live: &dyn Fn(BackendId) -> u64) -> Snapshot {
     let overrides = Overrides::default();
-    let ports = config.ports.iter().zip(PORT_MACS);
-    let facts: Vec<PortFacts> =
-        ports.map(|(port, mac)| PortFacts { mac, mtu: port.mtu.unwrap_or(1500) }).collect();
+    let fact = |(index, port): (usize, &dataplane::config::Port)| {
+        let mac = PORT_MACS[port.parent().map_or(index, PortId::index)];
+        PortFacts { mac, mtu: port.mtu.unwrap_or(1500) }
+    };
+    let facts: Vec<PortFacts> = config.ports.iter().enumerate().map(fact).collect();
     Snapshot::build(config, &facts, &overrides, previous, live).expect("test configuration builds")
 }

@@ -127,6 +127,11 @@ impl PacketBuf for Packet {
     }
 
     #[inline]
+    fn set_port(&mut self, port: PortId) {
+        self.mbuf_mut().port = port.0;
+    }
+
+    #[inline]
     fn is_contiguous(&self) -> bool {
         self.mbuf().nb_segs == 1
     }

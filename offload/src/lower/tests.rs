@@ -217,3 +217,33 @@ fn base_rules_lead_each_family_and_protocol_to_its_group() {
     let alone = Topology { ports: vec![port(0)] };
     assert_eq!(base_rules(&alone), [], "nowhere to go");
 }
+
+/// Ports of one device are told apart by their tags; a device is reached by whichever of its ports a packet
+/// leaves by, and out of itself by its hairpin queues alone.
+#[test]
+fn ports_of_one_device_have_rules_of_their_own() {
+    let lan = |ethdev, vid| PortFacts {
+        vlan: VlanTags { outer: None, inner: Some(vid) },
+        hairpins: vec![Hairpin { egress: BACK, queue: 1 }],
+        ..port(ethdev)
+    };
+    let topology = Topology { ports: vec![port(0), port(1), lan(0, 10), lan(0, 20), lan(1, 10)] };
+    let between = |ingress, egress| {
+        let mut ask = ask();
+        ask.legs[0] = Some(Leg { ingress: PortId(ingress), egress: PortId(egress), next_hop: NEXT });
+        leg(&topology, &ask, Direction::Original, None)
+    };
+    let across = between(2, 4).expect("across the eSwitch");
+    assert_eq!(across.items[..3], [Item::RepresentedPort(0), Item::Eth { dst: None }, Item::Vlan(10)]);
+    assert_eq!(across.actions.last(), Some(&Action::ToPort(1)));
+    assert_eq!(between(3, 4).expect("with another tag").actions[1], Action::SetVlanVid(10));
+    assert_eq!(between(2, 3), Err(Declined::Path), "out of the device that it came by");
+    let back = between(4, 4).expect("by the device's hairpin queue");
+    assert_eq!((back.port, back.actions.last()), (1, Some(&Action::Queue(1))));
+    let base = base_rules(&topology);
+    for (at, rule) in base.iter().enumerate() {
+        let what = |rule: &Rule| (rule.port, rule.attr, rule.items.clone());
+        let same = |other: &&Rule| what(other) == what(rule);
+        assert_eq!(base[..at].iter().find(same), None);
+    }
+}

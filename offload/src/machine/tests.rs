@@ -103,6 +103,7 @@ fn snapshot() -> Arc<Snapshot> {
         vlan: VlanTags::default(),
         tenant: TenantId(0),
         pass_to: None,
+        parent: None,
     });
     let (services, backends) = (vec![Some(service)], vec![Some(backend)]);
     let parts = Parts { ports: ports.into(), services, backends, ..Parts::default() };

@@ -113,6 +113,10 @@ impl PacketBuf for SimPacket {
         self.port
     }
 
+    fn set_port(&mut self, port: PortId) {
+        self.port = port;
+    }
+
     fn is_contiguous(&self) -> bool {
         true
     }

@@ -54,6 +54,7 @@ pub(crate) fn snapshot(draining: &[u16]) -> Arc<Snapshot> {
         vlan: VlanTags::default(),
         tenant: TenantId(0),
         pass_to: None,
+        parent: None,
     };
     let service = Service {
         id: ServiceId(0),
