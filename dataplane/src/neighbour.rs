@@ -16,6 +16,7 @@
 //! Every entry sits on exactly one list, whose members all wait equally long; each list is therefore
 //! sorted by deadline, and [`Neighbours::tick`] looks at their heads only.
 
+mod copy;
 mod queue;
 mod slots;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::ids::PortId;
 use crate::packet::PacketBuf;
 use crate::snapshot::StaticNeighbour;
 use crate::time::Tick;
+pub(crate) use copy::NeighbourCopy;
 use queue::WaitingRoom;
 use slots::{List, Slots};
 use types::BACK_OFF_MAX;

@@ -46,7 +46,7 @@ pub trait PacketBuf: Sized {
     fn prefetch(&self) {}
 }
 
-/// A packet on the heap, for simulation, tests and benches.
+/// A packet on the heap: for the walk of [`crate::worker::Shadow`], simulation, tests and benches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestPacket {
     /// The port it counts as received on.

@@ -24,6 +24,7 @@ mod offload;
 mod open;
 mod policy;
 mod punt;
+mod shadow;
 mod upkeep;
 
 use crate::addr::Ip;
@@ -50,6 +51,7 @@ use open::Foreseen;
 use std::sync::Arc;
 
 pub use notes::{Hardware, Note};
+pub use shadow::{Excerpt, Shadow, Walked};
 
 /// How long a half-open connection is safe from eviction by another one. Longer than a handshake takes
 /// within a continent, and short enough that a flood does not lock new clients out for long: at the
@@ -178,6 +180,7 @@ struct State<B: PacketBuf> {
 /// How often Millrace speaks by itself. Each kind has an allowance of its own, so that a flood that asks
 /// for one kind does not silence the others: pings must not stop path MTU discovery, nor make the routers
 /// around us forget our addresses.
+#[derive(Clone, Copy)]
 struct Rates {
     /// ICMP errors.
     errors: RateLimit,

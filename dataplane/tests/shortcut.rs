@@ -22,6 +22,8 @@ use dataplane::policy::{Matches, Opening, Source, Statement};
 use dataplane::snapshot::VlanTags;
 use frames::{Spec, Transport, ip, repair_ipv4};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 #[global_allocator]
 static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::System);
@@ -452,5 +454,35 @@ proptest! {
         }
         pair.compare_counters();
         pair.both(World::shut_down);
+    }
+}
+
+/// Packets that come one at a time, each of which a shadow of its worker foretells: what is sent, what is
+/// counted, what is noted, and what becomes of its connection. `MILLRACE_FORETOLD` asks for more of them.
+#[test]
+fn a_shadow_says_what_becomes_of_a_packet() {
+    let asked = std::env::var("MILLRACE_FORETOLD").ok().and_then(|text| text.parse().ok());
+    let packets: u64 = asked.unwrap_or(3_000);
+    let (mut told, mut world) = (0, 0u64);
+    while told < packets {
+        world += 1;
+        println!("world {world}, after {told} packets");
+        let seed: Vec<u8> = world.to_le_bytes().into_iter().cycle().take(32).collect();
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+        let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+        let mut pair = Pair::new(if world % 3 == 0 { 3 } else { 1 });
+        pair.worlds.iter_mut().for_each(|world| world.foretell_every = 1);
+        for _ in 0..300 {
+            let event = event().new_tree(&mut runner).expect("an event").current();
+            match event {
+                Event::Burst(worker, said) => {
+                    for one in said {
+                        pair.happen(Event::Burst(worker, vec![one]));
+                    }
+                }
+                event => pair.happen(event),
+            }
+        }
+        told += pair.worlds.iter().map(|world| world.foretold).sum::<u64>();
     }
 }

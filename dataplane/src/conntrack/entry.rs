@@ -129,6 +129,12 @@ impl Entry {
         *self = Entry { born_or_node: next_free, ..self.vacated() };
     }
 
+    /// Takes the likeness of another table's connection. Its place in the wheel stays its own.
+    pub(super) fn imitate(&mut self, other: &Entry) {
+        let &mut Entry { wheel_bucket, next, prev, .. } = self;
+        *self = Entry { wheel_bucket, next, prev, ..other.clone() };
+    }
+
     /// What of an entry outlives its connection: the generation, so that names of this connection stop
     /// matching, and its place in the wheel.
     fn vacated(&self) -> Entry {

@@ -38,4 +38,5 @@ pub use entry::{Entry, Slot};
 pub use table::{
     Candidates, ConnectionRow, Count, Ends, Gone, InsertError, Inserted, New, Prepared, Shape, Table, Totals,
 };
+pub(crate) use table::{ConnectionCopy, Shut};
 pub use tcp::{Outcome, Segment, State};

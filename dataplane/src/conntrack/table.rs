@@ -1,9 +1,12 @@
 //! The table: entries, index, wheel and half-open list kept in step.
 
+mod copy;
 mod hardware;
 mod memory;
 mod plain;
 mod turnover;
+
+pub(crate) use copy::{ConnectionCopy, Shut};
 
 use super::entry::{Entry, NIL, OFFLOAD_KINDS, Slot};
 use super::half_open::HalfOpen;
@@ -264,6 +267,8 @@ pub struct Table {
     hand: usize,
     /// Connections by the kind of their offload state.
     by_offload: [u32; OFFLOAD_KINDS],
+    /// Set where a table stands in for one that takes no newcomers; asked where there is no room only.
+    shut: Option<InsertError>,
 }
 
 impl Table {
@@ -290,6 +295,7 @@ impl Table {
             len: 0,
             hand: 0,
             by_offload: [0; OFFLOAD_KINDS],
+            shut: None,
         }
     }
 }
@@ -523,13 +529,12 @@ impl Table {
     /// Milliseconds since a connection was opened (modulo 49 days).
     #[must_use]
     pub fn age_ms(&self, slot: Slot, now: Tick) -> u32 {
+        now.0.wrapping_sub(self.born(slot).0)
+    }
+
+    fn born(&self, slot: Slot) -> Tick {
         let entry = &self.entries[slot.index()];
-        let born = if entry.is_half_open() {
-            self.half_open.born(entry.born_or_node)
-        } else {
-            Tick(entry.born_or_node)
-        };
-        now.0.wrapping_sub(born.0)
+        if entry.is_half_open() { self.half_open.born(entry.born_or_node) } else { Tick(entry.born_or_node) }
     }
 
     /// A connection as shown to people; `None` if the slot holds none.

@@ -91,6 +91,16 @@ impl Entry {
         chain: NONE,
     };
 
+    pub(super) fn list(&self) -> List {
+        self.list
+    }
+
+    /// Takes the likeness of another table's entry. Its name, and its places on lists, stay its own.
+    pub(super) fn imitate(&mut self, other: &Entry) {
+        let &mut Entry { generation, list, previous, next, chain, .. } = self;
+        *self = Entry { queue: Queue::EMPTY, generation, list, previous, next, chain, ..*other };
+    }
+
     /// What it adds to the counts of resolved and of confined unresolved entries.
     pub(super) fn weight(&self) -> (usize, usize) {
         let unresolved = matches!(self.state, NeighbourState::Incomplete | NeighbourState::Failed);

@@ -39,7 +39,7 @@ pub(super) struct Bargain {
     /// Packets that a connection must have carried to be asked for.
     pub(super) price: u32,
     /// The next request's token.
-    token: u32,
+    pub(super) token: u32,
     /// The next slot to review, and when the last ones were.
     next: u32,
     reviewed: Tick,

@@ -2,6 +2,8 @@
 //! workers that hand packets to each other. One thread, virtual time. Every call into the walk is watched
 //! for allocations, and the conservation of packets is checked whenever things have settled.
 
+mod shadowed;
+
 use super::alloc::forbidden;
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::config::Config;
@@ -137,6 +139,12 @@ pub(crate) struct World {
     pub(crate) workers: Vec<Worker<TestPacket>>,
     pub(crate) envs: Vec<TestEnv>,
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Of so many packets that come alone, one's fate is told by a shadow beforehand.
+    pub(crate) foretell_every: u64,
+    /// Packets that came alone, and those whose fate was told.
+    alone: u64,
+    pub(crate) foretold: u64,
+    owners: Owners,
     config: Config,
     /// Instead of the configuration's.
     policy: Option<Source>,
@@ -147,15 +155,26 @@ impl World {
     pub(crate) fn new(config: &str, workers: usize) -> World {
         let config = parse(config);
         let snapshot = Arc::new(build(&config, None, &|_| 0));
-        let now = Tick(1_000);
-        let mut world = World { now, workers: Vec::new(), envs: Vec::new(), snapshot, config, policy: None };
+        let owners = Owners::new(&DEFAULT_KEY, workers as u16, 128).expect("a worker");
+        let mut world = World {
+            now: Tick(1_000),
+            workers: Vec::new(),
+            envs: Vec::new(),
+            snapshot,
+            foretell_every: 5,
+            alone: 0,
+            foretold: 0,
+            owners,
+            config,
+            policy: None,
+        };
         for id in 0..workers {
             let counters = WorkerCounters::new(limits::SERVICES_MAX.min(64), limits::BACKENDS_MAX.min(256))
                 .with_rules(64);
             let counters = Arc::new(counters);
             let setup = WorkerSetup {
                 id: WorkerId(id as u16),
-                owners: Owners::new(&DEFAULT_KEY, workers as u16, 128).expect("a worker"),
+                owners: world.owners.clone(),
                 seed: [1, 2, 3, 4],
                 sizes: Sizes::of(&world.config.limits),
             };
@@ -225,8 +244,20 @@ impl World {
                 chunk.iter().map(|frame| TestPacket::new(port, frame)).collect();
             let (worker, env) = (&mut self.workers[worker], &mut self.envs[worker]);
             env.prepare();
+            let by = (&self.snapshot, &self.owners, &self.config.limits);
+            self.alone += u64::from(chunk.len() == 1);
+            let foretold = match chunk {
+                [frame] if self.alone % self.foretell_every == 0 => {
+                    shadowed::foretell((worker, env), by, (self.now, port, frame))
+                }
+                _ => None,
+            };
             forbidden(|| worker.on_burst(self.now, &mut burst, env));
             assert!(burst.is_empty());
+            if let Some(foretold) = foretold {
+                self.foretold += 1;
+                foretold.comes_true(self.now, worker, env);
+            }
         }
         self.settle();
         self.take_sent()

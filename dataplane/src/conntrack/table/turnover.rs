@@ -64,6 +64,9 @@ impl Table {
         if !self.half_open.is_full() {
             return None;
         }
+        if self.shut.is_some() {
+            return self.shut;
+        }
         let (_, born) = self.half_open.oldest()?;
         (now.since(born) < self.shape.half_open_grace_ms).then_some(InsertError::HalfOpenLimit)
     }
@@ -188,8 +191,10 @@ impl Table {
         if self.len < self.shape.connections as usize {
             return Ok(None);
         }
-        let floor = (self.shape.half_open_max / HALF_OPEN_FLOOR).max(1);
-        if self.half_open.len() < floor as usize {
+        if let Some(error) = self.shut {
+            return Err(error);
+        }
+        if self.has_few_half_open() {
             if let Some(slot) = self.most_idle(now) {
                 return Ok(Some(slot));
             }
@@ -197,9 +202,27 @@ impl Table {
         self.oldest_half_open(now).map(Some)
     }
 
+    /// Why no newcomer would find room, if none would: what [`Table::insert`] would say, and change nothing.
+    pub(super) fn lacks_room(&self, now: Tick) -> Option<InsertError> {
+        let full = self.len >= self.shape.connections as usize;
+        let gives_way = || self.has_few_half_open() && self.under_hand(now).is_some();
+        if !self.half_open.is_full() && (!full || gives_way()) {
+            return None;
+        }
+        self.oldest_half_open(now).err()
+    }
+
+    fn has_few_half_open(&self) -> bool {
+        let floor = (self.shape.half_open_max / HALF_OPEN_FLOOR).max(1);
+        self.half_open.len() < floor as usize
+    }
+
     /// The half-open connection to go first. Those that hardware may forward for come last, as far as one
     /// looks: they use their client's port again, and a third one on it would meet the rules of the first.
     fn oldest_half_open(&self, now: Tick) -> Result<Slot, InsertError> {
+        if let Some(error) = self.shut {
+            return Err(error);
+        }
         let mut oldest = self.half_open.iter().take(SAMPLE);
         let free = oldest.find(|(slot, _)| !self.entries[*slot as usize].is_pending());
         match free.or(self.half_open.oldest()) {
@@ -215,7 +238,7 @@ impl Table {
     /// one silent for longest. One in hardware counts as heard of now if that is all that can be known.
     /// Those that hardware has yet to let go of, or to answer for, come last: a client that used its port
     /// again would meet their rules.
-    fn most_idle(&mut self, now: Tick) -> Option<Slot> {
+    fn under_hand(&self, now: Tick) -> Option<Slot> {
         let slots = self.entries.len();
         let under_hand = (0..SAMPLE.min(slots)).map(|step| (self.hand + step) % slots);
         let victim = under_hand
@@ -227,17 +250,23 @@ impl Table {
                 let held = entry.is_pending() && (closed || !entry.is_installed());
                 (!held, closed, now.since(entry.last_seen()).saturating_sub(late))
             });
-        self.hand = (self.hand + SAMPLE) % slots;
         victim.map(|slot| Slot(slot as u32))
     }
 
+    /// The same, and moves the hand on.
+    fn most_idle(&mut self, now: Tick) -> Option<Slot> {
+        let victim = self.under_hand(now);
+        self.hand = (self.hand + SAMPLE) % self.entries.len();
+        victim
+    }
+
     /// The slot that a newcomer will get. There always is one: the table holds one slot to spare.
-    fn vacant(&self) -> u32 {
+    pub(super) fn vacant(&self) -> u32 {
         if self.free == NIL { self.fresh } else { self.free }
     }
 
     /// Takes it, and asks for the line of the one that will be next.
-    fn take_vacant(&mut self, slot: u32) {
+    pub(super) fn take_vacant(&mut self, slot: u32) {
         if self.free == NIL {
             self.fresh += 1;
         } else {
@@ -246,7 +275,7 @@ impl Table {
         self.entries.get(self.vacant() as usize).into_iter().for_each(prefetch);
     }
 
-    fn enter_index(&mut self, slot: u32, prepared: &Prepared) -> bool {
+    pub(super) fn enter_index(&mut self, slot: u32, prepared: &Prepared) -> bool {
         let there = Reference::new(slot, Direction::Original);
         if !self.index.insert(prepared.original, there) {
             return false;
