@@ -1,8 +1,8 @@
 //! A worker that stands in for another: what would become of a packet, and why, without sending it.
 //!
 //! The worker hands out an [`Excerpt`] of its state: whatever the verdict on packets between two addresses
-//! can depend on. Whoever has it makes a [`Shadow`] of it, on a thread of their own, and lets the walk, the same
-//! code, forward a packet there. What the walk comes to depend on has to go into the excerpt, or the
+//! can depend on. Whoever has it makes a [`Shadow`] of it, on a thread of their own, and lets the walk, the
+//! same code, forward a packet there. What the walk comes to depend on has to go into the excerpt, or the
 //! shadow's verdicts are not the worker's: tests hold each packet's against it. What it does not have:
 //! fragments that were seen before.
 

@@ -28,8 +28,8 @@ pub(crate) struct Shut {
 }
 
 impl Table {
-    /// Copies connections of these clients into `copies`, up to its capacity, until `slots` slots were looked at.
-    /// `cursor` is as for [`Table::dump`].
+    /// Copies connections of these clients into `copies`, up to its capacity, until `slots` slots were
+    /// looked at. `cursor` is as for [`Table::dump`].
     pub(crate) fn copy_clients(
         &self,
         tenant: TenantId,

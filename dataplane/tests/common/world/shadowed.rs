@@ -80,10 +80,9 @@ impl Foretold {
         let really = env.sent[sent..].iter().map(|(port, packet)| (*port, packet.data().to_vec()));
         let really: Vec<_> = really.collect();
         // What has waited there is not at hand here: an empty frame stands in for it.
-        let is = |(one, other): (&(PortId, Vec<u8>), &(PortId, Vec<u8>))| {
-            one == other || (one.0 == other.0 && one.1.is_empty())
-        };
-        let same = walked.sent.len() == really.len() && walked.sent.iter().zip(&really).all(is);
+        let mut pairs = walked.sent.iter().zip(&really);
+        let same = walked.sent.len() == really.len()
+            && pairs.all(|(one, other)| one == other || (one.0 == other.0 && one.1.is_empty()));
         assert!(same, "{notes:?}\n{:02x?}\n{really:02x?}", walked.sent);
         let handed: Vec<_> = env.handed.iter().map(|(to, _)| *to).collect();
         assert_eq!(walked.handed, handed, "{notes:?}");
