@@ -43,11 +43,11 @@ finish() {
 }
 trap finish EXIT
 
-# `dataplane`, `offload` without its real engines, and the software eSwitch and the packet source without their
-# drivers have no FFI, no I/O and no runtime: neither they nor what they use may name these.
+# `dataplane`, `health`, `offload` without its real engines, and the software eSwitch and the packet source
+# without their drivers have no FFI, no I/O and no runtime: neither they nor what they use may name these.
 check_purity() {
     local package tree
-    for package in dataplane offload eswitch traffic; do
+    for package in dataplane offload eswitch traffic health; do
         tree=$(cargo tree --locked --package "$package" --edges normal --prefix none)
         ! grep -E '^(dpdk|dpdk-sys|tokio|mio|socket2|libc|nix) ' <<<"$tree" || return 1
         printf '%s depends on: %s\n' "$package" \

@@ -213,6 +213,7 @@ fn backend_row(snapshot: &Snapshot, books: &Books, backend: &Backend, slots: &[u
     let state = match backend.state {
         BackendState::Active => "active",
         BackendState::Draining => "draining",
+        BackendState::Down(_) => "down",
         BackendState::Removed(_) => "removed",
     };
     let next_hop = backend.hop.map_or_else(String::new, |hop| {

@@ -61,7 +61,8 @@ drop_reasons! {
     Ipv6HeaderInvalid = "ipv6_header_invalid",
     /// An IPv6 extension header is truncated, repeated too often or not allowed where it stands.
     Ipv6ExtensionInvalid = "ipv6_extension_invalid",
-    /// The source address is one no packet may come from (multicast, unspecified, loopback).
+    /// The source address is one no packet may come from (multicast, unspecified, loopback; our own, where
+    /// health is checked).
     SourceAddressInvalid = "source_address_invalid",
     /// An IP protocol that is not forwarded.
     ProtocolUnsupported = "protocol_unsupported",
@@ -121,6 +122,8 @@ drop_reasons! {
     NeighbourTableFull = "neighbour_table_full",
     /// The ring to the worker that owns the connection is full.
     HandOffRingFull = "hand_off_ring_full",
+    /// An answer to a health check that the checker has no room for.
+    CheckerBusy = "checker_busy",
     /// The port's transmit queue is full.
     TxRingFull = "tx_ring_full",
     /// No room in the buffer for the headers to be added.

@@ -19,6 +19,7 @@
 
 mod egress;
 mod express;
+mod local;
 mod notes;
 mod offload;
 mod open;
@@ -47,6 +48,7 @@ use crate::wire::plain::{Address, Family, Plain, V4, V6};
 use crate::wire::{self, Kind, Parsed};
 use arrayvec::ArrayVec;
 use egress::Translation;
+pub use local::PROBE_PORTS;
 use open::Foreseen;
 use std::sync::Arc;
 
@@ -97,6 +99,12 @@ pub trait Env {
     /// Tells of a verdict that is to be logged. `false` if there is no room, or nobody who listens.
     fn log(&mut self, event: &LogEvent) -> bool {
         let _ = event;
+        false
+    }
+
+    /// Gives the checker an IP packet that answers a probe. `false` if there is no checker, or no room.
+    fn deliver_local(&mut self, packet: &[u8]) -> bool {
+        let _ = packet;
         false
     }
 }

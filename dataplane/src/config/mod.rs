@@ -10,6 +10,7 @@
 //! What the types mean to a worker is [`crate::snapshot`]'s business; no I/O happens here.
 
 pub mod fault;
+mod health;
 mod lans;
 mod network;
 mod policy;
@@ -36,6 +37,7 @@ use reader::Section;
 use toml_edit::{Document, TomlError};
 
 pub use fault::{Fault, Faults, Severity};
+pub use health::{Health, Http, Probe};
 
 /// A valid configuration, defaults filled in.
 #[derive(Clone, PartialEq, Debug)]
@@ -479,6 +481,8 @@ pub struct Service {
     pub on_remove: OnRemove,
     /// Whether its connections may be forwarded by hardware.
     pub offload: bool,
+    /// How its backends are checked; `None`: not at all.
+    pub health: Option<Health>,
     /// Idle timeouts: the service's own where given, `[timeouts]` elsewhere.
     pub timeouts: Timeouts,
     /// Backends in the file's order, of the VIP's family, no address and port twice. May be empty.

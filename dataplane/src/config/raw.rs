@@ -5,6 +5,7 @@
 //! point at; a value that was refused is `None` there, its fault already reported.
 
 use super::fault::{At, Place, Sink};
+use super::health;
 use super::policy::{self, RawPolicy};
 use super::reader::Section;
 use super::values::{
@@ -12,8 +13,8 @@ use super::values::{
     port_range, power_of_two, prime, socket_path, verbatim,
 };
 use super::{
-    Control, Dpdk, EngineChoice, Faces, Idle, Limits, Log, LogFormat, LogLevel, Maglev, Metrics, Offload,
-    Workers,
+    Control, Dpdk, EngineChoice, Faces, Health, Idle, Limits, Log, LogFormat, LogLevel, Maglev, Metrics,
+    Offload, Workers,
 };
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
@@ -93,6 +94,7 @@ pub(super) struct RawService {
     pub(super) strict: Option<At<bool>>,
     pub(super) on_remove: OnRemove,
     pub(super) offload: bool,
+    pub(super) health: Option<Health>,
     pub(super) timeouts: RawTimeouts,
     pub(super) backends: Vec<RawBackend>,
 }
@@ -161,7 +163,11 @@ pub(super) fn read(root: &Section<'_>, sink: &Sink<'_>) -> RawConfig {
             .map(|tenant| tenant.required("name", "\"blue\"", name))
             .collect(),
         ports: root.tables("port", "port").iter().map(read_port).collect(),
-        services: root.tables("service", "service").iter().map(read_service).collect(),
+        services: root
+            .tables("service", "service")
+            .iter()
+            .map(|section| read_service(section, sink))
+            .collect(),
     }
 }
 
@@ -384,7 +390,7 @@ fn read_route(section: &Section<'_>) -> RawRoute {
     }
 }
 
-fn read_service(section: &Section<'_>) -> RawService {
+fn read_service(section: &Section<'_>, sink: &Sink<'_>) -> RawService {
     let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
     let modes = [("nat", Mode::Nat), ("dsr", Mode::Dsr)];
     let affinities =
@@ -402,6 +408,7 @@ fn read_service(section: &Section<'_>) -> RawService {
         strict: section.default_at("strict", false, boolean),
         on_remove: section.default("on_remove", OnRemove::Drain, choice(&removals)),
         offload: section.default("offload", true, boolean),
+        health: health::read(&section.table("health", "service.health"), sink),
         timeouts: read_timeouts(&section.table("timeouts", "service.timeouts")),
         backends: section.tables("backend", "service.backend").iter().map(read_backend).collect(),
     }

@@ -103,10 +103,12 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "strict",
             "on_remove",
             "offload",
+            "health",
             "timeouts",
             "backend",
         ],
     ),
+    ("service.health", HEALTH_KEYS),
     ("service.timeouts", TIMEOUT_KEYS),
     ("service.backend", &["address", "weight"]),
     ("set", &["name", "prefixes"]),
@@ -128,6 +130,25 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("policy_default", &["tenant", "ingress", "egress"]),
+];
+
+const HEALTH_KEYS: &[&str] = &[
+    "type",
+    "port",
+    "interval_ms",
+    "timeout_ms",
+    "rise",
+    "fall",
+    "initial",
+    "passive",
+    "panic_percent",
+    "slow_start_s",
+    "on_down",
+    "path",
+    "host",
+    "expect",
+    "query",
+    "payload",
 ];
 
 const TIMEOUT_KEYS: &[&str] = &[

@@ -117,6 +117,7 @@ fn build_service(raw: &RawService, tenant: TenantId, context: &Context<'_>) -> O
         strict: raw.strict.as_ref()?.value,
         on_remove: raw.on_remove,
         offload: raw.offload,
+        health: raw.health.clone(),
         timeouts: raw.timeouts.over(context.timeouts),
         backends,
     })

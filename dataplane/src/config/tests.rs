@@ -61,6 +61,7 @@ fn every_section_is_a_key_of_the_one_above_it() {
 fn documented_defaults_are_the_defaults() {
     let minimal = "[[port]]\nname = \"p\"\ndevice = \"d\"\naddresses = [\"10.0.0.1/24\"]\n#port\n\
                    [[service]]\nname = \"s\"\nvip = \"192.0.2.1\"\nprotocol = \"tcp\"\nports = [80]\n#service\n\
+                   [service.health]\ntype = \"http\"\n#service.health\n\
                    [[service.backend]]\naddress = \"10.0.0.2\"\n#service.backend\n\
                    [[policy]]\naction = \"deny\"\n#policy\n";
     let expected = parse(minimal);

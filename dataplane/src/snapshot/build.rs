@@ -13,8 +13,8 @@
 //! what they have since.
 
 use super::{
-    Backend, BackendState, BuildError, OnRemove, Parts, Port, Route, Service, Snapshot, StaticNeighbour,
-    link_local,
+    Backend, BackendState, BuildError, OnRemove, Parts, Port, Route, Service, Snapshot, Standings,
+    StaticNeighbour, link_local,
 };
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::config::{self, Config};
@@ -39,6 +39,8 @@ pub struct PortFacts {
 pub struct Overrides {
     /// Backends that take no new connections: service's name, backend's address and port.
     pub drained: BTreeSet<(String, Ip, Option<u16>)>,
+    /// How the backends are that are checked.
+    pub health: Standings,
 }
 
 impl Overrides {
@@ -170,6 +172,7 @@ impl Slots {
             on_remove: service.on_remove,
             offload: service.offload,
             removed: false,
+            health: service.health.clone().map(Arc::new),
             timeouts: service.timeouts,
             lookup: Arc::new([]),
         });
@@ -191,9 +194,16 @@ impl Slots {
             };
             self.backend_ids.insert(key, id);
             let drained = weight == 0 || overrides.drains(&service.name, address, port);
-            let state = if drained { BackendState::Draining } else { BackendState::Active };
+            let (standing, down) = overrides.health.of(&service.name, service.health.as_ref(), address, port);
+            let state = match down {
+                Some(down) if down.resets() || !drained => down,
+                _ if drained => BackendState::Draining,
+                _ => BackendState::Active,
+            };
+            let share_percent = standing.share_percent;
+            let service = service_id;
             self.backends[id.index()] =
-                Some(Backend { id, service: service_id, address, port, weight, state, hop: None });
+                Some(Backend { id, service, address, port, weight, share_percent, state, hop: None });
         }
         Ok(())
     }
@@ -253,12 +263,15 @@ fn fill_lookups(
 }
 
 fn same_table(before: &[&Backend], after: &[&Backend]) -> bool {
-    let what = |backend: &&Backend| (backend.id, backend.address, backend.port, backend.weight);
+    let what = |b: &&Backend| (b.id, b.address, b.port, b.weight, b.share_percent);
     before.iter().map(what).eq(after.iter().map(what))
 }
 
 fn lookup(table_size: u32, active: &[&Backend]) -> Result<Arc<[BackendId]>, MaglevError> {
-    let identity = |b: &&Backend| (Identity { address: b.address, port: b.port }, b.weight);
+    // All nodes with the same configuration have the same table, except while a backend starts slowly.
+    let slow = active.iter().any(|backend| backend.share_percent != 100);
+    let weight = |b: &Backend| if slow { b.weight * u32::from(b.share_percent) } else { b.weight };
+    let identity = |b: &&Backend| (Identity { address: b.address, port: b.port }, weight(b));
     let table = maglev::build(table_size, &active.iter().map(identity).collect::<Vec<_>>())?;
     Ok(table.iter().map(|&index| active[index as usize].id).collect())
 }
@@ -372,6 +385,7 @@ mod tests {
             strict: false,
             on_remove: OnRemove::Drain,
             offload: true,
+            health: None,
             timeouts: Timeouts::default(),
             backends: backends.iter().map(backend).collect(),
         }

@@ -8,11 +8,13 @@ mod build;
 mod lans;
 mod queries;
 mod routes;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod vips;
 
 use crate::addr::{Ip, MacAddr, Prefix};
+use crate::config::Health;
 use crate::flow::Protocol;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
 use crate::maglev::MaglevError;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use vips::{Endpoint, Endpoints};
 
 pub use build::{Overrides, PortFacts};
+pub use standing::{Standing, Standings};
 
 /// How a packet gets from us to its backend.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -173,6 +176,9 @@ pub enum BackendState {
     Active,
     /// Weight 0 or drained by the operator: keeps its connections, gets no new ones.
     Draining,
+    /// Its health checks fail: it gets no new connections. Its old ones go on, or are treated like those of
+    /// a removed one.
+    Down(OnRemove),
     /// No longer configured; its connections are treated as the service's [`OnRemove`] said.
     Removed(OnRemove),
 }
@@ -190,6 +196,8 @@ pub struct Backend {
     pub port: Option<u16>,
     /// Configured weight.
     pub weight: u32,
+    /// Of the new connections that its weight promises, percent: below 100 while it starts slowly.
+    pub share_percent: u8,
     /// See [`BackendState`].
     pub state: BackendState,
     /// How to get there; `None` without a route.
@@ -224,6 +232,8 @@ pub struct Service {
     /// No longer configured: kept while its backends may have connections. It still owns its address,
     /// so that those connections' packets keep arriving, but nothing is classified to it.
     pub removed: bool,
+    /// How its backends are checked, if they are.
+    pub health: Option<Arc<Health>>,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// The Maglev lookup table: hash modulo its length gives a backend. Empty when no backend takes new
@@ -337,6 +347,10 @@ pub struct Snapshot {
     /// The same in a row, so that a worker can take them up some at a time.
     hops: Box<[Hop]>,
     announced: Box<[(PortId, Ip)]>,
+    /// The addresses of our ports.
+    own: HashSet<(TenantId, Ip), FixedState>,
+    /// Whether any backends are checked.
+    probes: bool,
     resets: bool,
     /// What plain packets need of `ports`, and of `backends`, in few lines: see [`Snapshot::link`].
     links: Vec<Link>,
@@ -365,7 +379,7 @@ struct ReplySource {
 impl Way {
     fn of(backend: &Backend) -> Way {
         match backend.hop {
-            Some(hop) if backend.state != BackendState::Removed(OnRemove::Reset) => Way::Open(hop),
+            Some(hop) if !backend.state.resets() => Way::Open(hop),
             _ => Way::Barred,
         }
     }
@@ -398,8 +412,9 @@ impl Snapshot {
         let next_hops: HashSet<Hop, FixedState> = routes.gateways().chain(to_backends).collect();
         let hops = next_hops.iter().copied().collect();
         let announced = queries::announced(&ports, &services).collect();
-        let removed = |backend: &Backend| backend.state == BackendState::Removed(OnRemove::Reset);
-        let resets = backends.iter().flatten().any(removed);
+        let resets = backends.iter().flatten().any(|backend| backend.state.resets());
+        let own = queries::own(&ports).collect();
+        let probes = services.iter().flatten().any(|service| service.health.is_some() && !service.removed);
         let links = ports.iter().map(|port| Link::new(port.mac, port.vlan, port.mtu, port.tenant)).collect();
         let lans = Lans::new(&ports);
         let ways = backends.iter().map(|backend| backend.as_ref().map_or(Way::Barred, Way::of)).collect();
@@ -419,6 +434,8 @@ impl Snapshot {
             next_hops,
             hops,
             announced,
+            own,
+            probes,
             resets,
             links,
             lans,

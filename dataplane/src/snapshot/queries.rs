@@ -10,7 +10,7 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn keeps_connections(&self, backend: BackendId) -> bool {
-        self.backend(backend).is_some_and(|backend| backend.state != BackendState::Removed(OnRemove::Reset))
+        self.backend(backend).is_some_and(|backend| !backend.state.resets())
     }
 
     /// Where a packet of one of this backend's connections goes, `to` being its destination; `None` where
@@ -35,11 +35,11 @@ impl Snapshot {
     #[must_use]
     pub fn allows_offload(&self, service: ServiceId, backend: BackendId) -> bool {
         let backend = self.backend(backend).is_some_and(|backend| match backend.state {
-            BackendState::Active => true,
+            BackendState::Active | BackendState::Down(OnRemove::Drain) => true,
             BackendState::Draining | BackendState::Removed(OnRemove::Drain) => {
                 self.offload_draining == Draining::Hardware
             }
-            BackendState::Removed(OnRemove::Reset) => false,
+            BackendState::Removed(OnRemove::Reset) | BackendState::Down(OnRemove::Reset) => false,
         });
         backend && self.service(service).is_some_and(|service| service.offload)
     }
@@ -65,11 +65,23 @@ impl Snapshot {
         &self.announced
     }
 
-    /// Whether some backend was removed and its connections are to be reset.
+    /// Whether `ip` is the address of one of the tenant's ports, and probes may come from there.
+    #[inline]
+    #[must_use]
+    pub fn probes_from(&self, tenant: TenantId, ip: Ip) -> bool {
+        self.probes && self.own.contains(&(tenant, ip))
+    }
+
+    /// Whether some backend was removed, or is down, and its connections are to be reset.
     #[must_use]
     pub fn resets(&self) -> bool {
         self.resets
     }
+}
+
+/// The addresses of all ports, with their tenants.
+pub(super) fn own(ports: &[Port]) -> impl Iterator<Item = (TenantId, Ip)> {
+    ports.iter().flat_map(|port| port.addresses.iter().map(|prefix| (port.tenant, prefix.address)))
 }
 
 /// See [`Snapshot::announced`].

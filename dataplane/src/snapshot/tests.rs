@@ -40,6 +40,7 @@ fn service(id: u16, vip: Ip, protocol: Protocol, ports: Vec<RangeInclusive<u16>>
         on_remove: OnRemove::Drain,
         offload: true,
         removed: false,
+        health: None,
         timeouts: Timeouts::default(),
         lookup: Arc::new([]),
     }
@@ -52,6 +53,7 @@ fn backend(id: u16, service: u16, address: &str, port: Option<u16>) -> Backend {
         address: ip(address),
         port,
         weight: 1,
+        share_percent: 100,
         state: BackendState::Active,
         hop: None,
     }

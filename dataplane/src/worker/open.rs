@@ -13,7 +13,7 @@ use crate::maglev;
 use crate::offload::Revocation;
 use crate::packet::{BURST, PacketBuf};
 use crate::rewrite::{self, End};
-use crate::snapshot::{Affinity, Backend, BackendState, Mode, OnRemove, Service};
+use crate::snapshot::{Affinity, Backend, BackendState, Mode, Service};
 use crate::wire::{Parsed, TcpFlags};
 use arrayvec::ArrayVec;
 
@@ -144,6 +144,11 @@ impl<'a, E: Env> Walk<'a, E> {
         service: &Service,
         foreseen: Option<&Foreseen<'a>>,
     ) {
+        if self.snapshot.probes_from(parsed.key.tenant, parsed.key.src) {
+            // Its answers would be taken for those to probes, or the other way round.
+            self.count_service_drop(service);
+            return self.drop(packet, DropReason::SourceAddressInvalid);
+        }
         let Some(packet) = self.admit(packet, parsed, &parsed.key) else {
             return self.count_service_drop(service);
         };
@@ -249,6 +254,9 @@ impl<'a, E: Env> Walk<'a, E> {
     /// side, so that a download survives a restart even though its client only listens.
     pub(super) fn open_from_backend(&mut self, packet: E::Buf, parsed: &Parsed) {
         let FlowKey { tenant, src, src_port, protocol, .. } = parsed.key;
+        if self.answers_probe(&parsed.key) {
+            return self.deliver_locally(packet, parsed);
+        }
         let snapshot = self.snapshot;
         let Some((service, backend, vip_port)) = snapshot.reply_of(tenant, src, src_port, protocol) else {
             return self.refuse(packet, DropReason::NoService);
@@ -394,7 +402,7 @@ impl<'a, E: Env> Walk<'a, E> {
 
     fn count_backend_gone(&self, slot: Slot) {
         let backend = self.snapshot.backend(self.state.table.entry(slot).backend());
-        if backend.is_none_or(|backend| backend.state != BackendState::Removed(OnRemove::Reset)) {
+        if backend.is_none_or(|backend| !backend.state.resets()) {
             self.state.counters.pcc(PccCause::BackendGone).add(1);
         }
     }

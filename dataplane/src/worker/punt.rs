@@ -54,7 +54,7 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// The packet was for us and ends here.
-    fn consume(&mut self, packet: E::Buf) {
+    pub(super) fn consume(&mut self, packet: E::Buf) {
         self.env.note(Note::Consumed);
         self.state.counters.consumed.add(1);
         drop(packet);
@@ -130,6 +130,7 @@ impl<E: Env> Walk<'_, E> {
             Ok(IcmpMessage::EchoRequest) if self.is_ours(&packet, parsed.key.dst) => {
                 self.echo(packet, parsed);
             }
+            Ok(message) if self.concerns_probe(parsed, &message) => self.deliver_locally(packet, parsed),
             Ok(IcmpMessage::Error(quoted)) => self.icmp_error(packet, parsed, &quoted, steering),
             Ok(IcmpMessage::NeighbourSolicitation(question)) => self.solicited(packet, parsed, &question),
             Ok(IcmpMessage::NeighbourAdvertisement(answer)) => self.advertised(packet, &answer),

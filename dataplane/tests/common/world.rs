@@ -45,6 +45,11 @@ pub(crate) struct TestEnv {
     pub(crate) revokes_full: bool,
     /// Refuse hand-offs, as a full ring does.
     pub(crate) ring_full: bool,
+    /// Answers to probes; and refuse them, as a full ring does.
+    pub(crate) delivered: Vec<Vec<u8>>,
+    pub(crate) checker_busy: bool,
+    /// Where their bytes go, as the walk must not allocate.
+    answers: Vec<Vec<u8>>,
     /// Refuse allocations, as an empty pool does.
     pub(crate) pool_empty: bool,
     /// Buffers for packets of Millrace's own, made outside the walk, which must not allocate.
@@ -65,17 +70,22 @@ impl TestEnv {
             asks_full: false,
             revokes_full: false,
             ring_full: false,
+            delivered: Vec::new(),
+            checker_busy: false,
+            answers: Vec::new(),
             pool_empty: false,
             pool: Vec::new(),
         }
     }
 
     /// Makes room, so that nothing that one call of the walk does needs an allocation.
-    fn prepare(&mut self) {
+    pub(crate) fn prepare(&mut self) {
         self.pool.resize_with(128, || TestPacket::new(PortId(0), &[]));
         self.sent.reserve(512);
         self.handed.reserve(512);
         self.announced.reserve(512);
+        self.answers.resize_with(128, || Vec::with_capacity(2048));
+        self.delivered.reserve(512);
         self.asks.reserve(512);
         self.revokes.reserve(512);
         self.notes.reserve(4096);
@@ -131,6 +141,14 @@ impl Env for TestEnv {
         self.logged.push(*event);
         true
     }
+
+    fn deliver_local(&mut self, packet: &[u8]) -> bool {
+        let room = if self.checker_busy { None } else { self.answers.pop() };
+        let Some(mut bytes) = room else { return false };
+        bytes.extend_from_slice(packet);
+        self.delivered.push(bytes);
+        true
+    }
 }
 
 /// Millrace with some workers, and everything it has sent so far.
@@ -146,6 +164,7 @@ pub(crate) struct World {
     pub(crate) foretold: u64,
     owners: Owners,
     config: Config,
+    overrides: Overrides,
     /// Instead of the configuration's.
     policy: Option<Source>,
 }
@@ -154,7 +173,7 @@ impl World {
     /// Starts Millrace from configuration text.
     pub(crate) fn new(config: &str, workers: usize) -> World {
         let config = parse(config);
-        let snapshot = Arc::new(build(&config, None, &|_| 0));
+        let snapshot = Arc::new(build(&config, &Overrides::default(), None, &|_| 0));
         let owners = Owners::new(&DEFAULT_KEY, workers as u16, 128).expect("a worker");
         let mut world = World {
             now: Tick(1_000),
@@ -166,6 +185,7 @@ impl World {
             foretold: 0,
             owners,
             config,
+            overrides: Overrides::default(),
             policy: None,
         };
         for id in 0..workers {
@@ -191,7 +211,13 @@ impl World {
 
     /// Changes the configuration, as a reload does.
     pub(crate) fn reload(&mut self, config: &str) {
+        self.reload_with(config, &Overrides::default());
+    }
+
+    /// Changes the configuration and what was said beside it.
+    pub(crate) fn reload_with(&mut self, config: &str, overrides: &Overrides) {
         self.config = parse(config);
+        self.overrides = overrides.clone();
         self.adopt_all();
     }
 
@@ -228,7 +254,7 @@ impl World {
         let live = |id: BackendId| {
             envs.iter().filter_map(|env| env.counters.backend(id)).map(|backend| backend.live.get()).sum()
         };
-        self.snapshot = Arc::new(build(&self.config, Some(&self.snapshot), &live));
+        self.snapshot = Arc::new(build(&self.config, &self.overrides, Some(&self.snapshot), &live));
     }
 
     /// Lets a worker receive frames in one burst, then lets everything settle; returns what was sent.
@@ -390,12 +416,16 @@ fn parse(config: &str) -> Config {
     Config::parse("test.toml", config).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-fn build(config: &Config, previous: Option<&Snapshot>, live: &dyn Fn(BackendId) -> u64) -> Snapshot {
-    let overrides = Overrides::default();
+fn build(
+    config: &Config,
+    overrides: &Overrides,
+    previous: Option<&Snapshot>,
+    live: &dyn Fn(BackendId) -> u64,
+) -> Snapshot {
     let fact = |(index, port): (usize, &dataplane::config::Port)| {
         let mac = PORT_MACS[port.parent().map_or(index, PortId::index)];
         PortFacts { mac, mtu: port.mtu.unwrap_or(1500) }
     };
     let facts: Vec<PortFacts> = config.ports.iter().enumerate().map(fact).collect();
-    Snapshot::build(config, &facts, &overrides, previous, live).expect("test configuration builds")
+    Snapshot::build(config, &facts, overrides, previous, live).expect("test configuration builds")
 }

@@ -81,6 +81,7 @@ fn snapshot() -> Arc<Snapshot> {
         on_remove: OnRemove::Drain,
         removed: false,
         offload: true,
+        health: None,
         timeouts: Timeouts::default(),
         lookup: Arc::new([]),
     };
@@ -90,6 +91,7 @@ fn snapshot() -> Arc<Snapshot> {
         address: Ip::v4(2),
         port: None,
         weight: 1,
+        share_percent: 100,
         state: BackendState::Active,
         hop: None,
     };

@@ -69,6 +69,7 @@ pub(crate) fn snapshot(draining: &[u16]) -> Arc<Snapshot> {
         on_remove: OnRemove::Drain,
         removed: false,
         offload: true,
+        health: None,
         timeouts: Timeouts::default(),
         lookup: Arc::new([]),
     };
@@ -78,6 +79,7 @@ pub(crate) fn snapshot(draining: &[u16]) -> Arc<Snapshot> {
         address: backend_ip(id),
         port: Some(8080),
         weight: 1,
+        share_percent: 100,
         state: if draining.contains(&id) { BackendState::Draining } else { BackendState::Active },
         hop: None,
     };

@@ -1,0 +1,82 @@
+//! Health checks on the data path: the checker's packets leave as a service's packets do, and what answers
+//! them is taken out of the walk.
+//!
+//! Probes come from our own addresses and from [`PROBE_PORTS`]. No client has such an address, so their
+//! answers belong to no connection; nothing of them is remembered here.
+
+use super::{Env, Walk, Worker};
+use crate::drops::DropReason;
+use crate::flow::FlowKey;
+use crate::ids::BackendId;
+use crate::packet::PacketBuf;
+use crate::rewrite::ORIGINATED_L3;
+use crate::time::Tick;
+use crate::wire::{FragmentRole, IcmpMessage, Parsed};
+use core::ops::RangeInclusive;
+
+/// The ports that probes come from: the dynamic ones (RFC 6335 §6).
+pub const PROBE_PORTS: RangeInclusive<u16> = 49152..=65535;
+
+impl<B: PacketBuf> Worker<B> {
+    /// Sends the checker's IP packet by the way of a backend's packets. `false` if nothing was sent, for want
+    /// of a buffer: that says nothing of the backend.
+    pub fn send_probe<E: Env<Buf = B>>(
+        &mut self,
+        now: Tick,
+        backend: BackendId,
+        packet: &[u8],
+        env: &mut E,
+    ) -> bool {
+        let sent = self.walk(now, env).send_probe(backend, packet);
+        self.state.count_held();
+        sent
+    }
+}
+
+impl<E: Env> Walk<'_, E> {
+    fn send_probe(&mut self, backend: BackendId, bytes: &[u8]) -> bool {
+        // It was removed meanwhile, or has no route: as if the packet were lost on the way.
+        let Some(hop) = self.snapshot.backend(backend).and_then(|backend| backend.hop) else { return true };
+        let Some(mut packet) = self.env.alloc(hop.port) else { return false };
+        let l3 = usize::from(ORIGINATED_L3);
+        if !packet.set_len(l3 + bytes.len()) {
+            return false;
+        }
+        self.state.counters.generated.add(1);
+        match packet.data_mut().get_mut(l3..) {
+            Some(room) => room.copy_from_slice(bytes),
+            None => return false,
+        }
+        self.transmit(packet, ORIGINATED_L3, hop);
+        true
+    }
+
+    /// Whether a packet with this key, towards no service, answers a probe.
+    pub(super) fn answers_probe(&self, key: &FlowKey) -> bool {
+        PROBE_PORTS.contains(&key.dst_port) && self.snapshot.probes_from(key.tenant, key.dst)
+    }
+
+    /// Whether an ICMP message is about a probe.
+    pub(super) fn concerns_probe(&self, parsed: &Parsed, message: &IcmpMessage) -> bool {
+        match message {
+            IcmpMessage::EchoReply => self.snapshot.probes_from(parsed.key.tenant, parsed.key.dst),
+            IcmpMessage::Error(quoted) => {
+                quoted.key.src == parsed.key.dst && self.answers_probe(&quoted.key.reversed())
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives a packet to the checker.
+    pub(super) fn deliver_locally(&mut self, packet: E::Buf, parsed: &Parsed) {
+        if parsed.fragment != FragmentRole::Whole {
+            return self.drop(packet, DropReason::FragmentUnknown);
+        }
+        let whole = packet.data().get(usize::from(parsed.l3)..usize::from(parsed.end));
+        if whole.is_some_and(|bytes| self.env.deliver_local(bytes)) {
+            self.consume(packet);
+        } else {
+            self.drop(packet, DropReason::CheckerBusy);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Health checks on the data path: probes leave as a backend's packets do, their answers come out of the
+//! walk, and what follows from them is in the next snapshot.
+
+mod common {
+    pub(crate) mod alloc;
+    #[allow(dead_code)] // Each test binary uses its part of these.
+    pub(crate) mod frames;
+    #[allow(dead_code)]
+    pub(crate) mod world;
+}
+
+use common::frames::{tcp, udp};
+use common::world::{BACK, FRONT, PORT_MACS, World};
+use dataplane::addr::{Ip, MacAddr};
+use dataplane::ids::BackendId;
+use dataplane::snapshot::{BackendState, OnRemove, Overrides, Snapshot, Standing};
+
+#[global_allocator]
+static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::System);
+
+const TWO: &str = r#"
+[[port]]
+name = "front"
+device = "net_null0"
+addresses = ["10.0.0.1/24"]
+gateway = "10.0.0.254"
+
+[[port]]
+name = "back"
+device = "net_null1"
+vlan = 7
+addresses = ["10.0.1.1/24"]
+
+[[service]]
+name = "web"
+vip = "192.0.2.80"
+protocol = "tcp"
+ports = [80]
+mode = "nat"
+health = { type = "tcp" }
+backend = [{ address = "10.0.1.11:8080" }, { address = "10.0.1.12:8080" }]
+"#;
+
+const ONE: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
+
+/// The IP packet of an untagged frame.
+fn packet(frame: &[u8]) -> Vec<u8> {
+    frame[14..].to_vec()
+}
+
+fn untagged() -> String {
+    TWO.replace("vlan = 7\n", "")
+}
+
+/// The same frame, from a station that is not us.
+fn from_station(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[6..12].copy_from_slice(&ONE.0);
+    frame
+}
+
+/// Millrace some time after its start, when it has made itself known.
+fn started(config: &str, workers: usize) -> World {
+    let mut world = World::new(config, workers);
+    world.pass_ms(20, 1);
+    world
+}
+
+fn probe(world: &mut World, bytes: &[u8]) -> bool {
+    let (worker, env) = (&mut world.workers[0], &mut world.envs[0]);
+    env.prepare();
+    let sent = worker.send_probe(world.now, BackendId(0), bytes, env);
+    world.settle();
+    sent
+}
+
+#[test]
+fn a_probe_leaves_as_a_backends_packets_do() {
+    for (config, link) in [(TWO.to_owned(), 18), (untagged(), 14)] {
+        let mut world = started(&config, 1);
+        world.know(BACK, "10.0.1.11", ONE);
+        let bytes = packet(&tcp(ONE, "10.0.1.1:50000", "10.0.1.11:8080", "S", &[]));
+        world.settle();
+        world.envs[0].sent.clear();
+        assert!(probe(&mut world, &bytes));
+        let (port, sent) = world.envs[0].sent.pop().expect("the probe");
+        let frame = dataplane::packet::PacketBuf::data(&sent);
+        assert_eq!((port, &frame[..6], &frame[6..12]), (BACK, &ONE.0[..], &PORT_MACS[1].0[..]));
+        assert_eq!(frame[link..], bytes, "not a bit of it is changed");
+        world.envs[0].pool_empty = true;
+        let (worker, env) = (&mut world.workers[0], &mut world.envs[0]);
+        assert!(!worker.send_probe(world.now, BackendId(0), &bytes, env), "no buffer");
+        assert!(worker.send_probe(world.now, BackendId(9), &bytes, env), "no such backend: lost on the way");
+        world.assert_conserved();
+    }
+}
+
+#[test]
+fn a_probe_waits_for_its_neighbour_like_any_packet() {
+    let mut world = started(&untagged(), 1);
+    let bytes = packet(&tcp(ONE, "10.0.1.1:50000", "10.0.1.11:8080", "S", &[]));
+    assert!(probe(&mut world, &bytes));
+    assert_eq!(world.envs[0].counters.held.get(), 1);
+    let sent = world.pass_ms(10_000, 100);
+    assert!(sent.iter().all(|(_, frame)| frame[12..14] == [0x08, 0x06]), "questions only");
+    assert!(world.report().contains(&"drop.neighbour_unreachable=1".to_owned()), "{:?}", world.report());
+}
+
+#[test]
+fn answers_are_delivered_and_everything_else_is_not() {
+    let mut world = started(&untagged(), 2);
+    let answer = from_station(tcp(PORT_MACS[1], "10.0.1.11:8080", "10.0.1.1:50000", "SA", &[]));
+    let refusal = from_station(tcp(PORT_MACS[1], "10.0.1.12:8080", "10.0.1.1:50001", "R", &[]));
+    let datagram = from_station(udp(PORT_MACS[1], "10.0.1.11:53", "10.0.1.1:65535", b"hello"));
+    let others = [
+        from_station(tcp(PORT_MACS[1], "10.0.1.11:8080", "10.0.1.1:49151", "SA", &[])),
+        from_station(tcp(PORT_MACS[1], "10.0.1.11:8080", "10.0.1.9:50000", "SA", &[])),
+    ];
+    let expected = [packet(&answer), packet(&refusal), packet(&datagram)];
+    for frame in [answer, refusal, datagram].iter().chain(&others) {
+        world.receive(BACK, frame);
+    }
+    let mut delivered: Vec<Vec<u8>> = world.envs.iter_mut().flat_map(|env| env.delivered.drain(..)).collect();
+    delivered.sort_by_key(|bytes| expected.iter().position(|one| one == bytes));
+    assert_eq!(delivered, expected);
+    let report = world.report().join(" ");
+    assert!(report.contains("consumed=3") && report.contains("drop.no_connection=2"), "{report}");
+}
+
+#[test]
+fn a_checker_without_room_costs_the_answer_and_it_is_counted() {
+    let mut world = started(&untagged(), 1);
+    world.envs[0].checker_busy = true;
+    let answer = from_station(tcp(PORT_MACS[1], "10.0.1.11:8080", "10.0.1.1:50000", "SA", &[]));
+    assert!(world.receive(BACK, &answer).is_empty());
+    assert!(world.report().contains(&"drop.checker_busy=1".to_owned()), "{:?}", world.report());
+}
+
+#[test]
+fn nobody_opens_connections_in_our_name() {
+    let forged = tcp(PORT_MACS[0], "10.0.1.1:50000", "192.0.2.80:80", "S", &[]);
+    let mut world = started(&untagged(), 1);
+    world.receive(FRONT, &forged);
+    assert!(world.report().contains(&"drop.source_address_invalid=1".to_owned()), "{:?}", world.report());
+    let mut unchecked = started(&untagged().replace("health = { type = \"tcp\" }\n", ""), 1);
+    unchecked.receive(FRONT, &forged);
+    assert!(unchecked.report().contains(&"entries=1".to_owned()), "{:?}", unchecked.report());
+}
+
+/// The IPv4 destination of an untagged frame.
+fn destination(frame: &[u8]) -> [u8; 4] {
+    std::array::from_fn(|index| frame[30 + index])
+}
+
+fn with_standing(world: &mut World, config: &str, standings: &[(u8, Standing)]) {
+    let mut overrides = Overrides::default();
+    let of = |&(host, standing): &(u8, Standing)| ((backend(host), Some(8080)), standing);
+    overrides.health.set("web", standings.iter().map(of));
+    world.reload_with(config, &overrides);
+}
+
+fn backend(host: u8) -> Ip {
+    Ip::v4(0x0a00_0100 + u32::from(host))
+}
+
+const DOWN: Standing = Standing { up: false, share_percent: 100 };
+
+fn slots(snapshot: &Snapshot) -> [usize; 2] {
+    let lookup = &snapshot.services[0].as_ref().expect("web").lookup;
+    [0, 1].map(|id| lookup.iter().filter(|backend| backend.0 == id).count())
+}
+
+#[test]
+fn a_backend_that_is_down_keeps_its_connections_and_gets_no_new_ones() {
+    let mut world = started(&untagged(), 1);
+    world.know(BACK, "10.0.1.11", ONE);
+    world.know(BACK, "10.0.1.12", ONE);
+    let open = |world: &mut World, port: u16| {
+        let client = format!("10.0.0.9:{port}");
+        let (_, frame) = world.exchange(FRONT, &tcp(PORT_MACS[0], &client, "192.0.2.80:80", "S", &[]));
+        destination(&frame)
+    };
+    let before: Vec<_> = (1000..1040).map(|port| open(&mut world, port)).collect();
+    with_standing(&mut world, &untagged(), &[(11, DOWN)]);
+    assert_eq!(
+        world.snapshot.backends[0].as_ref().map(|b| b.state),
+        Some(BackendState::Down(OnRemove::Drain))
+    );
+    assert_eq!(slots(&world.snapshot)[0], 0);
+    for (port, to) in (1000..1040).zip(&before) {
+        let client = format!("10.0.0.9:{port}");
+        let (_, frame) = world.exchange(FRONT, &tcp(PORT_MACS[0], &client, "192.0.2.80:80", "A", b"x"));
+        assert_eq!(destination(&frame), *to, "no live connection moves");
+    }
+    assert!(before.contains(&[10, 0, 1, 11]), "{before:?}");
+    assert!((2000..2040).all(|port| open(&mut world, port) == [10, 0, 1, 12]));
+    with_standing(&mut world, &untagged(), &[]);
+    assert_eq!(world.snapshot.backends[0].as_ref().map(|b| b.state), Some(BackendState::Active));
+}
+
+#[test]
+fn with_on_down_reset_its_connections_end() {
+    let config = untagged().replace("type = \"tcp\"", "type = \"tcp\", on_down = \"reset\"");
+    let mut world = started(&config, 1);
+    let ids = [DOWN, DOWN].into_iter().zip([11, 12]).map(|(down, host)| (host, down));
+    world.know(BACK, "10.0.1.11", ONE);
+    world.know(BACK, "10.0.1.12", ONE);
+    world.know(FRONT, "10.0.0.9", ONE);
+    world.exchange(FRONT, &tcp(PORT_MACS[0], "10.0.0.9:1000", "192.0.2.80:80", "S", &[]));
+    with_standing(&mut world, &config, &ids.collect::<Vec<_>>());
+    let (port, frame) =
+        world.exchange(FRONT, &tcp(PORT_MACS[0], "10.0.0.9:1000", "192.0.2.80:80", "A", b"x"));
+    assert_eq!((port, frame[14 + 20 + 13] & 0x04), (FRONT, 0x04), "a reset");
+    assert_eq!(world.envs[0].counters.entries.get(), 0);
+}
+
+#[test]
+fn who_starts_slowly_has_a_smaller_part_of_the_table() {
+    let mut world = started(&untagged(), 1);
+    let even = slots(&world.snapshot);
+    with_standing(&mut world, &untagged(), &[(12, Standing { up: true, share_percent: 10 })]);
+    let [full, slow] = slots(&world.snapshot);
+    assert_eq!(full + slow, 65537);
+    assert!((5_950..5_970).contains(&slow), "{slow} of 65537 is not one in eleven");
+    with_standing(&mut world, &untagged(), &[]);
+    assert_eq!(slots(&world.snapshot), even);
+}

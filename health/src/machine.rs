@@ -1,0 +1,367 @@
+//! When each backend is probed, and what follows from the answers: a pure function of what it is told.
+//!
+//! ```text
+//!            the first answer             `fall` failures in a row
+//! Unknown ───────────────────────▶ Up ──────────────────────────────▶ Down
+//!    │                              ▲                                  │
+//!    │ `fall` failures              └── `rise` answers in a row ───────┘
+//!    └──────────────────────────────────────────────────────────────▶ Down
+//! ```
+//!
+//! A backend that goes up and down needs twice as many answers each time, up to eight times as many, until
+//! it has been steady for a while. Where so few are up that the rest would drown, health is ignored: see
+//! [`Machine::standing`]. What the checker itself could not do ([`Outcome::Void`]) says nothing of a backend.
+
+mod random;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use dataplane::addr::Ip;
+use dataplane::config::Health;
+use dataplane::snapshot::Standing;
+use random::Random;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+use target::Target;
+
+/// How often new connections' share grows while a backend starts slowly.
+const RAMP_STEPS: u64 = 10;
+
+/// A backend being probed. Never used again for another one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TargetId(pub u64);
+
+/// What is believed of a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum State {
+    /// No probe has been decisive yet.
+    Unknown,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
+}
+
+impl State {
+    /// The name in labels and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Unknown => "unknown",
+            State::Up => "up",
+            State::Down => "down",
+        }
+    }
+}
+
+/// What made a probe succeed or fail.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Cause {
+    /// It answered as it should.
+    Answered,
+    /// No answer in time.
+    Timeout,
+    /// The port is closed.
+    Refused,
+    /// It closed the connection before it had answered.
+    Closed,
+    /// Something on the way says that it cannot be reached.
+    Unreachable,
+    /// An HTTP status, or a DNS answer, other than expected.
+    WrongAnswer,
+    /// Clients' connections were refused.
+    Passive,
+}
+
+impl Cause {
+    /// All causes, in declaration order.
+    pub const ALL: [Cause; 7] = [
+        Cause::Answered,
+        Cause::Timeout,
+        Cause::Refused,
+        Cause::Closed,
+        Cause::Unreachable,
+        Cause::WrongAnswer,
+        Cause::Passive,
+    ];
+
+    /// The name in labels and output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cause::Answered => "answered",
+            Cause::Timeout => "timeout",
+            Cause::Refused => "refused",
+            Cause::Closed => "closed",
+            Cause::Unreachable => "unreachable",
+            Cause::WrongAnswer => "wrong_answer",
+            Cause::Passive => "passive",
+        }
+    }
+}
+
+/// How a probe went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The backend answered as it should.
+    Good,
+    /// It did not.
+    Bad(Cause),
+    /// The probe may never have left, or its answer may have been lost here: nothing is known.
+    Void,
+}
+
+/// A service whose backends are to be probed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ServiceSpec {
+    /// Its name, unique.
+    pub name: Arc<str>,
+    /// How it is probed.
+    pub health: Arc<Health>,
+    /// Its backends.
+    pub backends: Vec<BackendSpec>,
+}
+
+/// One of its backends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BackendSpec {
+    /// Address.
+    pub address: Ip,
+    /// Configured port, if it has one.
+    pub port: Option<u16>,
+    /// Whether it would take new connections if it is well: it is not drained.
+    pub counts: bool,
+}
+
+/// A change of state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transition {
+    /// Whose.
+    pub service: Arc<str>,
+    /// The backend's address.
+    pub address: Ip,
+    /// Its port.
+    pub port: Option<u16>,
+    /// From now on.
+    pub to: State,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What a backend looks like from outside.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// The backend.
+    pub spec: &'a BackendSpec,
+    /// What is believed of it.
+    pub state: State,
+    /// When it became so, milliseconds.
+    pub since_ms: u64,
+    /// The last failure since it was configured.
+    pub last_error: Option<Cause>,
+    /// How often its state changed, by [`Cause`].
+    pub transitions: [u64; Cause::ALL.len()],
+    /// What new connections it gets: see [`Machine::standing`].
+    pub standing: Standing,
+}
+
+struct Service {
+    spec: ServiceSpec,
+    targets: Vec<TargetId>,
+    /// Too few are up: health is ignored.
+    panic: bool,
+}
+
+/// See the module's header.
+pub struct Machine {
+    random: Random,
+    next_id: u64,
+    services: Vec<Service>,
+    targets: HashMap<TargetId, Target>,
+    /// When to look at whom; entries that the target has since overruled are passed over.
+    due: BinaryHeap<Reverse<(u64, TargetId)>>,
+    transitions: Vec<Transition>,
+    /// Whether some standing may have changed since it was last asked.
+    changed: bool,
+}
+
+impl Machine {
+    /// A machine without services.
+    #[must_use]
+    pub fn new(seed: u64) -> Machine {
+        Machine {
+            random: Random(seed),
+            next_id: 0,
+            services: Vec::new(),
+            targets: HashMap::new(),
+            due: BinaryHeap::new(),
+            transitions: Vec::new(),
+            changed: false,
+        }
+    }
+
+    /// Probes these from now on. What is known of a backend stays while its service names it, however it is
+    /// probed: it is not up merely because the configuration was touched.
+    pub fn configure(&mut self, now_ms: u64, specs: Vec<ServiceSpec>) {
+        let mut before: HashMap<Arc<str>, Service> =
+            self.services.drain(..).map(|service| (Arc::clone(&service.spec.name), service)).collect();
+        let mut old = std::mem::take(&mut self.targets);
+        for (index, spec) in specs.into_iter().enumerate() {
+            let same = before.remove(&spec.name);
+            let mut known: HashMap<(Ip, Option<u16>), TargetId> = HashMap::new();
+            for (backend, &id) in
+                same.iter().flat_map(|service| service.spec.backends.iter().zip(&service.targets))
+            {
+                known.insert((backend.address, backend.port), id);
+            }
+            let mut targets = Vec::with_capacity(spec.backends.len());
+            for backend in &spec.backends {
+                let kept = known.remove(&(backend.address, backend.port));
+                let (id, target) = match kept.and_then(|id| Some((id, old.remove(&id)?))) {
+                    Some((id, mut target)) => {
+                        target.service = index;
+                        target.spec = *backend;
+                        (id, target)
+                    }
+                    None => self.newcomer(now_ms, index, *backend),
+                };
+                targets.push(id);
+                self.targets.insert(id, target);
+            }
+            let panic = same.is_some_and(|service| service.panic);
+            self.services.push(Service { spec, targets, panic });
+            self.judge(index);
+        }
+        self.changed = true;
+    }
+
+    /// A backend that nothing is known of is probed at once.
+    fn newcomer(&mut self, now_ms: u64, service: usize, spec: BackendSpec) -> (TargetId, Target) {
+        let id = TargetId(self.next_id);
+        self.next_id += 1;
+        self.due.push(Reverse((now_ms, id)));
+        (id, Target::new(now_ms, service, spec))
+    }
+
+    /// The next backend whose probe is due; it counts as being probed until [`Machine::on_outcome`].
+    pub fn take_due(&mut self, now_ms: u64) -> Option<TargetId> {
+        while let Some(&Reverse((at, id))) = self.due.peek() {
+            if at > now_ms {
+                return None;
+            }
+            self.due.pop();
+            let target = self.targets.get_mut(&id).filter(|target| target.due_ms == Some(at));
+            if let Some(target) = target {
+                target.due_ms = None;
+                target.started_ms = now_ms;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// When [`Machine::take_due`] may next have something, milliseconds.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.due.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// How the probe of a backend went. One that is no longer configured is ignored.
+    pub fn on_outcome(&mut self, now_ms: u64, id: TargetId, outcome: Outcome) {
+        let Some(target) = self.targets.get_mut(&id).filter(|target| target.due_ms.is_none()) else { return };
+        let health = Arc::clone(&self.services[target.service].spec.health);
+        let change = match outcome {
+            Outcome::Good => target.succeed(now_ms, &health),
+            Outcome::Bad(cause) => target.fail(now_ms, &health, cause),
+            Outcome::Void => None,
+        };
+        let next = target.next_ms(now_ms, &health, &mut self.random);
+        target.due_ms = Some(next);
+        self.due.push(Reverse((next, id)));
+        self.note(id, change);
+    }
+
+    /// Clients' connections fare badly: the backend is probed at once; and, if `refused` and its service
+    /// counts that, it has failed once more.
+    pub fn on_hint(&mut self, now_ms: u64, id: TargetId, refused: bool) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        let health = &self.services[target.service].spec.health;
+        let change = match refused && health.passive {
+            true => target.fail(now_ms, health, Cause::Passive),
+            false => None,
+        };
+        if target.due_ms.is_some_and(|due| due > now_ms) && target.state != State::Down {
+            target.due_ms = Some(now_ms);
+            self.due.push(Reverse((now_ms, id)));
+        }
+        self.note(id, change);
+    }
+
+    fn note(&mut self, id: TargetId, change: Option<(State, Cause)>) {
+        let (Some((to, cause)), Some(target)) = (change, self.targets.get(&id)) else { return };
+        let service = target.service;
+        self.transitions.push(Transition {
+            service: Arc::clone(&self.services[service].spec.name),
+            address: target.spec.address,
+            port: target.spec.port,
+            to,
+            cause,
+        });
+        self.judge(service);
+        self.changed = true;
+    }
+
+    /// Whether so few of a service's backends are up that health is ignored.
+    fn judge(&mut self, index: usize) {
+        let Service { spec, targets, panic } = &mut self.services[index];
+        let counted = targets.iter().filter_map(|id| self.targets.get(id)).filter(|t| t.spec.counts);
+        let (mut all, mut up) = (0u32, 0u32);
+        for target in counted {
+            all += 1;
+            up += u32::from(target.is_up(&spec.health));
+        }
+        let known_down = targets.iter().filter_map(|id| self.targets.get(id)).any(|t| t.state == State::Down);
+        *panic = known_down && (up == 0 || up * 100 < u32::from(spec.health.panic_percent) * all);
+    }
+
+    /// Moves slow starts on.
+    pub fn tick(&mut self, now_ms: u64) {
+        for target in self.targets.values_mut().filter(|target| target.share < 100) {
+            let health = &self.services[target.service].spec.health;
+            self.changed |= target.ramp(now_ms, health);
+        }
+    }
+
+    /// Whether some standing may have changed since the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The changes of state since the last call.
+    pub fn take_transitions(&mut self) -> Vec<Transition> {
+        std::mem::take(&mut self.transitions)
+    }
+
+    /// The backends, by service: its name, whether its health is ignored, and each backend's number and
+    /// view.
+    pub fn views(&self) -> impl Iterator<Item = (&Arc<str>, bool, Vec<(TargetId, View<'_>)>)> {
+        self.services.iter().map(|service| {
+            let view = |id: &TargetId| {
+                let target = self.targets.get(id)?;
+                Some((*id, target.view(Machine::standing(service, target))))
+            };
+            (&service.spec.name, service.panic, service.targets.iter().filter_map(view).collect())
+        })
+    }
+
+    /// How a backend's new connections are to be given: by health, unless so few are up that those would
+    /// be overwhelmed, or none is. Then all count as well: a wrong check must not stop traffic.
+    fn standing(service: &Service, target: &Target) -> Standing {
+        if service.panic {
+            return Standing::default();
+        }
+        Standing { up: target.is_up(&service.spec.health), share_percent: target.share }
+    }
+}
