@@ -36,6 +36,11 @@ pub const TENANTS_MAX: usize = 1024;
 pub const RULES_MAX: usize = 16384;
 /// Numbers of policy rules: those of a configuration, and of the one before.
 pub const RULE_NUMBERS_MAX: usize = 2 * RULES_MAX;
+/// Bounds of the address ranges of all policy rules together, two a prefix, for sources and for
+/// destinations each.
+pub const POLICY_BOUNDS_MAX: usize = 1 << 20;
+/// Bytes that a policy may take in the form that it is looked up in.
+pub const POLICY_BYTES_MAX: usize = 96 << 20;
 /// Sets of prefixes a configuration can have.
 pub const SETS_MAX: usize = 4096;
 /// Prefixes of one set, or of one list of a policy rule.

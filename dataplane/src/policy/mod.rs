@@ -5,16 +5,20 @@
 //! [`Policy::generation`] that it was judged under, and is judged again once that differs.
 //!
 //! * `rule`: what a rule says, and whether a [`Subject`] matches it: the meaning of a policy.
+//! * `classifier`, on `intervals`: the same, compiled to be found quickly.
 //! * `log`: what is told of verdicts that are to be logged.
 //! * this page: the rules of one generation, their numbers, and how they follow those before.
 
+mod classifier;
+mod intervals;
 mod log;
 mod rule;
 #[cfg(test)]
 mod tests;
 
 use crate::ids::TenantId;
-use crate::limits::{RULE_NUMBERS_MAX, RULES_MAX};
+use crate::limits::{POLICY_BOUNDS_MAX, RULE_NUMBERS_MAX, RULES_MAX};
+use classifier::Classifier;
 use core::fmt;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -131,6 +135,24 @@ pub enum PolicyError {
     /// More rules than can be numbered, those of the policy before included.
     #[error("no free number for a policy rule: have at most {RULES_MAX} rules, or change fewer at a time")]
     TooManyRules,
+    /// The rules' lists name too many prefixes in all.
+    #[error(
+        "the `{field}` lists of policy rules have more than {most} prefixes in all: name a set in fewer \
+         rules, or join its prefixes", most = POLICY_BOUNDS_MAX / 2
+    )]
+    TooManyPrefixes {
+        /// The key of the rules.
+        field: &'static str,
+    },
+    /// They overlap so much that finding them takes too much memory.
+    #[error(
+        "policy rules overlap in too many ways by `{field}`: write fewer rules, or ranges that are the \
+         same or apart"
+    )]
+    TooLarge {
+        /// The key of the rules.
+        field: &'static str,
+    },
 }
 
 /// The rules that hold.
@@ -142,7 +164,53 @@ pub struct Policy {
     rules: Vec<Rule>,
     /// By [`RuleNumber`]: the rule's position, if it is one of this policy's.
     positions: Vec<Slot>,
-    allows_all: bool,
+    /// Whether there is anything to ask at all.
+    asks: bool,
+    /// What `rules` and `defaults` say, to be looked up: the position of the first rule that matches,
+    classifier: Arc<Classifier>,
+    /// the verdict of each rule,
+    verdicts: Vec<Verdict>,
+    /// and what holds for each tenant beside them.
+    tenants: Tenants,
+}
+
+/// What is known of each tenant.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Tenants {
+    /// Those of which something is said by name, by [`TenantId`].
+    named: Vec<Tenant>,
+    others: Tenant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Tenant {
+    defaults: ByWay,
+    /// Whether there is anything to ask for its traffic.
+    concerned: bool,
+}
+
+impl Tenants {
+    fn of(source: &Source) -> Tenants {
+        let named = source.rules.iter().filter_map(|rule| rule.matches.tenant);
+        let named = named.chain(source.defaults.tenants.iter().map(|(tenant, _)| *tenant));
+        let count = named.map(|tenant| tenant.index() + 1).max().unwrap_or(0);
+        let ruled = source.rules.iter().any(|rule| rule.matches.tenant.is_none());
+        let tenant = |defaults: ByWay| Tenant { defaults, concerned: ruled || defaults != ByWay::default() };
+        let others = tenant(source.defaults.all);
+        let mut named = vec![others; count];
+        for &(id, defaults) in &source.defaults.tenants {
+            named[id.index()] = tenant(defaults);
+        }
+        for id in source.rules.iter().filter_map(|rule| rule.matches.tenant) {
+            named[id.index()].concerned = true;
+        }
+        Tenants { named, others }
+    }
+
+    #[inline]
+    fn get(&self, tenant: TenantId) -> Tenant {
+        self.named.get(tenant.index()).copied().unwrap_or(self.others)
+    }
 }
 
 /// Who has a [`RuleNumber`].
@@ -167,38 +235,52 @@ impl Policy {
         if let Some(same) = previous.filter(settled) {
             return Ok(Arc::clone(same));
         }
-        let generation = previous
-            .map_or(0, |previous| previous.generation.wrapping_add(u8::from(!previous.judges_like(source))));
+        let alike = previous.filter(|previous| previous.judges_like(source));
+        let generation = previous.map_or(0, |it| it.generation.wrapping_add(u8::from(alike.is_none())));
+        let classifier = match alike {
+            Some(alike) => Arc::clone(&alike.classifier),
+            None => Arc::new(Classifier::new(&source.rules)?),
+        };
         let (rules, positions) = number(&source.rules, previous.map(|previous| &**previous))?;
-        let allows_all = rules.is_empty() && source.defaults.allow_all();
-        Ok(Arc::new(Policy { generation, defaults: source.defaults.clone(), rules, positions, allows_all }))
+        let verdict = |Rule { number, statement }: &Rule| Verdict {
+            action: statement.action,
+            rule: Some(*number),
+            log: statement.log,
+        };
+        Ok(Arc::new(Policy {
+            generation,
+            defaults: source.defaults.clone(),
+            verdicts: rules.iter().map(verdict).collect(),
+            asks: !rules.is_empty() || !source.defaults.allow_all(),
+            rules,
+            positions,
+            classifier,
+            tenants: Tenants::of(source),
+        }))
     }
 
     /// What is to happen to `subject`.
     #[must_use]
     pub fn judge(&self, subject: &Subject) -> Verdict {
-        let found = self.rules.iter().find(|rule| rule.statement.decides(subject));
-        match found {
-            Some(Rule { number, statement }) => {
-                Verdict { action: statement.action, rule: Some(*number), log: statement.log }
-            }
-            None => Verdict { action: self.defaults.of(subject.tenant, subject.way), rule: None, log: false },
-        }
+        let found = self.classifier.find(subject).and_then(|at| self.verdicts.get(usize::from(at)));
+        found.copied().unwrap_or_else(|| Verdict {
+            action: self.tenants.get(subject.tenant).defaults[subject.way as usize],
+            rule: None,
+            log: false,
+        })
     }
 
     /// Whether everything is let through and nothing counted, so that there is nothing to ask.
     #[inline]
     #[must_use]
     pub fn allows_all(&self) -> bool {
-        self.allows_all
+        !self.asks
     }
 
     /// Whether there is anything to ask for traffic of this tenant.
     #[must_use]
     pub fn concerns(&self, tenant: TenantId) -> bool {
-        let applies = |rule: &Rule| rule.statement.matches.tenant.is_none_or(|only| only == tenant);
-        let default = |way| self.defaults.of(tenant, way);
-        self.rules.iter().any(applies) || [Way::Ingress, Way::Egress].map(default) != [Action::Allow; 2]
+        self.tenants.get(tenant).concerned
     }
 
     /// Differs from that of the policy before if anything may be judged differently. Wraps around.
