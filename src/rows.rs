@@ -170,6 +170,7 @@ fn service_row(service: &Service, books: &Books) -> ServiceRow {
     let mode = match service.mode {
         Mode::Dsr => "dsr",
         Mode::Nat => "nat",
+        Mode::Tunnel(tunnel) => tunnel.encapsulation.name(),
     };
     let affinity = match service.affinity {
         Affinity::Connection => "connection",

@@ -46,7 +46,8 @@ pub enum Declined {
     Failed,
     /// The tenant's share of the rules is used up.
     TenantShare,
-    /// Hardware cannot take this way: back out of the same wire, or to a link with a smaller MTU.
+    /// Hardware cannot take this way: back out of the same wire, to a link with a smaller MTU, or through a
+    /// tunnel.
     Path,
     /// The engine did not answer in time.
     Timeout,

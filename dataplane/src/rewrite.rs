@@ -13,12 +13,14 @@
 //!
 //! The originated ones (`into_…`, `write_…`) are in submodules by protocol.
 
+mod encap;
 mod icmp;
 mod neighbour;
 mod originate;
 mod plain;
 mod reset;
 
+pub use encap::{OUTER_MAX, Outer, encapsulate, entropy};
 pub use icmp::{IcmpError, into_echo_reply, into_icmp_error};
 pub use neighbour::{
     Station, into_arp_reply, into_neighbour_advertisement, write_arp_request, write_gratuitous_arp,

@@ -26,6 +26,7 @@ mod open;
 mod policy;
 mod punt;
 mod shadow;
+mod tunnel;
 mod upkeep;
 
 use crate::addr::Ip;

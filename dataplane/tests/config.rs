@@ -94,7 +94,7 @@ fn a_port_that_passes_frames_is_promiscuous() {
 fn a_backend_port_that_is_the_vips_is_none() {
     let with = |address: &str| {
         let text = EVERY_KEY.replace("10.0.0.12:5353", address);
-        parse(&text).services[1].backends[0]
+        parse(&text).services[2].backends[0]
     };
     assert_eq!(with("10.0.0.12:53"), with("10.0.0.12"));
     assert_ne!(with("10.0.0.12:54"), with("10.0.0.12"));

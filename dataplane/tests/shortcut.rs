@@ -31,7 +31,7 @@ static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::Sy
 /// What services are like: protocol, VIP and port, how it forwards, and its backends.
 type Service = (&'static str, &'static str, u16, &'static str, &'static [(&'static str, u16)]);
 
-const SERVICES: [Service; 7] = [
+const SERVICES: [Service; 9] = [
     ("tcp", "192.0.2.80", 80, "mode = \"nat\"", &[("10.0.1.11", 8080), ("10.0.1.12", 8080)]),
     ("tcp", "192.0.2.81", 80, "mode = \"dsr\"", &[("10.0.0.11", 80)]),
     ("tcp", "2001:db8::80", 80, "mode = \"nat\"", &[("fd00:2::11", 8080)]),
@@ -39,7 +39,11 @@ const SERVICES: [Service; 7] = [
     ("tcp", "192.0.2.82", 80, "mode = \"nat\"", &[("10.0.0.12", 8080)]), // one arm
     ("udp", "192.0.2.53", 53, "mode = \"nat\"\naffinity = \"none\"", &[("10.0.1.11", 53)]),
     ("udp", "2001:db8::44", 443, "mode = \"nat\"", &[("fd00:2::11", 443)]),
+    ("tcp", "192.0.2.90", 80, "mode = \"ipip\"", &[("10.0.1.11", 80), ("10.0.1.12", 80)]),
+    ("udp", "2001:db8::90", 443, VXLAN, &[("10.0.1.11", 443)]),
 ];
+
+const VXLAN: &str = "mode = \"vxlan\"\ntunnel = { vni = 7, inner_mac = \"02:00:00:00:00:77\" }";
 
 /// Behind the gateway, on either link, and where nobody can be.
 const CLIENTS: [[&str; 2]; 6] = [
@@ -80,7 +84,7 @@ fn config(front: &str, back: &str, of_services: &str, backends: std::ops::Range<
         );
         for (address, port) in servers.get(backends.clone()).unwrap_or(&servers[..1]) {
             let address = if address.contains(':') { format!("[{address}]") } else { (*address).to_owned() };
-            let port = if mode.contains("dsr") { String::new() } else { format!(":{port}") };
+            let port = if mode.contains("nat") { format!(":{port}") } else { String::new() };
             text += &format!("[[service.backend]]\naddress = \"{address}{port}\"\n");
         }
     }

@@ -20,6 +20,7 @@ mod services;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 mod values;
 
 use crate::addr::{Ip, MacAddr, Prefix};

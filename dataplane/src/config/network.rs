@@ -339,26 +339,29 @@ pub(super) enum Reach {
     Routed,
 }
 
-/// The prefixes that one tenant's ports lead to.
-pub(super) struct Reachable(Vec<(Prefix, Reach)>);
+/// The prefixes that one tenant's ports lead to, and whether the port has an address of their family.
+pub(super) struct Reachable(Vec<(Prefix, Reach, bool)>);
 
 impl Reachable {
     pub(super) fn new(ports: &[Port], tenant: TenantId) -> Reachable {
         let mut prefixes = Vec::new();
         for port in ports.iter().filter(|port| port.tenant == tenant) {
-            prefixes.extend(port.addresses.iter().map(|own| (*own, Reach::OnLink)));
+            let own_family =
+                |to: Prefix| port.addresses.iter().any(|own| own.address.is_v4() == to.address.is_v4());
+            let with = |to: Prefix, reach| (to, reach, own_family(to));
+            prefixes.extend(port.addresses.iter().map(|own| with(*own, Reach::OnLink)));
             let reach = |via: Option<Ip>| if via.is_some() { Reach::Routed } else { Reach::OnLink };
-            prefixes.extend(port.routes.iter().map(|route| (route.to, reach(route.via))));
+            prefixes.extend(port.routes.iter().map(|route| with(route.to, reach(route.via))));
             let gateways = port.gateway.iter().chain(&port.gateway6);
-            prefixes.extend(gateways.map(|gateway| (default_prefix(*gateway), Reach::Routed)));
+            prefixes.extend(gateways.map(|gateway| with(default_prefix(*gateway), Reach::Routed)));
         }
-        prefixes.sort_by_key(|(prefix, _)| core::cmp::Reverse(prefix.length));
+        prefixes.sort_by_key(|(prefix, ..)| core::cmp::Reverse(prefix.length));
         Reachable(prefixes)
     }
 
-    /// By the longest prefix.
-    pub(super) fn find(&self, ip: Ip) -> Option<Reach> {
-        self.0.iter().find(|(prefix, _)| prefix.contains(ip)).map(|(_, reach)| *reach)
+    /// By the longest prefix: how, and whether we have an address of the family there.
+    pub(super) fn find(&self, ip: Ip) -> Option<(Reach, bool)> {
+        self.0.iter().find(|(prefix, ..)| prefix.contains(ip)).map(|&(_, reach, own)| (reach, own))
     }
 }
 

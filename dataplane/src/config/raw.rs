@@ -8,6 +8,7 @@ use super::fault::{At, Place, Sink};
 use super::health;
 use super::policy::{self, RawPolicy};
 use super::reader::Section;
+use super::tunnels::{self, RawTunnel};
 use super::values::{
     boolean, choice, destination, endpoint, file_mode, host, integer, interface, listen, mac, name,
     port_range, power_of_two, prime, socket_path, verbatim,
@@ -96,6 +97,7 @@ pub(super) struct RawService {
     pub(super) offload: bool,
     pub(super) health: Option<Health>,
     pub(super) timeouts: RawTimeouts,
+    pub(super) tunnel: RawTunnel,
     pub(super) backends: Vec<RawBackend>,
 }
 
@@ -392,7 +394,8 @@ fn read_route(section: &Section<'_>) -> RawRoute {
 
 fn read_service(section: &Section<'_>, sink: &Sink<'_>) -> RawService {
     let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-    let modes = [("nat", Mode::Nat), ("dsr", Mode::Dsr)];
+    let modes = [("nat", Mode::Nat), ("dsr", Mode::Dsr)].into_iter().chain(tunnels::modes());
+    let modes: Vec<_> = modes.collect();
     let affinities =
         [("connection", Affinity::Connection), ("client", Affinity::Client), ("none", Affinity::None)];
     let removals = [("drain", OnRemove::Drain), ("reset", OnRemove::Reset)];
@@ -410,6 +413,7 @@ fn read_service(section: &Section<'_>, sink: &Sink<'_>) -> RawService {
         offload: section.default("offload", true, boolean),
         health: health::read(&section.table("health", "service.health"), sink),
         timeouts: read_timeouts(&section.table("timeouts", "service.timeouts")),
+        tunnel: tunnels::read(&section.table("tunnel", "service.tunnel")),
         backends: section.tables("backend", "service.backend").iter().map(read_backend).collect(),
     }
 }

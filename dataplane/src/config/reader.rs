@@ -105,11 +105,13 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "offload",
             "health",
             "timeouts",
+            "tunnel",
             "backend",
         ],
     ),
     ("service.health", HEALTH_KEYS),
     ("service.timeouts", TIMEOUT_KEYS),
+    ("service.tunnel", &["port", "vni", "inner_mac", "dscp", "udp6_checksum"]),
     ("service.backend", &["address", "weight"]),
     ("set", &["name", "prefixes"]),
     (

@@ -3,6 +3,7 @@
 use super::fault::{At, Place, Sink};
 use super::network::{Reach, Reachable, check_not_link_local, check_unique, tenant_id};
 use super::raw::{RawBackend, RawConfig, RawService};
+use super::tunnels;
 use super::values::next_prime;
 use super::{Backend, Port, Service, Tenant};
 use crate::addr::Ip;
@@ -104,6 +105,7 @@ fn build_service(raw: &RawService, tenant: TenantId, context: &Context<'_>) -> O
     }
     let ports = raw.ports.as_ref().and_then(|ports| check_ports(raw, ports, context.sink));
     check_protocol(raw, context.sink);
+    let mode = tunnels::mode(raw, context.sink);
     let backends = check_backends(raw, tenant, ports.as_deref(), context);
     check_weights(raw, context);
     Some(Service {
@@ -112,7 +114,7 @@ fn build_service(raw: &RawService, tenant: TenantId, context: &Context<'_>) -> O
         vip: raw.vip.as_ref()?.value,
         protocol: raw.protocol.as_ref()?.value,
         ports: ports?,
-        mode: raw.mode.as_ref()?.value,
+        mode: mode?,
         affinity: raw.affinity.as_ref()?.value,
         strict: raw.strict.as_ref()?.value,
         on_remove: raw.on_remove,
@@ -217,10 +219,13 @@ fn check_backend_address(
 ) {
     let (sink, place, address) = (context.sink, &endpoint.place, endpoint.value.0);
     check_not_link_local(address, place, sink);
-    if let Some(vip) = raw.vip.as_ref().filter(|vip| vip.value.is_v4() != address.is_v4()) {
+    let other_family = raw.vip.as_ref().filter(|vip| vip.value.is_v4() != address.is_v4());
+    if let Some(vip) = other_family.filter(|_| !has_tunnel(raw)) {
         let family = if vip.value.is_v4() { "IPv4" } else { "IPv6" };
         let message = format!("{address} is of another family than the VIP {}", vip.value);
-        sink.error(place, message, format!("give the backend's {family} address"));
+        let remedy =
+            format!("give the backend's {family} address; only a tunnel can lead to the other family");
+        sink.error(place, message, remedy);
         return;
     }
     if let Some(owner) = context.vips.get(&(tenant, address)) {
@@ -234,16 +239,28 @@ fn check_backend_address(
     }
 }
 
+/// Whether packets reach the backends in tunnels.
+fn has_tunnel(raw: &RawService) -> bool {
+    raw.mode.as_ref().is_some_and(|mode| matches!(mode.value, Mode::Tunnel(_)))
+}
+
 fn check_reach(raw: &RawService, tenant: TenantId, endpoint: &At<(Ip, Option<u16>)>, context: &Context<'_>) {
     let Some(reachable) = context.reachable.get(tenant.index()) else { return };
     let (place, address) = (&endpoint.place, endpoint.value.0);
     let is_dsr = raw.mode.as_ref().is_some_and(|mode| mode.value == Mode::Dsr);
     match reachable.find(address) {
-        Some(Reach::OnLink) => {}
-        Some(Reach::Routed) if !is_dsr => {}
-        Some(Reach::Routed) => {
+        Some((_, source)) if has_tunnel(raw) && !source => {
+            let family = if address.is_v4() { "IPv4" } else { "IPv6" };
+            let message = format!("the port that leads to {address} has no {family} address");
+            let remedy = format!("give that port an {family} address: tunnels begin at it");
+            context.sink.error(place, message, remedy);
+        }
+        Some((Reach::OnLink, _)) => {}
+        Some((Reach::Routed, _)) if !is_dsr => {}
+        Some((Reach::Routed, _)) => {
             let message = format!("{address} is behind a gateway, which dsr cannot pass");
-            let remedy = "use mode = \"nat\", or put a port on the backend's link: dsr rewrites the MAC only";
+            let remedy = "use mode = \"nat\" or \"ipip\", or put a port on the backend's link: dsr rewrites the \
+                          MAC only";
             context.sink.error(place, message, remedy);
         }
         None => {
@@ -271,10 +288,14 @@ fn check_backend_port(
     if single == Some(port) {
         return None;
     }
-    let is_dsr = raw.mode.as_ref().is_some_and(|mode| mode.value == Mode::Dsr);
-    if is_dsr {
+    let keeps_port = match raw.mode.as_ref().map(|mode| mode.value) {
+        Some(Mode::Dsr) => Some("dsr"),
+        Some(Mode::Tunnel(tunnel)) => Some(tunnel.encapsulation.name()),
+        Some(Mode::Nat) | None => None,
+    };
+    if let Some(mode) = keeps_port {
         let remedy = "write the address without a port and let the server listen on the VIP's";
-        sink.error(&endpoint.place, format!("dsr cannot change the port to {port}"), remedy);
+        sink.error(&endpoint.place, format!("{mode} cannot change the port to {port}"), remedy);
     } else if single.is_none() {
         let message = format!("several ports cannot all become port {port}");
         let remedy = "write the address without a port to keep the VIP's, or split the service, a port each";

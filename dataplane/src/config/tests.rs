@@ -63,7 +63,9 @@ fn documented_defaults_are_the_defaults() {
                    [[service]]\nname = \"s\"\nvip = \"192.0.2.1\"\nprotocol = \"tcp\"\nports = [80]\n#service\n\
                    [service.health]\ntype = \"http\"\n#service.health\n\
                    [[service.backend]]\naddress = \"10.0.0.2\"\n#service.backend\n\
-                   [[policy]]\naction = \"deny\"\n#policy\n";
+                   [[policy]]\naction = \"deny\"\n#policy\n\
+                   [[service]]\nname = \"t\"\nvip = \"192.0.2.1\"\nprotocol = \"tcp\"\nports = [81]\n\
+                   mode = \"gue\"\n[service.tunnel]\n#service.tunnel\n";
     let expected = parse(minimal);
     let mut checked = 0;
     for (section, key, default) in documented() {

@@ -463,6 +463,8 @@ mod tests {
             include_str!("../../../examples/bluefield-inline.toml"),
             include_str!("../../../examples/dns.toml"),
             include_str!("../../../examples/dsr-one-arm.toml"),
+            include_str!("../../../examples/ipip.toml"),
+            include_str!("../../../examples/vxlan.toml"),
             include_str!("../../../examples/nat-two-arm.toml"),
         ];
         for example in examples {

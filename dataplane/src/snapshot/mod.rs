@@ -11,6 +11,7 @@ mod routes;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod vips;
 
 use crate::addr::{Ip, MacAddr, Prefix};
@@ -19,6 +20,7 @@ use crate::flow::Protocol;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
 use crate::maglev::MaglevError;
 use crate::policy::{Policy, PolicyError};
+use crate::rewrite::Outer;
 use crate::wire::plain::Link;
 use core::ops::RangeInclusive;
 use foldhash::fast::FixedState;
@@ -30,6 +32,7 @@ use vips::{Endpoint, Endpoints};
 
 pub use build::{Overrides, PortFacts};
 pub use standing::{Standing, Standings};
+pub use tunnel::{Encapsulation, Tunnel};
 
 /// How a packet gets from us to its backend.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -40,6 +43,9 @@ pub enum Mode {
     /// Destination NAT: the backend's address and port replace the VIP's, and replies come back
     /// through us.
     Nat,
+    /// The packet is put into another one, addressed to the backend, which has the VIP on its end of the
+    /// tunnel and answers the client without us.
+    Tunnel(Tunnel),
 }
 
 /// What keeps going to the same backend.
@@ -356,13 +362,15 @@ pub struct Snapshot {
     links: Vec<Link>,
     lans: Lans,
     ways: Vec<Way>,
+    /// By [`BackendId`]: what is put around packets. Empty if no service has a tunnel.
+    tunnels: Vec<Option<Box<Outer>>>,
 }
 
 /// What becomes of packets of a backend's connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
-    /// Their connections have ended, or there is no route.
-    Barred,
+    /// That takes a closer look: their connections have ended, there is no route, or there is a tunnel.
+    NotPlain,
     /// They go on: those for the backend by this hop.
     Open(Hop),
 }
@@ -377,12 +385,21 @@ struct ReplySource {
 }
 
 impl Way {
-    fn of(backend: &Backend) -> Way {
+    fn of(backend: &Backend, tunnelled: bool) -> Way {
         match backend.hop {
-            Some(hop) if !backend.state.resets() => Way::Open(hop),
-            _ => Way::Barred,
+            Some(hop) if !tunnelled && !backend.state.resets() => Way::Open(hop),
+            _ => Way::NotPlain,
         }
     }
+}
+
+/// By backend, given what is put around packets for each.
+fn ways(backends: &[Option<Backend>], tunnels: &[Option<Box<Outer>>]) -> Vec<Way> {
+    let tunnelled = |at: usize| tunnels.get(at).is_some_and(Option::is_some);
+    let way = |(at, backend): (usize, &Option<Backend>)| {
+        backend.as_ref().map_or(Way::NotPlain, |backend| Way::of(backend, tunnelled(at)))
+    };
+    backends.iter().enumerate().map(way).collect()
 }
 
 impl Snapshot {
@@ -408,6 +425,7 @@ impl Snapshot {
             let service = services.get(backend.service.index()).and_then(Option::as_ref);
             backend.hop = service.and_then(|service| routes.lookup(service.tenant, backend.address));
         }
+        let tunnels = tunnel::outers(&services, &mut backends, &ports);
         let to_backends = backends.iter().flatten().filter_map(|backend| backend.hop);
         let next_hops: HashSet<Hop, FixedState> = routes.gateways().chain(to_backends).collect();
         let hops = next_hops.iter().copied().collect();
@@ -417,7 +435,7 @@ impl Snapshot {
         let probes = services.iter().flatten().any(|service| service.health.is_some() && !service.removed);
         let links = ports.iter().map(|port| Link::new(port.mac, port.vlan, port.mtu, port.tenant)).collect();
         let lans = Lans::new(&ports);
-        let ways = backends.iter().map(|backend| backend.as_ref().map_or(Way::Barred, Way::of)).collect();
+        let ways = ways(&backends, &tunnels);
         Ok(Snapshot {
             generation,
             ports,
@@ -440,6 +458,7 @@ impl Snapshot {
             links,
             lans,
             ways,
+            tunnels,
         })
     }
 

@@ -4,6 +4,7 @@ use super::{BackendState, Draining, Hop, OnRemove, Port, Service, Snapshot, Time
 use crate::addr::Ip;
 use crate::flow::Direction;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
+use crate::rewrite::Outer;
 
 impl Snapshot {
     /// Whether connections of this backend go on: it is configured, or drains.
@@ -14,7 +15,7 @@ impl Snapshot {
     }
 
     /// Where a packet of one of this backend's connections goes, `to` being its destination; `None` where
-    /// that takes a closer look: the connections are to end, or there is no route.
+    /// that takes a closer look: the connections are to end, there is no route, or there is a tunnel.
     #[inline(always)] // As every packet comes here.
     pub(crate) fn way(
         &self,
@@ -28,6 +29,13 @@ impl Snapshot {
             Direction::Original => Some(hop),
             Direction::Reply => self.route(tenant, to),
         }
+    }
+
+    /// What is put around packets for this backend, if its service reaches it through a tunnel.
+    #[inline]
+    #[must_use]
+    pub fn tunnel(&self, backend: BackendId) -> Option<&Outer> {
+        self.tunnels.get(backend.index())?.as_deref()
     }
 
     /// Whether hardware may forward connections of this service to this backend.

@@ -6,6 +6,13 @@ use crate::wire::checksum::Sum;
 /// Bytes of a header without options.
 pub const LEN: usize = 20;
 
+/// Protocol number of an IPv4 packet inside another packet (RFC 2003).
+pub const PROTOCOL: u8 = 4;
+
+/// Offset of DSCP and ECN.
+pub const TRAFFIC_CLASS: usize = 1;
+/// Offset of the packet's length.
+pub const TOTAL_LEN: usize = 2;
 /// Offset of the TTL.
 pub const TTL: usize = 8;
 /// Offset of the header checksum.

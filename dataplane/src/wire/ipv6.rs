@@ -8,6 +8,11 @@ use crate::wire::field;
 /// Bytes of the fixed header.
 pub const LEN: usize = 40;
 
+/// Protocol number of an IPv6 packet inside another packet (RFC 2473).
+pub const PROTOCOL: u8 = 41;
+
+/// Offset of the payload's length.
+pub const PAYLOAD_LEN: usize = 4;
 /// Offset of the hop limit.
 pub const HOP_LIMIT: usize = 7;
 /// Offset of the source address.

@@ -8,6 +8,8 @@
 pub mod arp;
 pub mod checksum;
 pub mod ether;
+pub mod geneve;
+pub mod gue;
 pub mod icmp;
 pub mod icmpv6;
 pub mod ipv4;
@@ -18,6 +20,7 @@ pub mod plain;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
+pub mod vxlan;
 
 pub use parse::{
     FragmentRole, IcmpMessage, Kind, Parsed, Quoted, TcpFlags, icmp_message, parse, parse_quoted,

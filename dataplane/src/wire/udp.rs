@@ -4,6 +4,8 @@
 pub const LEN: usize = 8;
 /// Protocol number.
 pub const PROTOCOL: u8 = 17;
+/// Offset of the datagram's length.
+pub const DATAGRAM_LEN: usize = 4;
 /// Offset of the checksum.
 pub const CHECKSUM: usize = 6;
 

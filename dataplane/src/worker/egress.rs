@@ -28,6 +28,8 @@ pub(crate) struct Translation {
 pub(super) enum Target {
     /// To a backend, whose hop the snapshot knows.
     Backend(BackendId),
+    /// To a backend through its tunnel, with what tells the flow from others on the way.
+    Tunnel(BackendId, u16),
     /// To an address, by the routes.
     Address(Ip),
 }
@@ -37,8 +39,11 @@ impl<E: Env> Walk<'_, E> {
     pub(super) fn translation(&self, slot: Slot, direction: Direction) -> Translation {
         let view = self.state.table.ends(slot);
         match direction {
+            Direction::Original if !view.nat => {
+                self.unchanged(view.backend_id, || self.state.table.key(slot, direction))
+            }
             Direction::Original => Translation {
-                rewrite: view.nat.then_some((End::Destination, view.backend.0, view.backend.1)),
+                rewrite: Some((End::Destination, view.backend.0, view.backend.1)),
                 target: Target::Backend(view.backend_id),
             },
             Direction::Reply => Translation {
@@ -78,6 +83,10 @@ impl<E: Env> Walk<'_, E> {
         if parsed.packet_len() > mtu {
             return self.too_big(packet, parsed, mtu);
         }
+        if let Target::Tunnel(backend, entropy) = translation.target {
+            self.env.note(Note::Wrapped(backend));
+            return self.send_through(packet, parsed, (backend, entropy), hop);
+        }
         if let Some((end, ip, port)) = translation.rewrite {
             self.env.note(Note::Rewritten { end, ip, port });
         }
@@ -93,15 +102,17 @@ impl<E: Env> Walk<'_, E> {
         self.transmit(packet, parsed.l3, hop);
     }
 
-    /// Where a target is reached, and the MTU of the link to it.
+    /// Where a target is reached, and the largest packet that gets there: the MTU of the link to it, less
+    /// what a tunnel puts around it.
     // Every packet comes here: a call that returns this in memory costs more than the body.
     #[inline(always)]
     pub(super) fn hop(&self, tenant: TenantId, target: Target) -> Option<(Hop, u16)> {
-        let hop = match target {
-            Target::Backend(id) => self.snapshot.backend(id)?.hop?,
-            Target::Address(ip) => self.snapshot.route(tenant, ip)?,
+        let (hop, around) = match target {
+            Target::Backend(id) => (self.snapshot.backend(id)?.hop?, 0),
+            Target::Address(ip) => (self.snapshot.route(tenant, ip)?, 0),
+            Target::Tunnel(id, _) => (self.snapshot.backend(id)?.hop?, self.snapshot.tunnel(id)?.overhead()),
         };
-        Some((hop, self.snapshot.port(hop.port)?.mtu))
+        Some((hop, self.snapshot.port(hop.port)?.mtu.saturating_sub(around)))
     }
 
     /// Puts the link header on and hands the packet to the port, or lets it wait for its neighbour.

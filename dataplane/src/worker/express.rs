@@ -55,6 +55,11 @@ impl<'a, E: Env> Walk<'a, E> {
         found: Option<(Slot, Direction)>,
         foreseen: Option<&Foreseen<'a>>,
     ) {
+        let given_back = match found {
+            Some((slot, Direction::Original)) => self.express_through(packet, plain, slot),
+            _ => Some(packet),
+        };
+        let Some(packet) = given_back else { return };
         match plain.parsed() {
             Ok(parsed) => self.forward_parsed(packet, &parsed, Addressee::Us, found, foreseen),
             Err(reason) => self.refuse(packet, reason),

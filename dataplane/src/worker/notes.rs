@@ -96,11 +96,13 @@ pub enum Note {
         /// and port.
         port: u16,
     },
+    /// It is put into the tunnel to this backend.
+    Wrapped(BackendId),
     /// It leaves this way.
     Leaves {
         /// The port and next hop.
         hop: Hop,
-        /// The largest packet that fits there, bytes.
+        /// The largest packet that fits there, bytes; within a tunnel if it goes by one.
         mtu: u16,
     },
     /// The next hop is at this address; `None` if that is not known.

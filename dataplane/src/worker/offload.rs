@@ -159,7 +159,11 @@ impl<E: Env> Walk<'_, E> {
     /// The ways of a connection's packets that hardware can take, given that a packet of `direction` has
     /// come in by `port`. Packets of the other direction come in where those of this one leave.
     fn legs(&mut self, port: PortId, slot: Slot, direction: Direction) -> Result<[Option<Leg>; 2], Unknown> {
-        let nat = self.state.table.ends(slot).nat;
+        let ends = self.state.table.ends(slot);
+        let nat = ends.nat;
+        if !nat && self.snapshot.tunnel(ends.backend_id).is_some() {
+            return Ok([None, None]);
+        }
         let forward = self.way(slot, direction)?;
         let mut legs = [None, None];
         legs[direction as usize] = self.leg(port, forward)?;

@@ -95,11 +95,13 @@ impl<'a, E: Env> Walk<'a, E> {
 
 /// What a connection is opened with.
 fn newcomer(key: FlowKey, service: &Service, backend: &Backend, flags: TcpFlags, judged: u8) -> New {
+    // An entry has room for one family. The way of a packet that keeps its address is the backend's.
+    let one_family = backend.address.is_v4() == key.dst.is_v4();
     New {
         key,
         service: service.id,
         backend: backend.id,
-        backend_ip: backend.address,
+        backend_ip: if one_family { backend.address } else { key.dst },
         backend_port: backend.port.unwrap_or(key.dst_port),
         nat: service.mode == Mode::Nat,
         flags,
@@ -303,10 +305,13 @@ impl<'a, E: Env> Walk<'a, E> {
         if let Some(counters) = self.state.counters.backend(backend.id) {
             counters.original.count(u64::from(parsed.packet_len()));
         }
-        let translation = Translation {
-            rewrite: (service.mode == Mode::Nat)
-                .then(|| (End::Destination, backend.address, backend.port.unwrap_or(parsed.key.dst_port))),
-            target: Target::Backend(backend.id),
+        let translation = match service.mode {
+            Mode::Nat => {
+                let port = backend.port.unwrap_or(parsed.key.dst_port);
+                let rewrite = Some((End::Destination, backend.address, port));
+                Translation { rewrite, target: Target::Backend(backend.id) }
+            }
+            Mode::Dsr | Mode::Tunnel(_) => self.unchanged(backend.id, || parsed.key),
         };
         self.deliver(packet, parsed, &translation);
     }

@@ -270,7 +270,10 @@ impl<E: Env> Walk<'_, E> {
             let port = backend.port.unwrap_or(key.dst_port);
             rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Source, backend.address, port);
         }
-        let translation = Translation { rewrite: None, target: Target::Backend(backend.id) };
+        let translation = match service.mode {
+            Mode::Nat => Translation { rewrite: None, target: Target::Backend(backend.id) },
+            Mode::Dsr | Mode::Tunnel(_) => self.unchanged(backend.id, || *key),
+        };
         self.deliver_one(packet, parsed, &translation);
     }
 
