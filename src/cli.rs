@@ -97,6 +97,8 @@ pub(crate) struct BackendArgs {
 pub(crate) enum Show {
     /// Services: VIPs, modes and how much they carry
     Services,
+    /// Policy rules: actions, and how often each has decided
+    Policy,
     /// Backends: weights, states, live connections and traffic
     Backends {
         /// Only this service's

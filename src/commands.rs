@@ -4,6 +4,7 @@ use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections,
 use crate::api::{OffloadRow, PortRow, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo, WorkerRow};
 use crate::cli::{BackendArgs, Cli, ConnectionArgs, RuleArgs, Show};
 use crate::client::{Client, ClientError};
+use crate::policy::PolicyRow;
 use crate::{Failure, output, version};
 use dataplane::config::{Config, Fault, Faults, Severity};
 use serde::Serialize;
@@ -62,6 +63,7 @@ pub(crate) fn check(file: &Path, json: bool) -> Result<(), Failure> {
 pub(crate) fn show(cli: &Cli, what: &Show) -> Result<(), Failure> {
     let client = Client::new(cli.socket());
     match what {
+        Show::Policy => table(cli, client.get::<Vec<PolicyRow>>("/v1/policy")?, |r| output::policy(r)),
         Show::Services => table(cli, client.get::<Vec<ServiceRow>>("/v1/services")?, |r| output::services(r)),
         Show::Backends { service } => {
             let mut rows: Vec<BackendRow> = client.get("/v1/backends")?;

@@ -7,6 +7,7 @@ use crate::api::WorkerRow;
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
 use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
 use crate::pages::Pages;
+use crate::policy::PolicyRow;
 use crate::socket::ControlSocket;
 use axum::Router;
 use axum::extract::State;
@@ -28,6 +29,7 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 #[derive(Debug)]
 pub(crate) enum Request {
     Services(Reply<Vec<ServiceRow>>),
+    Policy(Reply<Vec<PolicyRow>>),
     Backends(Reply<Vec<BackendRow>>),
     Connections(ConnectionQuery, Reply<Result<Connections, Refusal>>),
     Ports(Reply<Vec<PortRow>>),
@@ -91,6 +93,7 @@ pub(crate) async fn serve(
 /// `/v1/openapi.json` with its types' documentation.
 fn api_pages() -> Pages {
     Pages::new()
+        .get("/v1/policy", "Policy rules: actions, and how often each has decided", Request::Policy)
         .get("/v1/services", "Services: VIPs, modes and how much they carry", Request::Services)
         .get("/v1/backends", "Backends: weights, states, live connections and traffic", Request::Backends)
         .find("/v1/connections", "Connections, as the workers' tables hold them", Request::Connections)

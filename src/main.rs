@@ -22,6 +22,7 @@ mod metrics;
 mod offloading;
 mod output;
 mod pages;
+mod policy;
 mod ports;
 mod reload;
 mod rows;

@@ -116,6 +116,7 @@ impl<'a> Manager<'a> {
     fn handle(&mut self, request: Request) {
         let snapshot = &self.running.snapshot;
         match request {
+            Request::Policy(reply) => drop(reply.send(self.books.policy(&self.running.snapshot))),
             Request::Services(reply) => {
                 let tenants = &self.running.config.tenants;
                 drop(reply.send(rows::services(snapshot, tenants, &self.books)));
@@ -380,6 +381,7 @@ impl<'a> Manager<'a> {
         let offloading = &self.running.offloading;
         let figures = Figures {
             services: rows::services(snapshot, &self.running.config.tenants, &self.books),
+            policy: self.books.policy(snapshot),
             offload: offloading.row(&backends, &self.counters),
             engine: offloading.counters().map(Arc::clone),
             backends,

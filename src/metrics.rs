@@ -4,6 +4,7 @@
 //! totals into samples. `docs/metrics.md` lists [`METRICS`]; a test compares.
 
 use crate::api::{BackendRow, DropRow, OffloadRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
+use crate::policy::PolicyRow;
 use crate::version;
 use dataplane::counters::PccCause;
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
@@ -120,6 +121,7 @@ metrics! {
     Counter offload_recoveries_total [] "Times all rules were taken out because what hardware held was no longer certain.";
     Counter offload_lost_total [] "Connections that the device lost.";
     Counter offload_orphans_total [] "Rules found without a connection that wants them.";
+    Counter policy_rule_matched_total [rule, action] "Connections, and packets that belong to none, that a policy rule decided. rule: its name, its action and a digest of what it says, or the default of a direction.";
     Histogram policy_time_to_enforce_seconds [] "From a new configuration until a rule that it does not allow was out of hardware.";
     Gauge mempool_available [pool] "Free packet buffers.";
     Gauge mempool_size [pool] "Packet buffers in the pool.";
@@ -152,6 +154,7 @@ pub(crate) struct TableEvents {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) services: Vec<ServiceRow>,
+    pub(crate) policy: Vec<PolicyRow>,
     pub(crate) backends: Vec<BackendRow>,
     pub(crate) workers: Vec<WorkerRow>,
     /// By position in `workers`.
@@ -222,6 +225,10 @@ impl Exporter {
             }
         }
         self.total(Name::ct_new_total, [], figures.opened);
+        for row in &figures.policy {
+            let rule = [row.rule.as_str(), row.action.as_str()];
+            self.total(Name::policy_rule_matched_total, rule, row.matched);
+        }
         for row in &figures.backends {
             let vip = vips.get(row.service.as_str()).copied().unwrap_or_default();
             self.traffic(vip, row, "original", row.original, row.hardware.original);
@@ -427,6 +434,12 @@ mod tests {
                 picked_up: 1,
                 ..ServiceRow::default()
             }],
+            policy: vec![PolicyRow {
+                rule: "web".into(),
+                action: "deny".into(),
+                matched: 4,
+                ..PolicyRow::default()
+            }],
             backends: vec![backend("10.0.0.3:80", "active"), backend("[2001:db8::3]:80", "draining")],
             workers: vec![WorkerRow {
                 received: 100,
@@ -465,6 +478,7 @@ mod tests {
             "lb_packets_total{vip=\"192.0.2.1\",service=\"web\",backend=\"10.0.0.3:80\",direction=\"original\",path=\"hw\"} 3",
             "lb_bytes_total{vip=\"192.0.2.1\",service=\"web\",backend=\"[2001:db8::3]:80\",direction=\"reply\",path=\"sw\"} 8000",
             "lb_backends{service=\"web\",state=\"draining\"} 1",
+            "policy_rule_matched_total{rule=\"web\",action=\"deny\"} 4",
             "ct_new_total 10",
             "ct_insert_failures_total{reason=\"table_full\"} 3",
             "worker_cycles_per_packet{worker=\"0\"} 50",

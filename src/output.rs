@@ -2,6 +2,7 @@
 
 use crate::api::{BackendRow, Connections, DropRow, HardwareRow, NeighbourRow, OffloadRow, PortRow, Rules};
 use crate::api::{ServiceRow, TrafficRow, VersionInfo, WorkerRow};
+use crate::policy::PolicyRow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -92,6 +93,21 @@ fn traffic(original: TrafficRow, reply: TrafficRow) -> [String; 4] {
 /// The share of packets that hardware forwarded.
 fn in_hardware(original: TrafficRow, reply: TrafficRow, hardware: HardwareRow) -> String {
     percent((hardware.original + hardware.reply).packets, (original + reply).packets)
+}
+
+/// `show policy`.
+pub(crate) fn policy(rows: &[PolicyRow]) -> String {
+    let mut table = Table::new(&["RULE", ">LINE", "ACTION", "LOG", ">MATCHED"]);
+    for row in rows {
+        table.row([
+            row.rule.clone(),
+            if row.line == 0 { "-".to_owned() } else { row.line.to_string() },
+            row.action.clone(),
+            if row.log { "yes" } else { "no" }.to_owned(),
+            row.matched.to_string(),
+        ]);
+    }
+    table.render("no rules")
 }
 
 /// `show services`.

@@ -6,6 +6,7 @@ use crate::api::{
 };
 use crate::api::{RuleQuery, Share, TrafficRow, Transport, WorkerRow};
 use crate::metrics::TableEvents;
+use crate::policy::{PolicyBooks, PolicyRow};
 use crate::totals::Ledger;
 use dataplane::addr::Ip;
 use dataplane::config::Tenant;
@@ -41,12 +42,18 @@ pub(crate) struct Books {
     workers: Vec<Arc<WorkerCounters>>,
     services: Ledger<String, 3>,
     backends: Ledger<BackendKey, 9>,
+    policy: PolicyBooks,
 }
 
 impl Books {
     /// Books of these workers, in which nobody owns a slot yet.
     pub(crate) fn new(workers: Vec<Arc<WorkerCounters>>) -> Books {
-        Books { workers, services: Ledger::new(SERVICES_MAX), backends: Ledger::new(BACKENDS_MAX) }
+        Books {
+            workers,
+            services: Ledger::new(SERVICES_MAX),
+            backends: Ledger::new(BACKENDS_MAX),
+            policy: PolicyBooks::new(),
+        }
     }
 
     /// Slots belong to whom `snapshot` says, from now on. Before workers forward by it.
@@ -58,6 +65,12 @@ impl Books {
         let backends = snapshot.backends.iter().flatten();
         let named = backends.map(|backend| (backend.id.index(), backend_key(snapshot, backend)));
         self.backends.assign(named, |slot| raw_backend(workers, slot));
+        self.policy.assign(snapshot.policy(), workers);
+    }
+
+    /// `show policy`.
+    pub(crate) fn policy(&self, snapshot: &Snapshot) -> Vec<PolicyRow> {
+        self.policy.rows(snapshot.policy(), &self.workers)
     }
 
     /// Live connections of a backend's slot.
