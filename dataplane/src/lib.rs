@@ -26,6 +26,7 @@ pub mod fragments;
 pub mod ids;
 pub mod limits;
 pub mod maglev;
+pub mod meter;
 pub mod neighbour;
 pub mod offload;
 pub mod owner;
