@@ -33,6 +33,8 @@ pub(crate) enum Canary {
     LosesPacket,
     /// Answers about a connection are taken for whoever has its slot now.
     IgnoresGeneration,
+    /// The policy never reaches those who should keep to it.
+    IgnoresPolicy,
     /// The offload thread stops.
     Stops,
 }

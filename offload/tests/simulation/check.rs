@@ -161,7 +161,7 @@ impl World {
             let Client::Tcp(tcp) = &conn.side else { continue };
             let meant = matches!(conn.server.leave, Leave::Reset | Leave::Vanish);
             let broken = matches!(tcp.over(), Some(Over::Reset | Over::TimedOut));
-            if broken && !meant && !conn.excused {
+            if broken && !meant && !conn.excused && !self.policies.was_denied(conn.client.0) {
                 self.trace.fail(Checker::Affinity, || format!("a connection broke: {conn:?}"));
             }
         }

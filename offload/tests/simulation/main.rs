@@ -5,6 +5,7 @@
 //!   speaks and what.
 //! * [`oracle`], [`check`]: what should have happened; written without Millrace's code. [`trace`]: what did.
 //!
+//! * [`policy`]: who may talk, and whether workers and rules keep to it.
 //! * [`nic`]: the offload machine, and the eSwitch that executes its rules. [`audit`]: whether they agree.
 //! * [`canary`]: what is broken on purpose, for the checkers to notice.
 //!
@@ -25,6 +26,7 @@ mod nic;
 mod oracle;
 mod packet;
 mod play;
+mod policy;
 mod report;
 mod rng;
 mod scenario;
@@ -140,6 +142,7 @@ canaries! {
     canary_counts_twice: CountsTwice by Accounting;
     canary_loses_packet: LosesPacket by Conservation;
     canary_ignores_generation: IgnoresGeneration by Orphans | Accounting | Liveness | Affinity;
+    canary_ignores_policy: IgnoresPolicy by Policy;
     canary_stops: Stops by Liveness | Orphans;
 }
 

@@ -6,6 +6,7 @@
 use crate::frames::{self, End, Link, RST, Read, Segment, Shadow, What};
 use crate::hosts::{Conn, Station, Stations, Who};
 use crate::packet::{Origin, Way};
+use crate::policy::Policies;
 use crate::scenario::{BackendPlan, Mode, SECOND, Scenario, ServicePlan, port_mac};
 use crate::trace::{Checker, Trace};
 use dataplane::conntrack::Count;
@@ -16,12 +17,12 @@ use std::collections::BTreeMap;
 const ADOPT_MAX_NS: u64 = SECOND;
 
 /// How long a rule may stay whose backend may not have one: without faults,
-const ENFORCE_MAX_NS: u64 = 3 * SECOND / 2;
+pub(crate) const ENFORCE_MAX_NS: u64 = 3 * SECOND / 2;
 /// and if operations do not end, and the device is given up first.
-const ENFORCE_ANYWAY_NS: u64 = 12 * SECOND;
+pub(crate) const ENFORCE_ANYWAY_NS: u64 = 12 * SECOND;
 /// No rule can be taken out of a device that hangs, and hangs may follow one another. Once it answers it is
 /// flushed: the machine tries that every second, and its thread may stand still for nearly another.
-const FLUSHED_NS: u64 = 2 * SECOND;
+pub(crate) const FLUSHED_NS: u64 = 2 * SECOND;
 
 /// Who forwarded a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +105,7 @@ pub(crate) struct View<'a> {
     pub(crate) stations: &'a Stations,
     /// When the device last did not answer.
     pub(crate) silent_at: Option<u64>,
+    pub(crate) policies: &'a Policies,
 }
 
 /// A packet that leaves.
@@ -285,7 +287,8 @@ impl Oracle {
         let there = |backend: &BackendPlan| {
             backend.configured && backend.back_at.is_none_or(|at| view.now > at + ADOPT_MAX_NS)
         };
-        let for_nothing = conn.owner.is_none_or(|owner| there(&backends[owner]));
+        let denied = view.policies.was_denied(conn.client.0);
+        let for_nothing = !denied && conn.owner.is_none_or(|owner| there(&backends[owner]));
         conn.reset |= !for_nothing;
         if std::mem::replace(&mut conn.excused, true) {
             return; // It has moved already; this reset waited for its next hop.

@@ -1,5 +1,6 @@
 //! Packets that know where they came from, out of a pool that counts them.
 
+use crate::policy::TakenUnder;
 use dataplane::ids::PortId;
 use dataplane::packet::PacketBuf;
 use std::cell::{Cell, RefCell};
@@ -29,6 +30,7 @@ pub(crate) struct Origin {
     pub(crate) mutated: bool,
     pub(crate) port: PortId,
     pub(crate) frame: Vec<u8>,
+    pub(crate) taken_under: TakenUnder,
 }
 
 /// Where buffers come from, and what became of those that nobody sent.
@@ -90,6 +92,13 @@ impl SimPacket {
         packet.buffer[HEADROOM..packet.end].copy_from_slice(&origin.frame);
         packet.origin = Some(origin);
         Some(packet)
+    }
+
+    /// A worker takes it that goes by this policy.
+    pub(crate) fn taken_under(&self, policy: usize) {
+        if let Some(origin) = &self.origin {
+            origin.taken_under.set(policy);
+        }
     }
 
     /// What it was; from now on its end is not a drop.

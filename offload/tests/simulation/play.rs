@@ -33,6 +33,12 @@ impl World {
             }
             Item::Flood if self.phase == Phase::Load => self.flood(),
             Item::Operate if self.phase == Phase::Load => self.operate(),
+            Item::Govern if self.phase == Phase::Load => {
+                let gap = self.scenario.policy_ns.unwrap_or(SECOND);
+                let next = self.rng.between(gap / 2, gap * 2);
+                self.later(next, Item::Govern);
+                self.change_policy();
+            }
             Item::Gratuitous(station) => self.speak_up(station),
             Item::DeviceFaults if self.phase == Phase::Load => {
                 let faults = self.scenario.faults.device.clone();
@@ -45,7 +51,12 @@ impl World {
                 let rng = &mut self.rng;
                 self.nic.iter_mut().for_each(|nic| nic.break_down(rng, &faults));
             }
-            Item::Open | Item::Flood | Item::Operate | Item::DeviceFaults | Item::BreakDown => {}
+            Item::Open
+            | Item::Flood
+            | Item::Operate
+            | Item::Govern
+            | Item::DeviceFaults
+            | Item::BreakDown => {}
         }
     }
 

@@ -110,6 +110,8 @@ pub(crate) struct Scenario {
     pub(crate) fragment_percent: u32,
     pub(crate) port_reuse_percent: u32,
     pub(crate) operator_ns: Option<u64>,
+    /// Mean time between changes of the policy.
+    pub(crate) policy_ns: Option<u64>,
     pub(crate) faults: FaultPlan,
     pub(crate) load_ns: u64,
     pub(crate) calm_ns: u64,
@@ -153,6 +155,7 @@ impl Scenario {
     pub(crate) fn of(seed: u64) -> Scenario {
         let mut rng = Rng::new(seed);
         let rng = &mut rng;
+        let mut policed = Rng::new(!seed);
         let ports = if rng.percent(85) { 2 } else { 1 };
         let hosts = rng.between(1, 5) as usize;
         let hardware_steering = rng.percent(50);
@@ -192,6 +195,7 @@ impl Scenario {
             fragment_percent: sometimes(rng, 25, 1, 20),
             port_reuse_percent: rng.pick(&[0, 20, 80]),
             operator_ns: rng.percent(60).then(|| rng.between(100 * MS, 1500 * MS)),
+            policy_ns: policed.percent(40).then(|| policed.between(50 * MS, 1000 * MS)),
             faults: faults(rng),
             load_ns: rng.between(2, 5) * SECOND,
             calm_ns: 5 * SECOND,

@@ -21,6 +21,8 @@ pub(crate) enum Checker {
     Liveness,
     /// Packets and bytes counted are those seen.
     Accounting,
+    /// Nobody forwards what the policy denies.
+    Policy,
 }
 
 /// A checker's complaint.

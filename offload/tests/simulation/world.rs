@@ -5,8 +5,10 @@ use crate::env::{FaultCounts, SimEnv};
 use crate::frames::{self, Segment};
 use crate::hosts::{Client, Ends, ServerKey, Stations};
 use crate::nic::{Fate, Nic};
+use crate::oracle;
 use crate::oracle::{Leaving, Mismatch, Oracle, Via, View};
 use crate::packet::{Origin, Pool, SimPacket, Way};
+use crate::policy::{self, Denied, Policies};
 use crate::rng::Rng;
 use crate::scenario::{MS, Scenario, ServicePlan, port_mac};
 use crate::trace::{Checker, Trace};
@@ -21,6 +23,7 @@ use dataplane::packet::{BURST, Burst, PacketBuf};
 use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
 use dataplane::time::Tick;
 use dataplane::worker::{Sizes, Worker, WorkerSetup};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +49,7 @@ pub(crate) enum Item {
     Open,
     Flood,
     Operate,
+    Govern,
     Gratuitous(usize),
     /// The device's faults begin; it breaks down.
     DeviceFaults,
@@ -74,6 +78,8 @@ pub(crate) struct Seat {
     pub(crate) learnt: VecDeque<NeighbourUpdate>,
     /// The snapshot it has not taken up yet.
     pub(crate) next: Option<Arc<Snapshot>>,
+    /// The number of the policy that it goes by.
+    pub(crate) policy: usize,
 }
 
 /// What the audits of the calm have found so far.
@@ -103,6 +109,7 @@ pub(crate) struct World {
     pub(crate) nic: Option<Nic>,
     pub(crate) canary: Option<Canary>,
     pub(crate) audit: Audit,
+    pub(crate) policies: Policies,
     pub(crate) happened: FaultCounts,
     /// Packets that came in by ports; of these those given to workers, those that rules forwarded, and
     /// those that the device dropped.
@@ -132,6 +139,7 @@ impl World {
             nic,
             canary,
             audit: Audit::default(),
+            policies: Policies::new(),
             stations: Stations::of(&scenario),
             services,
             ends: Ends::default(),
@@ -162,6 +170,9 @@ impl World {
         }
         if let Some(gap) = world.scenario.operator_ns {
             world.later(gap, Item::Operate);
+        }
+        if let Some(gap) = world.scenario.policy_ns {
+            world.later(gap, Item::Govern);
         }
         world.later(200 * MS, Item::DeviceFaults);
         for _ in 0..world.scenario.faults.breakdowns {
@@ -197,15 +208,24 @@ impl World {
 
     /// The operator wants something else: a new snapshot, which workers take up one after the other.
     pub(crate) fn reconfigure(&mut self, services: Vec<ServicePlan>) -> bool {
+        self.reconfigure_with(services, None)
+    }
+
+    /// The same with another policy, if there is one.
+    pub(crate) fn reconfigure_with(&mut self, services: Vec<ServicePlan>, denied: Option<Denied>) -> bool {
         let busy = self.nic.as_ref().is_some_and(|nic| nic.next.is_some());
         if busy || self.seats.iter().any(|seat| seat.next.is_some()) {
             return false;
         }
-        let config = parse(&self.scenario.config(&services));
+        let denied = denied.unwrap_or_else(|| self.policies.now().clone());
+        let heard = self.canary != Some(Canary::IgnoresPolicy);
+        let rules = if heard { policy::rules(&denied) } else { String::new() };
+        let config = parse(&(self.scenario.config(&services) + &rules));
         let live = |id: BackendId| self.sum_backend(id, |backend| &backend.live);
         let snapshot = build(&self.scenario, &config, &services, Some(&self.snapshot), &live);
         self.snapshot = Arc::new(snapshot);
         self.services = services;
+        self.policies.publish(self.now, denied);
         for seat in &mut self.seats {
             seat.next = Some(Arc::clone(&self.snapshot));
         }
@@ -296,6 +316,7 @@ impl World {
         if seat.next.is_some() && self.rng.percent(30) {
             let next = seat.next.take().expect("there is one");
             seat.worker.adopt(tick, next, &mut seat.env);
+            seat.policy = self.policies.latest();
         }
         while let Some(update) = seat.learnt.pop_front() {
             seat.worker.learn(tick, &update, &mut seat.env);
@@ -307,11 +328,13 @@ impl World {
         if !seat.rx.is_empty() {
             let many = seat.rx.len().min(BURST);
             let mut burst: Burst<SimPacket> = seat.rx.drain(..many).collect();
+            burst.iter().for_each(|packet| packet.taken_under(seat.policy));
             seat.worker.on_burst(tick, &mut burst, &mut seat.env);
         }
         if !seat.handed.is_empty() {
             let many = seat.handed.len().min(BURST);
             let mut burst: Burst<SimPacket> = seat.handed.drain(..many).collect();
+            burst.iter().for_each(|packet| packet.taken_under(seat.policy));
             seat.worker.on_handed_off(tick, &mut burst, &mut seat.env);
         }
         seat.worker.on_tick(tick, &mut seat.env);
@@ -348,7 +371,15 @@ impl World {
         }
         self.next_packet += 1;
         let port_id = PortId(port as u16);
-        let origin = Origin { id: self.next_packet, conn, way, mutated, port: port_id, frame };
+        let origin = Origin {
+            id: self.next_packet,
+            conn,
+            way,
+            mutated,
+            port: port_id,
+            frame,
+            taken_under: Cell::new(0),
+        };
         let latency = self.scenario.latency_ns[port];
         self.later(latency, Item::Arrive(Rc::new(origin)));
     }
@@ -411,12 +442,14 @@ impl World {
         match &origin {
             None => self.oracle.own += 1,
             Some(origin) => {
+                self.check_policy(origin, packet.data(), via);
                 let view = View {
                     now: self.now,
                     scenario: &self.scenario,
                     services: &self.services,
                     stations: &self.stations,
                     silent_at: self.nic.as_ref().and_then(|nic| nic.silent_at),
+                    policies: &self.policies,
                 };
                 let leaving = Leaving { origin, port, frame: packet.data(), via };
                 let judged = self.oracle.judge(&view, &leaving, &mut self.ends.conns, &mut self.trace);
@@ -430,6 +463,14 @@ impl World {
             let latency = self.scenario.latency_ns[port];
             self.later(latency, Item::Land(port, packet.data().to_vec(), conn));
         }
+    }
+
+    /// Whether a rule should have gone that was not wanted from `at` on.
+    pub(crate) fn is_overdue(&self, at: u64) -> bool {
+        let faultless = self.scenario.faults.are_none();
+        let enforced = if faultless { oracle::ENFORCE_MAX_NS } else { oracle::ENFORCE_ANYWAY_NS };
+        let silent_at = self.nic.as_ref().and_then(|nic| nic.silent_at);
+        self.now > (at + enforced).max(silent_at.map_or(0, |at| at + oracle::FLUSHED_NS))
     }
 
     /// Why a connection's packets go to another backend now.
@@ -451,7 +492,8 @@ impl World {
         let (client, vip) = (conn.client, conn.vip);
         let row = self.row_of(client, vip);
         let forgotten = row.as_ref().is_none_or(|row| u64::from(row.age_ms) + 2 < held_ms);
-        let ended = conn.reset && forgotten && via == Via::Software;
+        let denied = self.policies.was_denied(conn.client.0);
+        let ended = (conn.reset || denied) && forgotten && via == Via::Software;
         let pcc = &mut self.oracle.pcc;
         let counted = match () {
             () if gone => &mut pcc.backend_gone,
@@ -588,6 +630,7 @@ fn seat(
         handed: VecDeque::new(),
         learnt: VecDeque::new(),
         next: None,
+        policy: 0,
     }
 }
 
