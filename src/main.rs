@@ -30,6 +30,7 @@ mod runtime;
 mod server;
 mod socket;
 mod totals;
+mod verdicts;
 mod version;
 mod watch;
 
@@ -94,8 +95,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     ports.iter().for_each(ports::OpenPort::log);
 
     let facts = ports::facts(&config, &ports);
-    let snapshot = Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0)?;
-    let snapshot = Arc::new(snapshot);
+    let snapshot = Arc::new(Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0)?);
     let crew = Crew::new(&config, &snapshot);
     let (unit, engine) = engine::start(&config, &prepared, &ports, &snapshot, clock, main_core)
         .map_or_else(|why| (None, Err(why)), |(unit, engine)| (Some(unit), Ok(engine)));
@@ -111,6 +111,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let running = Running {
         file: file.to_owned(),
         workers: crew.handles(),
+        verdicts: crew.verdicts(),
         dpdk: dpdk::eal::version(),
         ports: &ports,
         pools: &pools,

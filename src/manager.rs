@@ -12,6 +12,7 @@ use crate::offloading::Offloading;
 use crate::ports::{self, OpenPort, Pool};
 use crate::rows::{self, Books, ConnectionFilter};
 use crate::runtime::mailbox::{self, Command, ConnectionPage, Mailbox, Report, Silent};
+use crate::verdicts::Verdicts;
 use crate::{Failure, commands, reload, version};
 use dataplane::config::{self, Config};
 use dataplane::counters::WorkerCounters;
@@ -27,6 +28,8 @@ use std::time::Duration;
 const PAGE_ROWS: usize = 4096;
 /// How often backends that are gone for good are looked for.
 const UPKEEP: Duration = Duration::from_secs(1);
+/// By how many policies connections may be behind. Generations of policies come round after 256.
+const POLICIES_AHEAD_MAX: u8 = 100;
 /// How long a worker may take for a turn before it counts as stuck.
 const TURN_MAX: Duration = Duration::from_secs(1);
 
@@ -50,6 +53,7 @@ pub(crate) struct Running<'a> {
     pub(crate) ports: &'a [OpenPort<'a>],
     pub(crate) pools: &'a [Pool<'a>],
     pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) verdicts: Arc<Verdicts>,
     pub(crate) offloading: Offloading,
     pub(crate) clock: Clock,
     pub(crate) dpdk: String,
@@ -104,6 +108,7 @@ impl<'a> Manager<'a> {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            self.running.verdicts.print(&self.running.snapshot);
             if clock::monotonic() >= upkeep_at {
                 self.tend_offload();
                 self.forget_removed();
@@ -222,6 +227,10 @@ impl<'a> Manager<'a> {
         let live = |id| self.in_use(id, now_ms);
         let next = Snapshot::build(&config, &self.running.facts, &overrides, Some(&**current), &live);
         let next = Arc::new(next.map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))?);
+        if let Some(worker) = self.behind(next.policy().generation()) {
+            let error = "has yet to judge its connections by the policies before; try again in a moment";
+            return Err(failed(format!("worker {worker} {error}")));
+        }
         self.books.assign(&next);
         let generation = next.generation;
         let published = mailbox::publish(&self.mailboxes, &next);
@@ -237,6 +246,14 @@ impl<'a> Manager<'a> {
         }
         published.map_err(|late| failed(format!("{late}; the change is in force and reaches it later")))?;
         Ok(generation)
+    }
+
+    /// A worker with connections that no policy of the last ones before this generation has judged.
+    fn behind(&self, generation: u8) -> Option<usize> {
+        let behind = |worker: &Arc<WorkerCounters>| {
+            generation.wrapping_sub(worker.policy_swept.get() as u8) > POLICIES_AHEAD_MAX
+        };
+        self.counters.iter().position(behind)
     }
 
     /// A worker that does not forward by the current snapshot yet.
@@ -577,6 +594,7 @@ address = "10.0.0.2"
             ports: &[],
             pools: &[],
             workers: vec![late],
+            verdicts: Arc::new(Verdicts::new()),
             offloading: Offloading::new(Err("none here".to_owned()), config::EngineChoice::Auto),
             clock: Clock::new(0, 1_000_000_000),
             dpdk: String::new(),

@@ -78,6 +78,8 @@ metrics! {
     Counter ct_insert_failures_total [reason] "Connections refused for want of room. reason: table_full or half_open_limit.";
     Counter ct_expired_total [worker] "Connections that ran out their idle timeout.";
     Counter ct_evicted_total [worker, kind] "Connections evicted for a newer one. kind: half_open or idle.";
+    Counter policy_ended_connections_total [] "Connections that ended because the policy had changed.";
+    Counter policy_log_lost_total [] "Verdicts that were to be logged and were too many.";
     Counter drops_total [reason] "Packets not sent, by reason; docs/drops.md explains each.";
     Counter worker_received_packets_total [worker] "Packets taken from ports.";
     Counter worker_sent_packets_total [worker] "Packets accepted by ports' transmit queues.";
@@ -146,6 +148,8 @@ pub(crate) struct TableEvents {
     pub(crate) expired: u64,
     pub(crate) evicted_half_open: u64,
     pub(crate) evicted_idle: u64,
+    pub(crate) policy_ended: u64,
+    pub(crate) policy_log_lost: u64,
     /// Connections that changed their backend, by [`PccCause`].
     pub(crate) pcc: [u64; PccCause::ALL.len()],
 }
@@ -283,6 +287,9 @@ impl Exporter {
             self.total(Name::ct_evicted_total, [worker.as_str(), "half_open"], table.evicted_half_open);
             self.total(Name::ct_evicted_total, [worker.as_str(), "idle"], table.evicted_idle);
         }
+        let sum = |get: fn(&TableEvents) -> u64| figures.tables.iter().map(get).sum();
+        self.total(Name::policy_ended_connections_total, [], sum(|table| table.policy_ended));
+        self.total(Name::policy_log_lost_total, [], sum(|table| table.policy_log_lost));
         for cause in PccCause::ALL {
             let violations = figures.tables.iter().map(|table| table.pcc[cause as usize]).sum();
             self.total(Name::lb_pcc_violations_total, [cause.name()], violations);

@@ -375,6 +375,8 @@ pub(crate) fn table_events(counters: &WorkerCounters) -> TableEvents {
         expired: counters.expired.get(),
         evicted_half_open: counters.evicted_half_open.get(),
         evicted_idle: counters.evicted_idle.get(),
+        policy_ended: counters.policy_ended.get(),
+        policy_log_lost: counters.policy_log_lost.get(),
         pcc: PccCause::ALL.map(|cause| counters.pcc(cause).get()),
     }
 }

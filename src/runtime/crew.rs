@@ -10,6 +10,7 @@ use crate::runtime::mailbox::Mailbox;
 use crate::runtime::offload_rings::OffloadRings;
 use crate::runtime::rings::Rings;
 use crate::runtime::worker::Thread;
+use crate::verdicts::Verdicts;
 use arrayvec::ArrayVec;
 use core_affinity::CoreId;
 use dataplane::config::{Config, Workers};
@@ -88,6 +89,7 @@ pub(crate) struct Crew {
     sizes: Sizes,
     idle: Rest,
     hand_off_ring: usize,
+    verdicts: Arc<Verdicts>,
 }
 
 struct Member {
@@ -121,6 +123,7 @@ impl Crew {
             sizes: Sizes::of(&config.limits),
             idle: Rest::new(config.workers.idle),
             hand_off_ring: config.workers.hand_off_ring as usize,
+            verdicts: Arc::new(Verdicts::new()),
         }
     }
 
@@ -134,6 +137,11 @@ impl Crew {
             neighbours_max: self.sizes.neighbours.neighbours_max,
         };
         self.members.iter().map(handle).collect()
+    }
+
+    /// Verdicts of all workers that are to be logged.
+    pub(crate) fn verdicts(&self) -> Arc<Verdicts> {
+        Arc::clone(&self.verdicts)
     }
 
     /// Starts the workers, calls `meanwhile`, and stops them when it returns. Afterwards every packet is
@@ -210,7 +218,15 @@ impl Crew {
             mailbox: Arc::clone(mailbox),
             rings,
             rx,
-            outside: Outside::new(id, Arc::clone(counters), outlets, parents, rings, offload),
+            outside: Outside::new(
+                id,
+                Arc::clone(counters),
+                outlets,
+                parents,
+                rings,
+                offload,
+                self.verdicts(),
+            ),
             offload,
             worker,
             page: None,

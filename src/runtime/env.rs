@@ -2,6 +2,7 @@
 
 use crate::runtime::offload_rings::WorkerEnd;
 use crate::runtime::rings::Rings;
+use crate::verdicts::Verdicts;
 use arrayvec::ArrayVec;
 use dataplane::counters::WorkerCounters;
 use dataplane::drops::DropReason;
@@ -10,6 +11,7 @@ use dataplane::limits::DEVICES_MAX;
 use dataplane::neighbour::NeighbourUpdate;
 use dataplane::offload::{Ask, Revoke};
 use dataplane::packet::{Burst, PacketBuf};
+use dataplane::policy::LogEvent;
 use dataplane::worker::Env;
 use dpdk::{Mbuf, Mempool, TxQueue};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ pub(crate) struct Outside<'a> {
     rings: &'a Rings<Mbuf>,
     /// The way to the offload thread, if there is one.
     offload: Option<WorkerEnd<'a>>,
+    verdicts: Arc<Verdicts>,
 }
 
 /// A transmit queue, the packets that wait for the end of the burst, and where new packets come from.
@@ -47,8 +50,9 @@ impl<'a> Outside<'a> {
         parents: Box<[PortId]>,
         rings: &'a Rings<Mbuf>,
         offload: Option<WorkerEnd<'a>>,
+        verdicts: Arc<Verdicts>,
     ) -> Outside<'a> {
-        Outside { id, counters, outlets, parents, rings, offload }
+        Outside { id, counters, outlets, parents, rings, offload, verdicts }
     }
 
     /// Which outlet is a port's. The configuration names only ports that exist.
@@ -139,6 +143,10 @@ impl Env for Outside<'_> {
     #[inline]
     fn revoke(&mut self, revoke: &Revoke) -> bool {
         self.offload.is_some_and(|offload| offload.revoke(revoke))
+    }
+
+    fn log(&mut self, event: &LogEvent) -> bool {
+        self.verdicts.push(event)
     }
 }
 

@@ -274,7 +274,7 @@ impl<'a, E: Env> Walk<'a, E> {
             return self.refuse(packet, DropReason::NoConnection);
         }
         let original = FlowKey { dst: service.vip, dst_port: vip_port, ..parsed.key.reversed() };
-        let Some(packet) = self.admit(packet, parsed, &original) else {
+        let Some(packet) = self.admit_reply(packet, parsed, &original) else {
             return self.count_service_drop(service);
         };
         match self.insert(original, service, backend, First::PicksUp, parsed.tcp_flags, None) {
@@ -421,19 +421,31 @@ impl<'a, E: Env> Walk<'a, E> {
         }
     }
 
-    /// Drops a segment from a backend and, within the rate, resets its client's connection to the VIP.
-    pub(super) fn answer_reset_of_receiver(
+    /// Drops a segment from a backend and, within the rate, resets its client's connection to the VIP, and
+    /// its own. A client that only listens would never hear of it otherwise.
+    pub(super) fn answer_resets(
         &mut self,
         packet: E::Buf,
         parsed: &Parsed,
         vip: (Ip, u16),
         reason: DropReason,
     ) {
-        if self.state.rates.resets.allow(self.now) {
-            self.reset_receiver(packet, parsed, vip, reason);
-        } else {
-            self.drop(packet, reason);
+        if !self.state.rates.resets.allow(self.now) {
+            return self.drop(packet, reason);
         }
+        let copy = self.env.alloc(packet.port()).and_then(|mut copy| {
+            let fits = copy.set_len(packet.data().len());
+            fits.then(|| {
+                copy.data_mut().copy_from_slice(packet.data());
+                copy
+            })
+        });
+        if let Some(mut copy) = copy {
+            if rewrite::into_reset_of_receiver(&mut copy, parsed, vip).is_ok() {
+                self.originate_to(copy, self.snapshot.route(parsed.key.tenant, parsed.key.dst));
+            }
+        }
+        self.reset_sender(packet, parsed, reason);
     }
 
     /// Drops a segment and, in its buffer, resets its sender's connection.

@@ -87,17 +87,25 @@ impl<E: Env> Walk<'_, E> {
     /// Gives back a packet that may open a connection, or pass without one; any other is refused. `key` is
     /// that of a client's packet.
     pub(super) fn admit(&mut self, packet: E::Buf, parsed: &Parsed, key: &FlowKey) -> Option<E::Buf> {
-        if self.snapshot.policy().allows_all() {
-            return Some(packet);
-        }
         self.admit_subject(packet, parsed, &connection(key, standing(parsed, key.protocol)))
+    }
+
+    /// Likewise of a segment from a backend, whose client is told, too.
+    pub(super) fn admit_reply(&mut self, packet: E::Buf, parsed: &Parsed, key: &FlowKey) -> Option<E::Buf> {
+        let subject = connection(key, standing(parsed, key.protocol));
+        match self.judge(&subject) {
+            Action::Allow => return Some(packet),
+            Action::Deny => self.drop(packet, DropReason::PolicyDenied),
+            Action::Reject => {
+                let vip = (key.dst, key.dst_port);
+                self.answer_resets(packet, parsed, vip, DropReason::PolicyRejected);
+            }
+        }
+        None
     }
 
     /// Likewise of a ping for a VIP.
     pub(super) fn admit_echo(&mut self, packet: E::Buf, parsed: &Parsed) -> Option<E::Buf> {
-        if self.snapshot.policy().allows_all() {
-            return Some(packet);
-        }
         let message = parsed.transport(packet.data()).first_chunk::<2>();
         let (protocol, icmp) = (parsed.protocol, message.map(|&[kind, code]| (kind, code)));
         let subject = Subject { protocol, icmp, ..connection(&parsed.key, Standing::New) };
@@ -105,15 +113,23 @@ impl<E: Env> Walk<'_, E> {
     }
 
     fn admit_subject(&mut self, packet: E::Buf, parsed: &Parsed, subject: &Subject) -> Option<E::Buf> {
-        let verdict = self.snapshot.policy().judge(subject);
-        self.env.note(Note::Judged(verdict));
-        self.note_verdict(subject, verdict);
-        match verdict.action {
+        match self.judge(subject) {
             Action::Allow => return Some(packet),
             Action::Deny => self.drop(packet, DropReason::PolicyDenied),
             Action::Reject => self.reject(packet, parsed),
         }
         None
+    }
+
+    /// The verdict on a newcomer.
+    fn judge(&mut self, subject: &Subject) -> Action {
+        if self.snapshot.policy().allows_all() {
+            return Action::Allow;
+        }
+        let verdict = self.snapshot.policy().judge(subject);
+        self.env.note(Note::Judged(verdict));
+        self.note_verdict(subject, verdict);
+        verdict.action
     }
 
     /// Drops a packet and, within the rate, tells its sender.
@@ -153,7 +169,7 @@ impl<E: Env> Walk<'_, E> {
         let icmp = matches!(parsed.kind, Kind::Icmp | Kind::Icmpv6);
         match (verdict.action, direction) {
             (Action::Reject, Direction::Reply) if parsed.kind == Kind::Tcp => {
-                self.answer_reset_of_receiver(packet, parsed, vip, DropReason::PolicyRejected);
+                self.answer_resets(packet, parsed, vip, DropReason::PolicyRejected);
             }
             (Action::Reject, _) if !icmp => self.reject(packet, parsed),
             (Action::Reject, _) => self.drop(packet, DropReason::PolicyRejected),

@@ -272,8 +272,10 @@ impl World {
             env.prepare();
             let by = (&self.snapshot, &self.owners, &self.config.limits);
             self.alone += u64::from(chunk.len() == 1);
+            // A shadow goes by what was published last.
+            let adopted = worker.generation() == self.snapshot.generation;
             let foretold = match chunk {
-                [frame] if self.alone % self.foretell_every == 0 => {
+                [frame] if adopted && self.alone % self.foretell_every == 0 => {
                     shadowed::foretell((worker, env), by, (self.now, port, frame))
                 }
                 _ => None,

@@ -55,7 +55,7 @@ pub(super) fn foretell(
     (now, port, frame): (Tick, PortId, &[u8]),
 ) -> Option<Foretold> {
     let (tenant, ends) = ends_of(snapshot, port, frame)?;
-    if env.ring_full || env.asks_full || env.revokes_full {
+    if env.ring_full || env.asks_full || env.revokes_full || env.pool_empty {
         return None;
     }
     let mut excerpt = Excerpt::new(tenant, ends, 128, limits.neighbours as usize);
