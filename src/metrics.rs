@@ -75,7 +75,7 @@ metrics! {
     Gauge ct_half_open [worker] "Of ct_entries, the half-open ones.";
     Gauge ct_capacity [worker] "Connections the worker's table can hold.";
     Counter ct_new_total [] "Connections entered into a table.";
-    Counter ct_insert_failures_total [reason] "Connections refused for want of room. reason: table_full or half_open_limit.";
+    Counter ct_insert_failures_total [reason] "Connections refused for want of room. reason: table_full, half_open_limit or tenant_limit.";
     Counter ct_expired_total [worker] "Connections that ran out their idle timeout.";
     Counter ct_evicted_total [worker, kind] "Connections evicted for a newer one. kind: half_open or idle.";
     Counter policy_ended_connections_total [] "Connections that ended because the policy had changed.";
@@ -296,7 +296,7 @@ impl Exporter {
         }
         for row in &figures.drops {
             self.total(Name::drops_total, [row.reason.as_str()], row.packets);
-            if ["table_full", "half_open_limit"].contains(&row.reason.as_str()) {
+            if ["table_full", "half_open_limit", "tenant_limit"].contains(&row.reason.as_str()) {
                 self.total(Name::ct_insert_failures_total, [row.reason.as_str()], row.packets);
             }
         }

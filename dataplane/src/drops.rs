@@ -105,6 +105,8 @@ drop_reasons! {
     TableFull = "table_full",
     /// The half-open share of the table is used up by younger connections.
     HalfOpenLimit = "half_open_limit",
+    /// The tenant has as many connections as it may, and nothing of its own may be evicted.
+    TenantLimit = "tenant_limit",
     /// A client uses its port again while hardware still forwards for the connection before, whose backend
     /// takes no new ones. The client tries again.
     OffloadPending = "offload_pending",

@@ -75,6 +75,12 @@ impl Owners {
         Ok(Owners { key: *key, bytes: byte_tables(key), reta })
     }
 
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> u16 {
+        self.reta.iter().max().map_or(1, |last| last.0 + 1)
+    }
+
     /// Whether one worker owns all clients.
     #[must_use]
     pub fn is_single(&self) -> bool {

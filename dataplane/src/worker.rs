@@ -26,6 +26,7 @@ mod open;
 mod policy;
 mod punt;
 mod shadow;
+mod tenants;
 mod tunnel;
 mod upkeep;
 
@@ -239,6 +240,17 @@ struct Lane {
     headers: Headers,
 }
 
+impl Lane {
+    /// Whose packet it is, if that is known at a glance.
+    fn tenant(&self) -> Option<TenantId> {
+        match &self.headers {
+            Headers::V4(plain) => Some(plain.tenant),
+            Headers::V6(plain) => Some(plain.tenant),
+            Headers::Parsed(_) => None,
+        }
+    }
+}
+
 /// What is known of some packets of a burst besides their lanes.
 struct Context<'a> {
     /// What the full parse said.
@@ -290,6 +302,7 @@ impl<B: PacketBuf> Worker<B> {
             judging: policy::Judging::new(),
             datagrams: 0,
         };
+        state.share_out(&snapshot.tenants);
         if snapshot.serves_ipv6() {
             state.table.settle_v6();
         }

@@ -143,3 +143,42 @@ fn errors_go_back_with_the_tags_that_the_packet_had() {
     assert_eq!(port, PORTS[1].0);
     assert!(said.contains("unreachable FragmentationNeeded { next_hop_mtu: 1500 }"), "{said}");
 }
+
+/// A flood of one tenant's service costs the other nothing: neither where the flood is held to the limits of
+/// its tenant, nor where it only competes for the half-open share.
+#[test]
+fn a_flood_towards_one_tenant_costs_another_nothing() {
+    for limits in ["", "connections = 200\nhalf_open_percent = 50\n"] {
+        let text = config("[limits]\nconnections = 1000\n");
+        let text = text.replace("name = \"red\"\n[[port]]", &format!("name = \"red\"\n{limits}[[port]]"));
+        let mut world = World::new(&text, 1);
+        world.pass_ms(10, 1);
+        for (tenant, (front, back)) in PORTS.into_iter().enumerate() {
+            world.know(front, "10.0.0.254", GATEWAY);
+            world.know(back, "10.0.1.11", BACKENDS[[2, 0, 1][tenant]]);
+        }
+        let mut answered = 0;
+        for round in 0..40_u16 {
+            let flood: Vec<Vec<u8>> = (0..100_u16)
+                .map(|n| {
+                    let from = format!("10.9.{round}.{n}:{}", 1000 + n);
+                    tagged(2, &tcp(PORT_MACS[0], &from, "192.0.2.80:80", "S", b""))
+                })
+                .collect();
+            world.receive_on(0, FRONT, &flood);
+            let client = format!("10.0.0.7:{}", 2000 + round);
+            let syn = tcp(PORT_MACS[0], &client, "192.0.2.80:80", "S", b"");
+            answered +=
+                world.receive(FRONT, &tagged(1, &syn)).iter().filter(|(at, _)| *at == PORTS[1].1).count();
+            let syn_ack = tcp(PORT_MACS[1], "10.0.1.11:8080", &client, "SA", b"");
+            world.know(PORTS[1].0, "10.0.0.7", GATEWAY);
+            answered += world.receive(BACK, &tagged(1, &syn_ack)).len();
+            let ack = tcp(PORT_MACS[0], &client, "192.0.2.80:80", "A", b"");
+            answered += world.receive(FRONT, &tagged(1, &ack)).len();
+            world.pass_ms(5, 5);
+        }
+        assert_eq!(answered, 3 * 40, "{limits:?}: {:?}", world.report());
+        let established = world.rows().iter().filter(|row| row.key.tenant.0 == 1 && !row.half_open).count();
+        assert_eq!(established, 40);
+    }
+}

@@ -27,7 +27,7 @@ use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::ids::{PortId, TenantId};
 use crate::policy::Source;
-use crate::snapshot::{Affinity, Draining, Mode, OnRemove, Timeouts, VlanTags};
+use crate::snapshot::{self, Affinity, Draining, Mode, OnRemove, Timeouts, VlanTags};
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -359,6 +359,8 @@ pub enum EngineChoice {
 pub struct Tenant {
     /// Unique name.
     pub name: String,
+    /// What it may hold of the connection tables.
+    pub limits: snapshot::Tenant,
 }
 
 /// What a port's frames travel by.

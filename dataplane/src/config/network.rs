@@ -2,13 +2,14 @@
 
 use super::fault::{At, Place, Sink};
 use super::lans;
-use super::raw::{RawConfig, RawNeighbour, RawPort, RawRoute};
+use super::raw::{RawConfig, RawNeighbour, RawPort, RawRoute, RawTenant};
 use super::suggest::nearest;
 use super::values::network;
 use super::{DEFAULT_TENANT, Limits, Neighbour, Port, Route, Tenant};
 use crate::addr::{Ip, Prefix};
 use crate::ids::{PortId, TenantId};
 use crate::limits;
+use crate::snapshot;
 use core::hash::Hash;
 use std::collections::HashMap;
 
@@ -48,18 +49,22 @@ pub(super) fn find_name<'a>(
     None
 }
 
-/// The tenants, the default one first.
-pub(super) fn tenants(raw: &[Option<At<String>>], sink: &Sink<'_>) -> Vec<Tenant> {
-    check_unique(raw.iter().flatten(), "the name of a tenant", "give each tenant a name of its own", sink);
-    if let Some(excess) = raw.iter().flatten().nth(limits::TENANTS_MAX - 1) {
+/// The tenants, the default one first: with limits if it is written.
+pub(super) fn tenants(raw: &[RawTenant], sink: &Sink<'_>) -> Vec<Tenant> {
+    let names = raw.iter().filter_map(|tenant| tenant.name.as_ref());
+    check_unique(names.clone(), "the name of a tenant", "give each tenant a name of its own", sink);
+    if let Some(excess) = names.filter(|name| name.value != DEFAULT_TENANT).nth(limits::TENANTS_MAX - 1) {
         sink.error(&excess.place, "too many tenants", format!("have at most {}", limits::TENANTS_MAX - 1));
     }
-    for name in raw.iter().flatten().filter(|name| name.value == DEFAULT_TENANT) {
-        sink.error(&name.place, "the default tenant exists by itself", "remove this [[tenant]]");
+    let mut tenants = vec![Tenant { name: DEFAULT_TENANT.to_owned(), limits: snapshot::Tenant::default() }];
+    for RawTenant { name, limits } in raw {
+        match name {
+            Some(name) if name.value == DEFAULT_TENANT => tenants[0].limits = *limits,
+            Some(name) => tenants.push(Tenant { name: name.value.clone(), limits: *limits }),
+            None => {}
+        }
     }
-    let default = Tenant { name: DEFAULT_TENANT.to_owned() };
-    let named = raw.iter().flatten().map(|name| Tenant { name: name.value.clone() });
-    core::iter::once(default).chain(named).collect()
+    tenants
 }
 
 /// The tenant of a port or service: the default one unless it names another.

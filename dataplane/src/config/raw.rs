@@ -20,7 +20,7 @@ use super::{
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::limits;
-use crate::snapshot::{Affinity, Draining, Mode, OnRemove, Timeouts};
+use crate::snapshot::{self, Affinity, Draining, Mode, OnRemove, Timeouts};
 use core::ops::RangeInclusive;
 
 /// The whole file.
@@ -36,9 +36,15 @@ pub(super) struct RawConfig {
     pub(super) maglev: Maglev,
     pub(super) offload: Offload,
     pub(super) policy: RawPolicy,
-    pub(super) tenants: Vec<Option<At<String>>>,
+    pub(super) tenants: Vec<RawTenant>,
     pub(super) ports: Vec<RawPort>,
     pub(super) services: Vec<RawService>,
+}
+
+/// `[[tenant]]`.
+pub(super) struct RawTenant {
+    pub(super) name: Option<At<String>>,
+    pub(super) limits: snapshot::Tenant,
 }
 
 /// `[[port]]`.
@@ -159,11 +165,7 @@ pub(super) fn read(root: &Section<'_>, sink: &Sink<'_>) -> RawConfig {
         offload: read_offload(&root.table("offload", "offload"), &workers, sink),
         workers,
         policy: policy::read(root),
-        tenants: root
-            .tables("tenant", "tenant")
-            .iter()
-            .map(|tenant| tenant.required("name", "\"blue\"", name))
-            .collect(),
+        tenants: root.tables("tenant", "tenant").iter().map(read_tenant).collect(),
         ports: root.tables("port", "port").iter().map(read_port).collect(),
         services: root
             .tables("service", "service")
@@ -337,6 +339,19 @@ fn read_offload(section: &Section<'_>, workers: &Workers, sink: &Sink<'_>) -> Of
         ),
         core: core.map(|at| at.value),
         draining: section.default("draining", default.draining, choice(&places)),
+    }
+}
+
+fn read_tenant(section: &Section<'_>) -> RawTenant {
+    let most = limits::CONNECTIONS_MAX as i64 * limits::WORKERS_MAX as i64;
+    let connections = section.optional("connections", integer(1..=most.min(i64::from(u32::MAX))));
+    let half_open_percent = section.optional("half_open_percent", integer(1..=100));
+    RawTenant {
+        name: section.required("name", "\"blue\"", name),
+        limits: snapshot::Tenant {
+            connections: connections.map(|at| at.value),
+            half_open_percent: half_open_percent.map(|at| at.value),
+        },
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "draining",
         ],
     ),
-    ("tenant", &["name"]),
+    ("tenant", &["name", "connections", "half_open_percent"]),
     (
         "port",
         &[

@@ -1,9 +1,11 @@
-//! The half-open connections, oldest first: a doubly linked list in nodes of its own.
+//! The half-open connections of each tenant, oldest first: doubly linked lists in nodes of one pool.
 //!
 //! The nodes are as many as half-open connections are allowed, so the bound needs no other counter, and
-//! leaving the list is exact and O(1): there are no stale items to skip.
+//! leaving a list is exact and O(1): there are no stale items to skip.
 
 use super::entry::NIL;
+use crate::ids::TenantId;
+use crate::limits::TENANTS_MAX;
 use crate::time::Tick;
 
 #[derive(Clone, Copy)]
@@ -14,13 +16,22 @@ struct Node {
     born: Tick,
 }
 
-/// The list and its pool of nodes.
+/// The ends of a tenant's list.
+#[derive(Clone, Copy)]
+struct List {
+    oldest: u32,
+    youngest: u32,
+}
+
+/// The lists and their pool of nodes.
 pub(super) struct HalfOpen {
     nodes: Box<[Node]>,
     free: u32,
-    oldest: u32,
-    youngest: u32,
     len: u32,
+    lists: Box<[List]>,
+    lens: Box<[u32]>,
+    /// One more than the highest tenant that ever had one.
+    tenants: usize,
 }
 
 impl HalfOpen {
@@ -34,9 +45,10 @@ impl HalfOpen {
         HalfOpen {
             nodes: (0..max).map(node).collect(),
             free: if max == 0 { NIL } else { 0 },
-            oldest: NIL,
-            youngest: NIL,
             len: 0,
+            lists: vec![List { oldest: NIL, youngest: NIL }; TENANTS_MAX].into(),
+            lens: vec![0; TENANTS_MAX].into(),
+            tenants: 0,
         }
     }
 
@@ -48,14 +60,30 @@ impl HalfOpen {
         self.free == NIL
     }
 
-    /// The oldest one's slot and when it was opened.
-    pub(super) fn oldest(&self) -> Option<(u32, Tick)> {
-        self.iter().next()
+    /// How many a tenant has.
+    pub(super) fn len_of(&self, tenant: TenantId) -> u32 {
+        self.lens.get(tenant.index()).copied().unwrap_or(0)
+    }
+
+    /// The tenant that has most of them; `tenant` if none has more.
+    pub(super) fn richest(&self, tenant: TenantId) -> TenantId {
+        let mut richest = (self.len_of(tenant), tenant);
+        for (len, id) in self.lens.iter().zip(0u16..).take(self.tenants) {
+            if *len > richest.0 {
+                richest = (*len, TenantId(id));
+            }
+        }
+        richest.1
+    }
+
+    /// A tenant's oldest one's slot and when it was opened.
+    pub(super) fn oldest(&self, tenant: TenantId) -> Option<(u32, Tick)> {
+        self.iter(tenant).next()
     }
 
     /// Slots and when their connections were opened, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Tick)> + '_ {
-        let first = self.nodes.get(self.oldest as usize);
+    pub(super) fn iter(&self, tenant: TenantId) -> impl Iterator<Item = (u32, Tick)> + '_ {
+        let first = self.lists.get(tenant.index()).and_then(|list| self.nodes.get(list.oldest as usize));
         std::iter::successors(first, |node| self.nodes.get(node.next as usize))
             .map(|node| (node.slot, node.born))
     }
@@ -65,35 +93,40 @@ impl HalfOpen {
         self.nodes.get(node as usize).map_or(Tick(0), |node| node.born)
     }
 
-    /// Adds the youngest; returns its node, or `None` if there is no room.
-    pub(super) fn push(&mut self, slot: u32, born: Tick) -> Option<u32> {
+    /// Adds a tenant's youngest; returns its node, or `None` if there is no room.
+    pub(super) fn push(&mut self, slot: u32, tenant: TenantId, born: Tick) -> Option<u32> {
         let id = self.free;
+        let list = self.lists.get_mut(tenant.index())?;
         let node = self.nodes.get_mut(id as usize)?;
         self.free = node.next;
-        *node = Node { slot, prev: self.youngest, next: NIL, born };
-        match self.nodes.get_mut(self.youngest as usize) {
+        *node = Node { slot, prev: list.youngest, next: NIL, born };
+        match self.nodes.get_mut(list.youngest as usize) {
             Some(youngest) => youngest.next = id,
-            None => self.oldest = id,
+            None => list.oldest = id,
         }
-        self.youngest = id;
+        list.youngest = id;
         self.len += 1;
+        self.lens[tenant.index()] += 1;
+        self.tenants = self.tenants.max(tenant.index() + 1);
         Some(id)
     }
 
-    /// Takes a node out; returns when its connection was opened.
-    pub(super) fn remove(&mut self, id: u32) -> Tick {
+    /// Takes a node out of its tenant's list; returns when its connection was opened.
+    pub(super) fn remove(&mut self, id: u32, tenant: TenantId) -> Tick {
         let Node { prev, next, born, .. } = self.nodes[id as usize];
+        let list = &mut self.lists[tenant.index()];
         match self.nodes.get_mut(prev as usize) {
             Some(node) => node.next = next,
-            None => self.oldest = next,
+            None => list.oldest = next,
         }
         match self.nodes.get_mut(next as usize) {
             Some(node) => node.prev = prev,
-            None => self.youngest = prev,
+            None => list.youngest = prev,
         }
         self.nodes[id as usize].next = self.free;
         self.free = id;
         self.len -= 1;
+        self.lens[tenant.index()] -= 1;
         born
     }
 

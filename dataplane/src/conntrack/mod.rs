@@ -22,6 +22,10 @@
 //! down to an eighth of their share: so many a flood can take from the established ones and no more.
 //! Below that, a connection that has ended, or else one that has been silent longest, goes; both as found
 //! among a few that a hand going round the table points at.
+//!
+//! Tenants share a table. One that holds all it may ([`Share`]) makes room for its newcomers by its own
+//! connections alone. Where the half-open share of the whole table is used up, it is the tenant with the most
+//! of them that gives one up, grace or not, to one that has fewer.
 
 mod entry;
 mod half_open;
@@ -36,7 +40,8 @@ mod tests;
 
 pub use entry::{Entry, Slot};
 pub use table::{
-    Candidates, ConnectionRow, Count, Ends, Gone, InsertError, Inserted, New, Prepared, Shape, Table, Totals,
+    Candidates, ConnectionRow, Count, Ends, Gone, InsertError, Inserted, New, Prepared, Shape, Share, Table,
+    Totals,
 };
 pub(crate) use table::{ConnectionCopy, Shut};
 pub use tcp::{Outcome, Segment, State};

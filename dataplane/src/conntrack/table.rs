@@ -15,8 +15,8 @@ use super::tcp::{Outcome, Segment, State};
 use super::wheel::Wheel;
 use crate::addr::Ip;
 use crate::flow::{Direction, FlowHasher, FlowKey};
-use crate::ids::{BackendId, ServiceId, WorkerId};
-use crate::limits::CONNECTIONS_MAX;
+use crate::ids::{BackendId, ServiceId, TenantId, WorkerId};
+use crate::limits::{CONNECTIONS_MAX, TENANTS_MAX};
 use crate::offload::{FlowRef, OffloadState};
 use crate::prefetch::prefetch;
 use crate::time::Tick;
@@ -31,6 +31,27 @@ pub struct Shape {
     pub half_open_max: u32,
     /// Age under which a half-open connection is not given up for another one.
     pub half_open_grace_ms: u32,
+}
+
+/// How much of a table a tenant may hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// Connections; at least 1.
+    pub connections: u32,
+    /// Half-open ones among them; at least 1.
+    pub half_open: u32,
+}
+
+impl Share {
+    /// All of it.
+    pub const ALL: Share = Share { connections: u32::MAX, half_open: u32::MAX };
+}
+
+/// A tenant's share, and what it holds.
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    share: Share,
+    live: u32,
 }
 
 /// What a connection is opened with.
@@ -97,6 +118,9 @@ pub enum InsertError {
     /// The half-open share is used up by connections within their grace.
     #[error("too many young half-open connections")]
     HalfOpenLimit,
+    /// The tenant's share is used up, and nothing of its own may be evicted.
+    #[error("the tenant's share of the connection table is used up")]
+    TenantLimit,
     /// No room, and nothing that may be evicted.
     #[error("the connection table is full")]
     Full,
@@ -253,6 +277,8 @@ pub struct Table {
     index: Index,
     wheel: Wheel,
     half_open: HalfOpen,
+    /// By [`TenantId`].
+    accounts: Box<[Account]>,
     /// Connections opened so far (modulo 2^32).
     opened: u32,
     /// Zeroed pages: those that no IPv6 connection touches take no memory, unless [`Table::settle_v6`] is
@@ -268,7 +294,7 @@ pub struct Table {
     /// Connections by the kind of their offload state.
     by_offload: [u32; OFFLOAD_KINDS],
     /// Set where a table stands in for one that takes no newcomers; asked where there is no room only.
-    shut: Option<InsertError>,
+    shut: Option<Shut>,
 }
 
 impl Table {
@@ -287,6 +313,7 @@ impl Table {
             index: Index::new(2 * slots),
             wheel: Wheel::new(now),
             half_open: HalfOpen::new(shape.half_open_max),
+            accounts: vec![Account { share: Share::ALL, live: 0 }; TENANTS_MAX].into_boxed_slice(),
             opened: 0,
             v6: vec![[0; 6]; slots].into_boxed_slice(),
             cold: vec![Cold::default(); slots].into_boxed_slice(),
@@ -297,6 +324,26 @@ impl Table {
             by_offload: [0; OFFLOAD_KINDS],
             shut: None,
         }
+    }
+}
+
+/// Tenants.
+impl Table {
+    /// Says how much of the table each tenant may hold, by [`TenantId`]; all of it those that are not named.
+    /// One that holds more keeps what it has, and gets nothing more.
+    pub fn set_shares(&mut self, shares: impl IntoIterator<Item = Share>) {
+        let shares = shares.into_iter().chain(core::iter::repeat(Share::ALL));
+        for (account, share) in self.accounts.iter_mut().zip(shares) {
+            account.share =
+                Share { connections: share.connections.max(1), half_open: share.half_open.max(1) };
+        }
+    }
+
+    /// Connections that a tenant has, and how many of them are half-open.
+    #[must_use]
+    pub fn held_by(&self, tenant: TenantId) -> (u32, u32) {
+        let live = self.accounts.get(tenant.index()).map_or(0, |account| account.live);
+        (live, self.half_open.len_of(tenant))
     }
 }
 
@@ -474,7 +521,7 @@ impl Table {
         entry.set_state(state);
         if entry.is_half_open() && state.confirms() {
             entry.set_half_open(false);
-            entry.born_or_node = self.half_open.remove(entry.born_or_node).0;
+            entry.born_or_node = self.half_open.remove(entry.born_or_node, entry.tenant()).0;
         }
         let deadline = now.after_ms(timeout_ms);
         self.wheel.schedule(&mut self.entries, slot.0, deadline, late_max_ms(timeout_ms));

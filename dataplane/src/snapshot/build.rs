@@ -85,6 +85,7 @@ impl Snapshot {
             static_neighbours: static_neighbours(config),
             routes: routes(config),
             offload_draining: config.offload.draining,
+            tenants: config.tenants.iter().map(|tenant| tenant.limits).collect(),
             policy: Policy::build(&config.policy, previous.map(|previous| &previous.policy))?,
         })
     }

@@ -144,6 +144,15 @@ pub struct Port {
     pub pass_to: Option<PortId>,
 }
 
+/// What a tenant may hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tenant {
+    /// Connections, over all workers; `None`: as many as there is room for.
+    pub connections: Option<u32>,
+    /// How many of them may be half-open, percent; `None`: as many as the table allows.
+    pub half_open_percent: Option<u8>,
+}
+
 /// A neighbour that is not asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StaticNeighbour {
@@ -284,6 +293,8 @@ pub struct Parts {
     pub offload_draining: Draining,
     /// What is let through.
     pub policy: Arc<Policy>,
+    /// By [`TenantId`].
+    pub tenants: Arc<[Tenant]>,
 }
 
 /// Why no snapshot could be made.
@@ -342,6 +353,8 @@ pub struct Snapshot {
     /// Where connections of draining backends are forwarded.
     pub offload_draining: Draining,
     policy: Arc<Policy>,
+    /// By [`TenantId`].
+    pub tenants: Arc<[Tenant]>,
     vips: HashSet<(TenantId, Ip), FixedState>,
     endpoints: Endpoints<ServiceId>,
     /// Replies of services that keep no connections; they must be told apart.
@@ -410,7 +423,7 @@ impl Snapshot {
     /// When two services cannot be told apart.
     pub fn assemble(parts: Parts) -> Result<Snapshot, BuildError> {
         let Parts { generation, ports, services, mut backends, static_neighbours, .. } = parts;
-        let Parts { routes, offload_draining, policy, .. } = parts;
+        let Parts { routes, offload_draining, policy, tenants, .. } = parts;
         let name = |id: ServiceId| services[id.index()].as_ref().map_or_else(String::new, |s| s.name.clone());
         let endpoints = Endpoints::new(service_endpoints(&services))
             .map_err(|(a, b)| BuildError::ServicesOverlap(name(a), name(b)))?;
@@ -444,6 +457,7 @@ impl Snapshot {
             static_neighbours,
             offload_draining,
             policy,
+            tenants,
             vips,
             endpoints,
             stateless,

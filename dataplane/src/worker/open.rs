@@ -62,10 +62,13 @@ impl<'a, E: Env> Walk<'a, E> {
         lanes: &mut [Lane],
         foreseen: &mut ArrayVec<Foreseen<'a>, BURST>,
     ) {
-        if self.state.table.refuses_newcomers(self.now).is_some() {
+        // Most bursts are one tenant's, and nothing is lost but time where one is not.
+        let tenant = lanes.iter().filter(|lane| lane.candidates.is_empty()).find_map(Lane::tenant);
+        let tenant = tenant.unwrap_or_default();
+        if self.state.table.refuses_newcomers(self.now, tenant).is_some() {
             return;
         }
-        self.state.table.prefetch_oldest(newcomers);
+        self.state.table.prefetch_oldest(tenant, newcomers);
         for lane in lanes.iter_mut().filter(|lane| lane.candidates.is_empty()) {
             let opening = match &lane.headers {
                 Headers::V4(plain) => self.foresee_one(plain.key(), plain.tcp_flags, lane.hash),
@@ -77,7 +80,7 @@ impl<'a, E: Env> Walk<'a, E> {
                 foreseen.push(opening);
             }
         }
-        self.state.table.prefetch_leaving(newcomers);
+        self.state.table.prefetch_leaving(tenant, newcomers);
     }
 
     fn foresee_one(&mut self, key: FlowKey, flags: TcpFlags, hash: u64) -> Option<Foreseen<'a>> {
@@ -177,7 +180,7 @@ impl<'a, E: Env> Walk<'a, E> {
         mut foreseen: Option<&Foreseen<'a>>,
     ) {
         // A flood is refused before anything is worked out for it.
-        if let Some(error) = self.state.table.refuses_newcomers(self.now) {
+        if let Some(error) = self.state.table.refuses_newcomers(self.now, parsed.key.tenant) {
             self.count_service_drop(service);
             return self.drop(packet, refusal(error));
         }
@@ -516,6 +519,7 @@ fn refusal(error: InsertError) -> DropReason {
     match error {
         InsertError::ReplyCollision => DropReason::NatTupleInUse,
         InsertError::HalfOpenLimit => DropReason::HalfOpenLimit,
+        InsertError::TenantLimit => DropReason::TenantLimit,
         InsertError::Full | InsertError::Duplicate(_) | InsertError::MixedFamilies => DropReason::TableFull,
     }
 }

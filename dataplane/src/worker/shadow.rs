@@ -97,7 +97,7 @@ impl<B: PacketBuf> Worker<B> {
             now,
             generation: self.snapshot.generation,
             worker: state.id,
-            shut: state.table.shut(now),
+            shut: state.table.shut(now, *tenant),
             rates: state.rates,
             price: state.offload.price,
             token: state.offload.token,
@@ -165,7 +165,7 @@ impl Shadow {
         let take = |copy: &ConnectionCopy| Some((table.imitate(copy)?, copy.flow));
         let names = excerpt.connections.iter().filter_map(take).collect();
         if let Some(shut) = rest.shut {
-            state.table.set_shut(shut, now);
+            state.table.set_shut(shut);
         }
         for neighbour in &excerpt.neighbours {
             state.neighbours.imitate(neighbour, || TestPacket::new(PortId(0), &[]));

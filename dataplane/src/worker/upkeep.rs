@@ -118,6 +118,9 @@ impl<B: PacketBuf> Worker<B> {
                 env.send(port, packet);
             });
         }
+        if snapshot.tenants != self.snapshot.tenants {
+            self.state.share_out(&snapshot.tenants);
+        }
         self.state.meet_policy(self.snapshot.policy(), snapshot.policy());
         self.state.upkeep.meet = Some(0);
         if snapshot.resets() {

@@ -6,8 +6,8 @@ use std::collections::{HashMap, VecDeque};
 
 use dataplane::addr::Ip;
 use dataplane::conntrack::{
-    Candidates, ConnectionRow, Count, Gone, InsertError, New, Outcome, Segment, Shape, Slot, State, Table,
-    Totals,
+    Candidates, ConnectionRow, Count, Gone, InsertError, New, Outcome, Segment, Shape, Share, Slot, State,
+    Table, Totals,
 };
 use dataplane::flow::{Direction, FlowHasher, FlowKey, Protocol};
 use dataplane::ids::{BackendId, ServiceId, TenantId, WorkerId};
@@ -89,6 +89,8 @@ pub(crate) struct World {
     /// Whether all hashes are alike.
     weak: bool,
     shape: Shape,
+    /// What either tenant may hold.
+    shares: [Share; 2],
     now: Tick,
     serial: u64,
     live: HashMap<u64, Connection>,
@@ -110,10 +112,15 @@ impl World {
         // Some runs cross the wrap of the clock.
         let now = if start % 2 == 0 { Tick(u32::from(start) * 1000) } else { Tick(u32::MAX - 20_000) };
         let weak = start % 4 >= 2;
+        let some = Share { connections: 1 + u32::from(grace >> 3) % 8, half_open: 1 + u32::from(grace >> 6) };
+        let shares = [Share::ALL, if grace & 4 == 0 { Share::ALL } else { some }];
+        let mut table = Table::new(WorkerId(3), shape, if weak { WEAK_HASHER } else { HASHER }, now);
+        table.set_shares(shares);
         World {
-            table: Table::new(WorkerId(3), shape, if weak { WEAK_HASHER } else { HASHER }, now),
+            table,
             weak,
             shape,
+            shares,
             now,
             serial: 0,
             live: HashMap::new(),
@@ -170,7 +177,10 @@ impl World {
     }
 
     fn insert(&mut self, new: &New) {
-        let oldest = self.oldest_half_open();
+        let tenant = new.key.tenant;
+        let yields = self.who_yields(tenant);
+        let oldest = self.oldest_half_open(yields);
+        let at_limit = self.count(tenant, false) >= self.share(tenant).connections;
         let expected = self.expected(new);
         let hash = self.table.hash(&new.key);
         let result = match self.table.find(&new.key, hash, Candidates::default()) {
@@ -182,6 +192,8 @@ impl World {
         };
         let inserted = match (result, expected) {
             (Err(InsertError::Full), Ok(())) if self.weak && self.keys.len() >= 10 => return,
+            // Nobody of its own was under the hand.
+            (Err(InsertError::TenantLimit), _) if at_limit && self.may_miss(tenant) => return,
             (Err(error), expected) => {
                 assert_eq!(Err(error), expected);
                 self.find(&new.key);
@@ -191,11 +203,20 @@ impl World {
             (Ok(_), Err(error)) => panic!("inserted in spite of {error}"),
         };
         if let Some(gone) = inserted.evicted {
+            let whose = self.live[&self.id_of(&gone)].new.key.tenant;
             let id = self.bury(&gone);
             assert!(!gone.half_open || Some(id) == oldest, "the oldest half-open one goes");
-            let room = self.shape.half_open_max / HALF_OPEN_FLOOR;
-            let half_open = self.live.values().filter(|connection| connection.half_open).count();
-            assert!(gone.half_open || half_open < room.max(1) as usize, "half-open ones go first");
+            let (all, half_open) = (self.shape.half_open_max, |whose: &Connection| whose.half_open);
+            if gone.half_open {
+                assert_eq!(whose, yields);
+            } else if at_limit {
+                assert_eq!(whose, tenant);
+                let room = all.min(self.share(tenant).half_open) / HALF_OPEN_FLOOR;
+                assert!(self.count(tenant, true) < room.max(1), "half-open ones go first");
+            } else {
+                let half_open = self.live.values().filter(|whose| half_open(whose)).count();
+                assert!(half_open < (all / HALF_OPEN_FLOOR).max(1) as usize, "half-open ones go first");
+            }
         }
         self.serial += 1;
         let connection = Connection {
@@ -221,8 +242,8 @@ impl World {
     }
 
     fn expected(&self, new: &New) -> Result<(), InsertError> {
-        if self.is_under_pressure() {
-            return Err(InsertError::HalfOpenLimit);
+        if let Some(error) = self.refusal(new.key.tenant) {
+            return Err(error);
         }
         match self.keys.get(&new.key) {
             Some((id, Direction::Original)) => return Err(InsertError::Duplicate(self.live[id].slot)),
@@ -235,21 +256,58 @@ impl World {
         Ok(())
     }
 
-    /// Whether the one to go for a newcomer is too young to.
-    fn is_under_pressure(&self) -> bool {
-        let half_open = self.table.half_open() as u32;
+    fn share(&self, tenant: TenantId) -> Share {
+        self.shares[tenant.index()]
+    }
+
+    /// Connections of a tenant, all of them or the half-open ones.
+    fn count(&self, tenant: TenantId, half_open: bool) -> u32 {
+        let own = self.live.values().filter(|whose| whose.new.key.tenant == tenant);
+        own.filter(|whose| whose.half_open || !half_open).count() as u32
+    }
+
+    /// Whose half-open connection goes for a newcomer, if one has to.
+    fn who_yields(&self, tenant: TenantId) -> TenantId {
+        let Share { connections, half_open } = self.share(tenant);
+        let own = self.count(tenant, true);
+        let is_full = self.table.half_open() as u32 == self.shape.half_open_max;
+        if own >= half_open || (!is_full && self.count(tenant, false) >= connections) {
+            return tenant;
+        }
+        let other = TenantId(1 - tenant.0);
+        if self.count(other, true) > own { other } else { tenant }
+    }
+
+    /// Why a newcomer is refused: the one to go is too young to, and the tenant's own.
+    fn refusal(&self, tenant: TenantId) -> Option<InsertError> {
+        let (own, half_open) = (self.count(tenant, true), self.table.half_open() as u32);
+        let (share, yields) = (self.share(tenant), self.who_yields(tenant));
+        let is_young = |id| self.now.since(self.live[&id].born) < self.shape.half_open_grace_ms;
+        let stays = yields == tenant && self.oldest_half_open(yields).is_some_and(is_young);
+        let live = self.count(tenant, false);
+        if own >= share.half_open || half_open == self.shape.half_open_max {
+            return stays.then_some(InsertError::HalfOpenLimit);
+        }
+        if live >= share.connections {
+            let floor = (share.half_open.min(self.shape.half_open_max) / HALF_OPEN_FLOOR).max(1);
+            let idle_may_go = own < floor && live > own;
+            return (!idle_may_go && (stays || own == 0)).then_some(InsertError::TenantLimit);
+        }
         let full = self.live.len() == self.table.capacity();
         let floor = (self.shape.half_open_max / HALF_OPEN_FLOOR).max(1);
         let established = self.live.len() > half_open as usize;
-        let from_half_open =
-            half_open == self.shape.half_open_max || (full && !(half_open < floor && established));
-        let is_young = |id| self.now.since(self.live[&id].born) < self.shape.half_open_grace_ms;
-        from_half_open && self.oldest_half_open().is_some_and(is_young)
+        (full && !(half_open < floor && established) && stays).then_some(InsertError::HalfOpenLimit)
     }
 
-    /// The half-open connection to go first: of the few oldest, one that hardware does not forward for.
-    fn oldest_half_open(&self) -> Option<u64> {
-        let half_open = self.live.values().filter(|connection| connection.half_open);
+    /// Whether the hand that goes round the table may point at none of a tenant's connections.
+    fn may_miss(&self, tenant: TenantId) -> bool {
+        self.table.slots() > SAMPLE && self.count(tenant, false) > self.count(tenant, true)
+    }
+
+    /// A tenant's half-open connection to go first: of the few oldest, one that hardware does not forward
+    /// for.
+    fn oldest_half_open(&self, tenant: TenantId) -> Option<u64> {
+        let half_open = self.live.values().filter(|whose| whose.half_open && whose.new.key.tenant == tenant);
         let mut oldest: Vec<(u64, bool)> = half_open.map(|one| (one.serial, one.is_pending())).collect();
         oldest.sort_unstable();
         let free = oldest.iter().take(SAMPLE).find(|(_, pending)| !pending);

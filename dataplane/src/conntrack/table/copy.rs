@@ -2,7 +2,7 @@
 
 use super::{Cold, InsertError, Prepared, Slot, Table, V6};
 use crate::addr::Ip;
-use crate::conntrack::entry::{Entry, NIL};
+use crate::conntrack::entry::Entry;
 use crate::flow::Direction;
 use crate::ids::TenantId;
 use crate::offload::FlowRef;
@@ -22,9 +22,9 @@ pub(crate) struct ConnectionCopy {
 /// A table that takes no newcomers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shut {
-    error: InsertError,
+    pub(super) error: InsertError,
     /// Whether [`Table::refuses_newcomers`] says so, or only whoever tries hears of it.
-    at_once: bool,
+    pub(super) at_once: bool,
 }
 
 impl Table {
@@ -73,10 +73,11 @@ impl Table {
         entry.imitate(&copy.entry);
         entry.born_or_node = copy.born.0;
         if entry.is_half_open() {
-            let node = self.half_open.push(number, copy.born);
+            let node = self.half_open.push(number, entry.tenant(), copy.born);
             entry.set_half_open(node.is_some());
             entry.born_or_node = node.unwrap_or(copy.born.0);
         }
+        self.accounts[entry.tenant().index()].live += 1;
         let (kind, replies) = (entry.offload_kind(), entry.has_reply_key());
         (self.v6[slot.index()], self.cold[slot.index()]) = (copy.v6, copy.cold);
         self.by_offload[kind] += 1;
@@ -90,21 +91,15 @@ impl Table {
         Some(slot)
     }
 
-    /// Whether the table takes newcomers, in words that another one can be given.
-    pub(crate) fn shut(&self, now: Tick) -> Option<Shut> {
+    /// Whether the table takes newcomers of a tenant, in words that another one can be given.
+    pub(crate) fn shut(&self, now: Tick, tenant: TenantId) -> Option<Shut> {
         let shut = |at_once| move |error| Shut { error, at_once };
-        let refused = self.refuses_newcomers(now).map(shut(true));
-        refused.or_else(|| self.lacks_room(now).map(shut(false)))
+        let refused = self.refuses_newcomers(now, tenant).map(shut(true));
+        refused.or_else(|| self.lacks_room(now, tenant).map(shut(false)))
     }
 
     /// Makes the table refuse newcomers as another one does.
-    pub(crate) fn set_shut(&mut self, shut: Shut, now: Tick) {
-        self.shut = Some(shut.error);
-        if shut.at_once {
-            // Nodes of nobody: nobody is looked for in a table that is shut.
-            while self.half_open.push(NIL, now).is_some() {}
-        } else {
-            self.shape.connections = self.len as u32;
-        }
+    pub(crate) fn set_shut(&mut self, shut: Shut) {
+        self.shut = Some(shut);
     }
 }

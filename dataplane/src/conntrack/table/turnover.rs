@@ -5,12 +5,12 @@
 
 use arrayvec::ArrayVec;
 
-use super::{COLD_OFFLOAD, Cold, Gone, InsertError, Inserted, New, Prepared, Table, late_max_ms};
-use crate::conntrack::entry::{NIL, Opening, Slot};
+use super::{Account, COLD_OFFLOAD, Cold, Gone, InsertError, Inserted, New, Prepared, Table, late_max_ms};
+use crate::conntrack::entry::{Entry, NIL, Opening, Slot};
 use crate::conntrack::index::Reference;
 use crate::conntrack::tcp::State;
 use crate::flow::Direction;
-use crate::ids::ServiceId;
+use crate::ids::{ServiceId, TenantId};
 use crate::limits::HARDWARE_STALE_MS;
 use crate::prefetch::prefetch;
 use crate::time::Tick;
@@ -46,7 +46,7 @@ impl Table {
         new: &New,
         timeout_of: impl Fn(ServiceId, State) -> u32,
     ) -> Result<Inserted, InsertError> {
-        if let Some(error) = self.refuses_newcomers(now) {
+        if let Some(error) = self.refuses_newcomers(now, new.key.tenant) {
             return Err(error);
         }
         let prepared = self.prepare(new, self.hash(&new.key));
@@ -55,19 +55,21 @@ impl Table {
         self.insert_prepared(now, new, &prepared, timeout_of)
     }
 
-    /// Why every newcomer is refused for now, if so: the half-open share is used up by connections that
-    /// are within their grace. Costs nothing to ask, so that a flood can be answered before anything is
-    /// chosen, hashed or looked for; [`Table::insert`] asks it first.
+    /// Why every newcomer of a tenant is refused for now, if so: the half-open share is used up by connections
+    /// that are within their grace. Costs next to nothing to ask, so that a flood can be answered before
+    /// anything is chosen, hashed or looked for; [`Table::insert`] asks it first.
     #[inline]
     #[must_use]
-    pub fn refuses_newcomers(&self, now: Tick) -> Option<InsertError> {
-        if !self.half_open.is_full() {
+    pub fn refuses_newcomers(&self, now: Tick, tenant: TenantId) -> Option<InsertError> {
+        if let Some(shut) = self.shut.filter(|shut| shut.at_once) {
+            return Some(shut.error);
+        }
+        let Some(account) = self.accounts.get(tenant.index()) else { return Some(InsertError::TenantLimit) };
+        let own_is_full = self.half_open.len_of(tenant) >= account.share.half_open;
+        if !own_is_full && (!self.half_open.is_full() || self.half_open.richest(tenant) != tenant) {
             return None;
         }
-        if self.shut.is_some() {
-            return self.shut;
-        }
-        let (_, born) = self.half_open.oldest()?;
+        let (_, born) = self.half_open.oldest(tenant)?;
         (now.since(born) < self.shape.half_open_grace_ms).then_some(InsertError::HalfOpenLimit)
     }
 
@@ -90,21 +92,26 @@ impl Table {
         Prepared { missed_at: self.opened, ..*prepared }
     }
 
-    /// Asks for the lines of the connections that so many newcomers will evict, if they will: the half-open
-    /// ones that are oldest. To be followed, when those have come, by [`Table::prefetch_leaving`].
-    pub fn prefetch_oldest(&self, newcomers: usize) {
-        self.oldest_to_leave(newcomers).for_each(|slot| prefetch(&self.entries[slot.index()]));
+    /// Asks for the lines of the connections that so many newcomers of a tenant will evict, if they will: the
+    /// half-open ones that are oldest. To be followed, when those have come, by [`Table::prefetch_leaving`].
+    pub fn prefetch_oldest(&self, tenant: TenantId, newcomers: usize) {
+        self.oldest_to_leave(tenant, newcomers).for_each(|slot| prefetch(&self.entries[slot.index()]));
     }
 
     /// Asks for the lines of the index that evicting those will read.
-    pub fn prefetch_leaving(&self, newcomers: usize) {
-        self.oldest_to_leave(newcomers).for_each(|slot| _ = self.leaving(slot));
+    pub fn prefetch_leaving(&self, tenant: TenantId, newcomers: usize) {
+        self.oldest_to_leave(tenant, newcomers).for_each(|slot| _ = self.leaving(slot));
     }
 
-    fn oldest_to_leave(&self, newcomers: usize) -> impl Iterator<Item = Slot> + '_ {
+    fn oldest_to_leave(&self, tenant: TenantId, newcomers: usize) -> impl Iterator<Item = Slot> + '_ {
         let full = self.half_open.is_full() || self.len >= self.shape.connections as usize;
-        let leaving = if full { newcomers } else { 0 };
-        self.half_open.iter().take(leaving).map(|(slot, _)| Slot(slot))
+        let own_is_full = self.accounts.get(tenant.index()).is_some_and(|account| {
+            account.live >= account.share.connections
+                || self.half_open.len_of(tenant) >= account.share.half_open
+        });
+        let whose = if full && !own_is_full { self.half_open.richest(tenant) } else { tenant };
+        let leaving = if full || own_is_full { newcomers } else { 0 };
+        self.half_open.iter(whose).take(leaving).map(|(slot, _)| Slot(slot))
     }
 
     /// [`Table::insert`] for a connection that was prepared with the same `new`.
@@ -118,10 +125,15 @@ impl Table {
         prepared: &Prepared,
         timeout_of: impl Fn(ServiceId, State) -> u32,
     ) -> Result<Inserted, InsertError> {
-        if let Some(error) = self.refuses_newcomers(now) {
+        let tenant = new.key.tenant;
+        if let Some(error) = self.refuses_newcomers(now, tenant) {
             return Err(error);
         }
-        let leaving = self.victim(now)?.map(|slot| self.leaving(slot));
+        let (victim, looked) = self.victim(now, tenant);
+        if looked {
+            self.hand = (self.hand + SAMPLE) % self.entries.len();
+        }
+        let leaving = victim?.map(|slot| self.leaving(slot));
         self.check(new, prepared)?;
         let slot = self.vacant();
         if !self.enter_index(slot, prepared) {
@@ -144,17 +156,16 @@ impl Table {
     /// [`InsertError::HalfOpenLimit`] or [`InsertError::Full`]; the table is unchanged then.
     pub fn reopen(&mut self, now: Tick, slot: Slot, timeout_ms: u32) -> Result<Option<Gone>, InsertError> {
         let entry = &self.entries[slot.index()];
-        let (was_half_open, node) = (entry.is_half_open(), entry.born_or_node);
-        let victim =
-            if self.half_open.is_full() && !was_half_open { Some(self.oldest_half_open(now)?) } else { None };
+        let (was_half_open, node, tenant) = (entry.is_half_open(), entry.born_or_node, entry.tenant());
+        let victim = if was_half_open { None } else { self.half_open_victim(now, tenant)? };
         let evicted = victim.and_then(|slot| self.remove(slot));
         if was_half_open {
-            self.half_open.remove(node);
+            self.half_open.remove(node, tenant);
         }
         let entry = &mut self.entries[slot.index()];
         entry.reopen(now);
         entry.set_half_open(false);
-        if let Some(node) = self.half_open.push(slot.0, now) {
+        if let Some(node) = self.half_open.push(slot.0, tenant, now) {
             entry.set_half_open(true);
             entry.born_or_node = node;
         }
@@ -183,81 +194,96 @@ impl Table {
         Ok(())
     }
 
-    /// Who has to go for a newcomer, which is half-open as all newcomers are.
-    fn victim(&mut self, now: Tick) -> Result<Option<Slot>, InsertError> {
-        if self.half_open.is_full() {
-            return self.oldest_half_open(now).map(Some);
+    /// Who has to go for a newcomer, which is half-open as all newcomers are; and whether one was looked for
+    /// under the hand, which is to move on then. A tenant at its limits has to make do with its own; where all
+    /// have taken up everything, it is the one that holds most that yields.
+    fn victim(&self, now: Tick, tenant: TenantId) -> (Result<Option<Slot>, InsertError>, bool) {
+        if let Some(shut) = self.shut {
+            return (Err(shut.error), false);
         }
-        if self.len < self.shape.connections as usize {
-            return Ok(None);
+        match self.half_open_victim(now, tenant) {
+            Ok(None) => {}
+            found => return (found, false),
         }
-        if let Some(error) = self.shut {
-            return Err(error);
+        let Account { share, live } = self.accounts[tenant.index()];
+        let own_only = live >= share.connections;
+        if !own_only && self.len < self.shape.connections as usize {
+            return (Ok(None), false);
         }
-        if self.has_few_half_open() {
-            if let Some(slot) = self.most_idle(now) {
-                return Ok(Some(slot));
+        let (half_open, room, of) = if own_only {
+            let room = share.half_open.min(self.shape.half_open_max);
+            (self.half_open.len_of(tenant), room, Some(tenant))
+        } else {
+            (self.half_open.len() as u32, self.shape.half_open_max, None)
+        };
+        let looked = half_open < (room / HALF_OPEN_FLOOR).max(1);
+        if looked {
+            if let Some(slot) = self.under_hand(now, of) {
+                return (Ok(Some(slot)), true);
             }
         }
-        self.oldest_half_open(now).map(Some)
+        let whose = if own_only { tenant } else { self.half_open.richest(tenant) };
+        let oldest = self.oldest_half_open(now, whose, whose == tenant);
+        let limit = |error| if own_only { InsertError::TenantLimit } else { error };
+        (oldest.map(Some).map_err(limit), looked)
     }
 
-    /// Why no newcomer would find room, if none would: what [`Table::insert`] would say, and change nothing.
-    pub(super) fn lacks_room(&self, now: Tick) -> Option<InsertError> {
-        let full = self.len >= self.shape.connections as usize;
-        let gives_way = || self.has_few_half_open() && self.under_hand(now).is_some();
-        if !self.half_open.is_full() && (!full || gives_way()) {
-            return None;
+    /// Why no newcomer of a tenant would find room, if none would: what [`Table::insert`] would say, and
+    /// change nothing.
+    pub(super) fn lacks_room(&self, now: Tick, tenant: TenantId) -> Option<InsertError> {
+        self.victim(now, tenant).0.err()
+    }
+
+    /// Which half-open connection has to go for another one, if any: of the tenant's own where it has as many
+    /// as it may, or as any other has; else, of the tenant that has most, whatever their age.
+    fn half_open_victim(&self, now: Tick, tenant: TenantId) -> Result<Option<Slot>, InsertError> {
+        if let Some(shut) = self.shut.filter(|shut| shut.at_once) {
+            return Err(shut.error);
         }
-        self.oldest_half_open(now).err()
-    }
-
-    fn has_few_half_open(&self) -> bool {
-        let floor = (self.shape.half_open_max / HALF_OPEN_FLOOR).max(1);
-        self.half_open.len() < floor as usize
-    }
-
-    /// The half-open connection to go first. Those that hardware may forward for come last, as far as one
-    /// looks: they use their client's port again, and a third one on it would meet the rules of the first.
-    fn oldest_half_open(&self, now: Tick) -> Result<Slot, InsertError> {
-        if let Some(error) = self.shut {
-            return Err(error);
+        let share = self.accounts.get(tenant.index()).ok_or(InsertError::TenantLimit)?.share;
+        if self.half_open.len_of(tenant) >= share.half_open {
+            return self.oldest_half_open(now, tenant, true).map(Some);
         }
-        let mut oldest = self.half_open.iter().take(SAMPLE);
+        if !self.half_open.is_full() {
+            return Ok(None);
+        }
+        let richest = self.half_open.richest(tenant);
+        self.oldest_half_open(now, richest, richest == tenant).map(Some)
+    }
+
+    /// The half-open connection of a tenant to go first, not within its grace if that counts. Those that
+    /// hardware may forward for come last, as far as one looks: they use their client's port again, and a
+    /// third one on it would meet the rules of the first.
+    fn oldest_half_open(&self, now: Tick, tenant: TenantId, grace: bool) -> Result<Slot, InsertError> {
+        let mut oldest = self.half_open.iter(tenant).take(SAMPLE);
         let free = oldest.find(|(slot, _)| !self.entries[*slot as usize].is_pending());
-        match free.or(self.half_open.oldest()) {
+        match free.or(self.half_open.oldest(tenant)) {
             None => Err(InsertError::Full),
-            Some((_, born)) if now.since(born) < self.shape.half_open_grace_ms => {
+            Some((_, born)) if grace && now.since(born) < self.shape.half_open_grace_ms => {
                 Err(InsertError::HalfOpenLimit)
             }
             Some((slot, _)) => Ok(Slot(slot)),
         }
     }
 
-    /// Of the next few connections under the hand that are not half-open: one that has ended, else the
-    /// one silent for longest. One in hardware counts as heard of now if that is all that can be known.
-    /// Those that hardware has yet to let go of, or to answer for, come last: a client that used its port
-    /// again would meet their rules.
-    fn under_hand(&self, now: Tick) -> Option<Slot> {
+    /// Of the next few connections under the hand that are not half-open, and a tenant's if it is to be one:
+    /// one that has ended, else the one silent for longest. One in hardware counts as heard of now if that is
+    /// all that can be known. Those that hardware has yet to let go of, or to answer for, come last: a client
+    /// that used its port again would meet their rules.
+    fn under_hand(&self, now: Tick, of: Option<TenantId>) -> Option<Slot> {
         let slots = self.entries.len();
         let under_hand = (0..SAMPLE.min(slots)).map(|step| (self.hand + step) % slots);
-        let victim = under_hand
-            .filter(|&slot| self.entries[slot].is_live() && !self.entries[slot].is_half_open())
-            .max_by_key(|&slot| {
-                let entry = &self.entries[slot];
-                let late = if entry.is_pending() { HARDWARE_STALE_MS } else { 0 };
-                let closed = entry.state().is_closed();
-                let held = entry.is_pending() && (closed || !entry.is_installed());
-                (!held, closed, now.since(entry.last_seen()).saturating_sub(late))
-            });
+        let may_go = |entry: &Entry| {
+            entry.is_live() && !entry.is_half_open() && of.is_none_or(|tenant| entry.tenant() == tenant)
+        };
+        let victim = under_hand.filter(|&slot| may_go(&self.entries[slot])).max_by_key(|&slot| {
+            let entry = &self.entries[slot];
+            let late = if entry.is_pending() { HARDWARE_STALE_MS } else { 0 };
+            let closed = entry.state().is_closed();
+            let held = entry.is_pending() && (closed || !entry.is_installed());
+            (!held, closed, now.since(entry.last_seen()).saturating_sub(late))
+        });
         victim.map(|slot| Slot(slot as u32))
-    }
-
-    /// The same, and moves the hand on.
-    fn most_idle(&mut self, now: Tick) -> Option<Slot> {
-        let victim = self.under_hand(now);
-        self.hand = (self.hand + SAMPLE) % self.entries.len();
-        victim
     }
 
     /// The slot that a newcomer will get. There always is one: the table holds one slot to spare.
@@ -299,11 +325,12 @@ impl Table {
             let [b_hi, b_lo] = new.backend_ip.words();
             self.v6[slot as usize] = [c_hi, c_lo, v_hi, v_lo, b_hi, b_lo];
         }
-        if let Some(node) = self.half_open.push(slot, now) {
+        if let Some(node) = self.half_open.push(slot, new.key.tenant, now) {
             entry.set_half_open(true);
             entry.born_or_node = node;
         }
         self.by_offload[0] += 1;
+        self.accounts[new.key.tenant.index()].live += 1;
         self.len += 1;
         self.opened = self.opened.wrapping_add(1);
     }
@@ -387,8 +414,9 @@ impl Table {
         debug_assert!(removed, "a live connection is in the index");
         let entry = &mut self.entries[slot.index()];
         if entry.is_half_open() {
-            self.half_open.remove(entry.born_or_node);
+            self.half_open.remove(entry.born_or_node, entry.tenant());
         }
+        self.accounts[entry.tenant().index()].live -= 1;
         if entry.is_cold() {
             self.cold[slot.index()] = Cold::default();
         }

@@ -1,9 +1,9 @@
 //! Floods and full tables.
 
 use super::support::{HASHER, T0, established, key, new, table, timeout};
-use crate::conntrack::{Candidates, Count, InsertError, New, Outcome, Shape, State, Table};
+use crate::conntrack::{Candidates, Count, InsertError, New, Outcome, Shape, Share, State, Table};
 use crate::flow::Direction;
-use crate::ids::WorkerId;
+use crate::ids::{TenantId, WorkerId};
 use crate::offload::{OffloadState, RuleId, Token};
 use crate::wire::parse::TcpFlags;
 
@@ -52,10 +52,58 @@ fn within_their_grace_the_young_are_kept_and_newcomers_refused() {
     table.insert(T0, &new(0), timeout).expect("room");
     table.insert(T0, &new(1), timeout).expect("room");
     assert_eq!(table.insert(T0.after_ms(199), &new(2), timeout), Err(InsertError::HalfOpenLimit));
-    assert_eq!(table.refuses_newcomers(T0.after_ms(199)), Some(InsertError::HalfOpenLimit));
-    assert_eq!(table.refuses_newcomers(T0.after_ms(200)), None);
+    assert_eq!(table.refuses_newcomers(T0.after_ms(199), TenantId(0)), Some(InsertError::HalfOpenLimit));
+    assert_eq!(table.refuses_newcomers(T0.after_ms(200), TenantId(0)), None);
     assert!(table.insert(T0.after_ms(200), &new(2), timeout).is_ok_and(|i| i.evicted.is_some()));
     assert_eq!((is_there(&table, 0), is_there(&table, 1)), (false, true));
+}
+
+fn of(tenant: u16, n: u32) -> New {
+    let new = new(n);
+    New { key: crate::flow::FlowKey { tenant: TenantId(tenant), ..new.key }, ..new }
+}
+
+/// Whoever has fewest half-open connections gets another, at the cost of who has most, however young.
+#[test]
+fn one_tenants_flood_does_not_keep_another_out() {
+    let shape = Shape { connections: 100, half_open_max: 8, half_open_grace_ms: 200 };
+    let mut table = Table::new(WorkerId(0), shape, HASHER, T0);
+    for n in 0..8 {
+        table.insert(T0, &of(1, n), timeout).expect("room");
+    }
+    assert_eq!(table.insert(T0, &of(1, 8), timeout), Err(InsertError::HalfOpenLimit));
+    for n in 0..4 {
+        let evicted = table.insert(T0, &of(2, n), timeout).expect("its part").evicted;
+        assert!(evicted.is_some_and(|gone| gone.half_open));
+    }
+    assert_eq!((table.held_by(TenantId(1)), table.held_by(TenantId(2))), ((4, 4), (4, 4)));
+    assert_eq!(table.insert(T0, &of(2, 4), timeout), Err(InsertError::HalfOpenLimit));
+}
+
+#[test]
+fn a_tenant_at_its_limit_makes_room_by_its_own() {
+    let shape = Shape { connections: 16, half_open_max: 16, half_open_grace_ms: 200 };
+    let mut table = Table::new(WorkerId(0), shape, HASHER, T0);
+    table.set_shares([Share::ALL, Share { connections: 4, half_open: 2 }]);
+    for n in 0..4 {
+        table.insert(T0, &of(0, n), timeout).expect("room");
+    }
+    let later = T0.after_ms(300);
+    for n in 0..2 {
+        table.insert(later, &of(1, n), timeout).expect("room");
+    }
+    assert_eq!(table.insert(later, &of(1, 2), timeout), Err(InsertError::HalfOpenLimit));
+    let much_later = T0.after_ms(600);
+    for n in 2..20 {
+        let inserted = table.insert(much_later.after_ms(n * 200), &of(1, n), timeout).expect("its own go");
+        assert!(inserted.evicted.is_some());
+    }
+    assert_eq!((table.held_by(TenantId(0)), table.held_by(TenantId(1))), ((4, 4), (2, 2)));
+    table.insert(much_later.after_ms(3_900), &of(1, 20), timeout).expect("the older of two goes");
+    let at_once = much_later.after_ms(3_950);
+    assert_eq!(table.insert(at_once, &of(1, 21), timeout), Err(InsertError::HalfOpenLimit));
+    table.set_shares([Share::ALL, Share { connections: 2, half_open: 9 }]);
+    assert_eq!(table.insert(at_once, &of(1, 21), timeout), Err(InsertError::TenantLimit));
 }
 
 /// A flood of every kind of first packet, ten times the table's size, costs a full table of established
