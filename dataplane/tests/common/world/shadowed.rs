@@ -35,6 +35,7 @@ fn counts(counters: &WorkerCounters) -> Vec<u64> {
 
 /// Between whom a frame's connection is; `None` of fragments, whose past a shadow does not know.
 fn ends_of(snapshot: &Snapshot, port: PortId, frame: &[u8]) -> Option<(TenantId, [Ip; 2])> {
+    let port = snapshot.lan(port, frame).unwrap_or(port);
     let tenant = snapshot.port(port)?.tenant;
     let nobody = Some((tenant, [Ip::v4(0); 2]));
     let Ok(parsed) = wire::parse(frame, tenant) else { return nobody };
