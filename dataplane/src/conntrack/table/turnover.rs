@@ -55,9 +55,9 @@ impl Table {
         self.insert_prepared(now, new, &prepared, timeout_of)
     }
 
-    /// Why every newcomer of a tenant is refused for now, if so: the half-open share is used up by connections
-    /// that are within their grace. Costs next to nothing to ask, so that a flood can be answered before
-    /// anything is chosen, hashed or looked for; [`Table::insert`] asks it first.
+    /// Why every newcomer of a tenant is refused for now, if so: the half-open share is used up by
+    /// connections that are within their grace. Costs next to nothing to ask, so that a flood can be answered
+    /// before anything is chosen, hashed or looked for; [`Table::insert`] asks it first.
     #[inline]
     #[must_use]
     pub fn refuses_newcomers(&self, now: Tick, tenant: TenantId) -> Option<InsertError> {
@@ -195,8 +195,8 @@ impl Table {
     }
 
     /// Who has to go for a newcomer, which is half-open as all newcomers are; and whether one was looked for
-    /// under the hand, which is to move on then. A tenant at its limits has to make do with its own; where all
-    /// have taken up everything, it is the one that holds most that yields.
+    /// under the hand, which is to move on then. A tenant at its limits has to make do with its own; where
+    /// all have taken up everything, it is the one that holds most that yields.
     fn victim(&self, now: Tick, tenant: TenantId) -> (Result<Option<Slot>, InsertError>, bool) {
         if let Some(shut) = self.shut {
             return (Err(shut.error), false);
