@@ -45,6 +45,10 @@ pub fn client_hash(client: Ip) -> u64 {
     HASHER.ip(client)
 }
 
+/// The last of every so many turns, times the number of backends, are not found by trying: then there is about
+/// as much to sort as there were tries for them.
+const LAST_SHARE: usize = 8;
+
 /// What a backend's permutation is made from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Identity {
@@ -125,6 +129,22 @@ impl Permutation {
         Permutation { next: offset as u32, skip: skip as u32 }
     }
 
+    /// How many steps ahead of `next` a slot is.
+    fn ranks(self, size: u32) -> impl Fn(u32) -> u32 {
+        let size = u64::from(size);
+        // `skip` to the power of `size - 2`, its inverse modulo the prime `size` (Fermat).
+        let (mut inverse, mut power, mut left) = (1, u64::from(self.skip), size - 2);
+        while left > 0 {
+            if left & 1 != 0 {
+                inverse = inverse * power % size;
+            }
+            power = power * power % size;
+            left >>= 1;
+        }
+        let next = u64::from(self.next);
+        move |slot| ((u64::from(slot) + size - next) * inverse % size) as u32
+    }
+
     #[inline]
     fn advance(&mut self, size: u32) {
         let sum = self.next + self.skip;
@@ -133,13 +153,17 @@ impl Permutation {
 }
 
 /// Lets backends claim slots in the order of `turns`, of which there are as many as slots.
+///
+/// To find a free slot by trying takes long when few are left: half of all tries are for the last few hundred
+/// slots. So these are put in each backend's order instead, as soon as that is less work.
 fn fill(size: u32, set: &[(Identity, u32)], turns: &[u32]) -> Box<[u32]> {
     let mut table = vec![0u32; size as usize].into_boxed_slice();
     // One bit a slot, so that the search, which is nearly all of the work, stays in the L1 cache.
     let mut taken = vec![0u64; size as usize / 64 + 1];
     let mut permutations: Vec<Permutation> =
         set.iter().map(|&(identity, _)| Permutation::new(size, identity)).collect();
-    for &backend in turns {
+    let tried = turns.len() - turns.len() / (LAST_SHARE * set.len());
+    for &backend in &turns[..tried] {
         let permutation = &mut permutations[backend as usize];
         while taken[permutation.next as usize / 64] >> (permutation.next % 64) & 1 != 0 {
             permutation.advance(size);
@@ -149,7 +173,31 @@ fn fill(size: u32, set: &[(Identity, u32)], turns: &[u32]) -> Box<[u32]> {
         table[slot as usize] = backend;
         permutation.advance(size);
     }
+    fill_last(size, &mut table, &taken, &permutations, &turns[tried..]);
     table
+}
+
+/// Lets backends claim the slots that are not `taken` yet, as many as there are `turns`.
+fn fill_last(size: u32, table: &mut [u32], taken: &[u64], permutations: &[Permutation], turns: &[u32]) {
+    let is_free = |slot: &u32| taken[*slot as usize / 64] >> (slot % 64) & 1 == 0;
+    let free: Vec<u32> = if turns.is_empty() { Vec::new() } else { (0..size).filter(is_free).collect() };
+    let mut orders: Vec<Vec<(u32, u32)>> = vec![Vec::new(); permutations.len()];
+    let mut claimed = vec![false; free.len()];
+    for &backend in turns {
+        let order = &mut orders[backend as usize];
+        if order.is_empty() {
+            let rank = permutations[backend as usize].ranks(size);
+            // The nearest last, to be taken from the end.
+            order.extend(free.iter().enumerate().map(|(index, &slot)| (rank(slot), index as u32)));
+            order.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        while let Some((_, index)) = order.pop() {
+            if !std::mem::replace(&mut claimed[index as usize], true) {
+                table[free[index as usize] as usize] = backend;
+                break;
+            }
+        }
+    }
 }
 
 /// Whose turn it is, `size` times: a counting sort of all turns by their round. Within a round,

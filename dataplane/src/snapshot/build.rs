@@ -14,13 +14,12 @@
 
 use super::{
     Backend, BackendState, BuildError, OnRemove, Parts, Port, Route, Service, Snapshot, Standings,
-    StaticNeighbour, link_local,
+    StaticNeighbour, link_local, tables,
 };
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::config::{self, Config};
 use crate::ids::{BackendId, PortId, ServiceId};
 use crate::limits::{BACKENDS_MAX, SERVICES_MAX};
-use crate::maglev::{self, Identity, MaglevError};
 use crate::policy::Policy;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -76,7 +75,7 @@ impl Snapshot {
             slots.place_backends(service, overrides)?;
         }
         let Slots { mut services, backends, .. } = slots;
-        fill_lookups(&mut services, &backends, config.maglev.table_size, previous)?;
+        tables::fill(&mut services, &backends, config.maglev.table_size, previous)?;
         Snapshot::assemble(Parts {
             generation: previous.map_or(0, |previous| previous.generation) + 1,
             ports,
@@ -227,56 +226,6 @@ fn free_slot<T>(slots: &mut Vec<Option<T>>, next: &mut usize, most: usize) -> Op
     u16::try_from(index).ok()
 }
 
-/// Backends that take new connections, with their weights, by service and in order.
-fn active_by_service(services: usize, backends: &[Option<Backend>]) -> Vec<Vec<&Backend>> {
-    let mut active = vec![Vec::new(); services];
-    for backend in backends.iter().flatten().filter(|backend| backend.state == BackendState::Active) {
-        if let Some(of_service) = active.get_mut(backend.service.index()) {
-            of_service.push(backend);
-        }
-    }
-    active
-}
-
-/// Gives every service its Maglev table: the previous one where nothing that goes into it has changed.
-fn fill_lookups(
-    services: &mut [Option<Service>],
-    backends: &[Option<Backend>],
-    table_size: u32,
-    previous: Option<&Snapshot>,
-) -> Result<(), BuildError> {
-    let active = active_by_service(services.len(), backends);
-    let before = previous.map(|previous| active_by_service(previous.services.len(), &previous.backends));
-    for service in services.iter_mut().flatten() {
-        let active = &active[service.id.index()];
-        let kept = previous.and_then(|previous| previous.service(service.id)).filter(|old| {
-            let before = before.as_ref().and_then(|before| before.get(service.id.index()));
-            let size = if active.is_empty() { 0 } else { table_size as usize };
-            old.lookup.len() == size && before.is_some_and(|before| same_table(before, active))
-        });
-        service.lookup = match kept {
-            Some(old) => Arc::clone(&old.lookup),
-            None => lookup(table_size, active)
-                .map_err(|error| BuildError::Maglev { service: service.name.clone(), error })?,
-        };
-    }
-    Ok(())
-}
-
-fn same_table(before: &[&Backend], after: &[&Backend]) -> bool {
-    let what = |b: &&Backend| (b.id, b.address, b.port, b.weight, b.share_percent);
-    before.iter().map(what).eq(after.iter().map(what))
-}
-
-fn lookup(table_size: u32, active: &[&Backend]) -> Result<Arc<[BackendId]>, MaglevError> {
-    // All nodes with the same configuration have the same table, except while a backend starts slowly.
-    let slow = active.iter().any(|backend| backend.share_percent != 100);
-    let weight = |b: &Backend| if slow { b.weight * u32::from(b.share_percent) } else { b.weight };
-    let identity = |b: &&Backend| (Identity { address: b.address, port: b.port }, weight(b));
-    let table = maglev::build(table_size, &active.iter().map(identity).collect::<Vec<_>>())?;
-    Ok(table.iter().map(|&index| active[index as usize].id).collect())
-}
-
 fn ports(config: &Config, facts: &[PortFacts]) -> Result<Vec<Port>, BuildError> {
     if facts.len() != config.ports.len() {
         return Err(BuildError::Ports { configured: config.ports.len(), found: facts.len() });
@@ -328,10 +277,10 @@ mod tests {
     use super::*;
     use crate::flow::Protocol;
     use crate::ids::TenantId;
+    use crate::maglev::{self, Identity};
     use crate::policy::Source;
     use crate::snapshot::{Affinity, Hop, Mode, Timeouts, VlanTags};
     use proptest::prelude::*;
-    use std::path::PathBuf;
 
     const CLIENTS: PortId = PortId(0);
     const BACKENDS: PortId = PortId(1);
@@ -398,7 +347,7 @@ mod tests {
             workers: config::Workers::default(),
             log: config::Log::default(),
             metrics: None,
-            control: config::Control { socket: PathBuf::new(), mode: 0 },
+            control: config::Control::default(),
             limits: config::Limits::default(),
             maglev: config::Maglev { table_size: TABLE },
             offload: config::Offload::default(),

@@ -9,6 +9,7 @@ mod lans;
 mod queries;
 mod routes;
 mod standing;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod tunnel;

@@ -1,0 +1,112 @@
+//! The Maglev tables of a snapshot: kept where nothing that goes into them has changed, else built, by as
+//! many threads as this one has CPUs.
+
+use super::{Backend, BackendState, BuildError, Service, Snapshot};
+use crate::ids::BackendId;
+use crate::maglev::{self, Identity, MaglevError};
+use core::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+
+/// Tables that are worth a thread: a few milliseconds of work.
+const TABLES_PER_THREAD: usize = 8;
+
+/// A service's lookup table, or why there is none.
+type Table = Result<Arc<[BackendId]>, MaglevError>;
+
+/// Gives every service its table.
+pub(super) fn fill(
+    services: &mut [Option<Service>],
+    backends: &[Option<Backend>],
+    table_size: u32,
+    previous: Option<&Snapshot>,
+) -> Result<(), BuildError> {
+    let active = active_by_service(services.len(), backends);
+    let before = previous.map(|previous| active_by_service(previous.services.len(), &previous.backends));
+    let mut wanted: Vec<(&mut Service, &[&Backend])> = Vec::new();
+    for service in services.iter_mut().flatten() {
+        let active = &active[service.id.index()];
+        let kept = previous.and_then(|previous| previous.service(service.id)).filter(|old| {
+            let before = before.as_ref().and_then(|before| before.get(service.id.index()));
+            let size = if active.is_empty() { 0 } else { table_size as usize };
+            old.lookup.len() == size && before.is_some_and(|before| same_table(before, active))
+        });
+        match kept {
+            Some(old) => service.lookup = Arc::clone(&old.lookup),
+            None => wanted.push((service, active)),
+        }
+    }
+    let sets: Vec<&[&Backend]> = wanted.iter().map(|(_, active)| *active).collect();
+    let tables = in_parallel(&sets, |active| build(table_size, active));
+    for ((service, _), table) in wanted.into_iter().zip(tables) {
+        service.lookup =
+            table.map_err(|error| BuildError::Maglev { service: service.name.clone(), error })?;
+    }
+    Ok(())
+}
+
+/// Backends that take new connections, with their weights, by service and in order.
+fn active_by_service(services: usize, backends: &[Option<Backend>]) -> Vec<Vec<&Backend>> {
+    let mut active = vec![Vec::new(); services];
+    for backend in backends.iter().flatten().filter(|backend| backend.state == BackendState::Active) {
+        if let Some(of_service) = active.get_mut(backend.service.index()) {
+            of_service.push(backend);
+        }
+    }
+    active
+}
+
+fn same_table(before: &[&Backend], after: &[&Backend]) -> bool {
+    let what = |b: &&Backend| (b.id, b.address, b.port, b.weight, b.share_percent);
+    before.iter().map(what).eq(after.iter().map(what))
+}
+
+fn build(table_size: u32, active: &[&Backend]) -> Table {
+    // All nodes with the same configuration have the same table, except while a backend starts slowly.
+    let slow = active.iter().any(|backend| backend.share_percent != 100);
+    let weight = |b: &Backend| if slow { b.weight * u32::from(b.share_percent) } else { b.weight };
+    let identity = |b: &&Backend| (Identity { address: b.address, port: b.port }, weight(b));
+    let table = maglev::build(table_size, &active.iter().map(identity).collect::<Vec<_>>())?;
+    Ok(table.iter().map(|&index| active[index as usize].id).collect())
+}
+
+/// What `work` makes of each item, in order. On CPUs that workers are pinned to nothing is done unless
+/// this thread may run there: threads inherit where they may.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = cpus.min(items.len() / TABLES_PER_THREAD).max(1);
+    let mut parts = items.chunks(items.len().div_ceil(threads).max(1));
+    let own = parts.next().unwrap_or_default();
+    let all = |part: &[T]| part.iter().map(&work).collect::<Vec<R>>();
+    thread::scope(|scope| {
+        let all = &all;
+        let started: Vec<_> =
+            parts.map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || all(part)))).collect();
+        let mut done = all(own);
+        for (part, thread) in started {
+            match thread {
+                Ok(thread) => match thread.join() {
+                    Ok(results) => done.extend(results),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                },
+                // The system has no thread to give; its part is done here.
+                Err(_) => done.extend(all(part)),
+            }
+        }
+        done
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_the_items() {
+        for count in [0, 1, 7, 8, 63, 64, 1000] {
+            let items: Vec<u32> = (0..count).collect();
+            let doubled: Vec<u32> = items.iter().map(|item| item * 2).collect();
+            assert_eq!(in_parallel(&items, |item| item * 2), doubled);
+        }
+    }
+}
