@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings a Debian machine to where Millrace builds, runs and is tested: packages, a Rust toolchain,
-# DPDK's driver-side headers, cargo-fuzz on request. Idempotent, and quick when all is there. Run it, or
-# source it to also have cargo on PATH:
+# DPDK's driver-side headers, Python tools of the tests, cargo-fuzz on request. Idempotent, and quick when
+# all is there. Run it, or source it to also have cargo on PATH:
 #
 #   scripts/setup.sh            what building and the lab need
 #   scripts/setup.sh --fuzz     also cargo-fuzz
@@ -24,11 +24,14 @@ PACKAGES=(
     bind9-dnsutils curl dnsmasq-base dnsperf ethtool iproute2 iputils-ping nginx-light procps
     prometheus python3 tcpdump util-linux wrk
     # The system tests.
-    python3-pytest python3-scapy valgrind
+    python3-pytest python3-scapy python3-venv valgrind
 )
 
 # The bench against others: Open vSwitch built with DPDK. No service of it is started or needed.
 PEER_PACKAGES=(openvswitch-switch-dpdk)
+
+# Tools that are Python packages and not Debian's, in an environment of their own, all versions pinned.
+PYTHON_TOOLS=scripts/python-tools.txt
 
 # What a driver needs of DPDK's source; driver-build checks for the same.
 DRIVER_HEADERS=(
@@ -179,6 +182,24 @@ fetch_driver_headers() {
     mkdir -p "$directory" && cp "$scratch"/headers/*.h "$directory"
 }
 
+# Where tests look for these tools; a change of the list makes another one.
+python_tools_directory() {
+    printf '%s/millrace/python-tools-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$(sha256sum <"$1" | cut -c1-16)"
+}
+
+ensure_python_tools() {
+    local list directory
+    list=$(dirname "${BASH_SOURCE[0]}")/../$PYTHON_TOOLS
+    directory=$(python_tools_directory "$list")
+    [[ ! -e $directory/complete ]] || return 0
+    say "installing $(grep -v '^#' "$list" | wc -l) Python packages for the tests of the API"
+    rm -rf "$directory"
+    mkdir -p "${directory%/*}"
+    /usr/bin/python3 -m venv "$directory" &&
+        "$directory/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$list" >&2 &&
+        touch "$directory/complete" || die "no Python packages: see above"
+}
+
 ensure_fuzz() {
     cargo fuzz --version >/dev/null 2>&1 && return
     say "installing cargo-fuzz"
@@ -194,6 +215,7 @@ set_up() {
     [[ -z $absent ]] || install_packages $absent
     ensure_rust
     ensure_driver_headers
+    ensure_python_tools
     [[ ${1:-} != --fuzz ]] || ensure_fuzz
 }
 

@@ -452,6 +452,94 @@ pub(crate) struct Changed {
     pub(crate) message: String,
 }
 
+/// What to do about a reload.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReloadQuery {
+    /// Only tell what would happen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dry_run: Option<bool>,
+}
+
+/// A reload, or what one would do.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reloaded {
+    /// Generation of the configuration in force.
+    pub(crate) generation: u64,
+    /// Whether nothing was done.
+    pub(crate) dry_run: bool,
+    /// What happened, or would, for a person.
+    pub(crate) message: String,
+    /// What the file changes.
+    pub(crate) changes: Vec<ChangeRow>,
+    /// What becomes of live connections.
+    pub(crate) effects: Vec<String>,
+}
+
+/// A table of the configuration that differs.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ChangeRow {
+    pub(crate) change: Change,
+    /// Its headers in the file: `service`, `service backend`.
+    pub(crate) kind: String,
+    /// The same with names: `service "web" backend "10.0.0.3"`.
+    pub(crate) name: String,
+    /// Keys whose values differ.
+    pub(crate) keys: Vec<KeyRow>,
+}
+
+/// What happened to a table of the configuration.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum Change {
+    Added,
+    Removed,
+    Changed,
+    /// It has another place among its kind, which matters.
+    Moved,
+}
+
+impl Change {
+    /// All of them, in order.
+    pub(crate) const ALL: [Change; 4] = [Change::Added, Change::Removed, Change::Changed, Change::Moved];
+
+    /// The name as serialised.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Change::Added => "added",
+            Change::Removed => "removed",
+            Change::Changed => "changed",
+            Change::Moved => "moved",
+        }
+    }
+}
+
+/// A key that differs, with its values as TOML.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyRow {
+    pub(crate) key: String,
+    /// `null` if it was not given.
+    pub(crate) old: Option<String>,
+    /// `null` if it is not given any more.
+    pub(crate) new: Option<String>,
+}
+
+/// A change of what is in force, or an attempt at it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HistoryRow {
+    /// When, as RFC 3339 has it, UTC.
+    pub(crate) at: String,
+    /// The generation that it brought; `null` if it was refused.
+    pub(crate) generation: Option<u64>,
+    /// `start`, `reload`, `drain` or `undrain`.
+    pub(crate) cause: String,
+    /// Who wanted it: a process by its user and number, or `SIGHUP`.
+    pub(crate) by: String,
+    /// What it changed, or why it was refused.
+    pub(crate) summary: String,
+}
+
 /// The version of the running program.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VersionInfo {
@@ -485,10 +573,16 @@ impl Refusal {
 pub(crate) enum RefusalKind {
     /// The request cannot be understood.
     Malformed,
+    /// The token is missing or wrong.
+    Unauthorised,
+    /// Whoever asks may not.
+    Forbidden,
     /// The request names something that does not exist.
     NotFound,
     /// What is there cannot be asked in this way.
     Method,
+    /// The request did not come to its end.
+    Slow,
     /// The request is larger than any that makes sense.
     TooLarge,
     /// The request's body is of another kind than what is asked for.
@@ -503,10 +597,13 @@ pub(crate) enum RefusalKind {
 
 impl RefusalKind {
     /// All of them, with their HTTP status.
-    const STATUSES: [(RefusalKind, u16); 7] = [
+    const STATUSES: [(RefusalKind, u16); 10] = [
         (RefusalKind::Malformed, 400),
+        (RefusalKind::Unauthorised, 401),
+        (RefusalKind::Forbidden, 403),
         (RefusalKind::NotFound, 404),
         (RefusalKind::Method, 405),
+        (RefusalKind::Slow, 408),
         (RefusalKind::TooLarge, 413),
         (RefusalKind::MediaType, 415),
         (RefusalKind::Faulty, 422),

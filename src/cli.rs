@@ -16,6 +16,7 @@ Examples:
   millrace show connections --client 198.51.100.7   what one client is connected to
   millrace show rules --service web                 what hardware forwards by itself
   millrace drain web 10.0.0.3:8080                  no new connections to that backend
+  millrace reload --dry-run                         what the configuration file would change
   millrace reload                                   read the configuration again (so does SIGHUP)
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or a faulty configuration.";
@@ -70,7 +71,14 @@ pub(crate) enum Command {
     Undrain(BackendArgs),
 
     /// Read the configuration file again; refused as a whole if it has a fault
-    Reload,
+    Reload {
+        /// Only tell what would change, or why it would be refused
+        #[arg(long)]
+        dry_run: bool,
+    },
+
+    /// Show the last changes of the configuration in force: when, by whom, and what
+    History,
 
     /// Print the version of this program and, if it runs, of the one behind the control socket
     Version,

@@ -1,6 +1,7 @@
 //! The commands that talk to a running Millrace, and `check`.
 
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
+use crate::api::{HistoryRow, Reloaded};
 use crate::api::{OffloadRow, PortRow, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo, WorkerRow};
 use crate::cli::{BackendArgs, Cli, ConnectionArgs, RuleArgs, Show};
 use crate::client::{Client, ClientError};
@@ -22,12 +23,13 @@ fn print_json(value: &impl Serialize) {
     print(&(text + "\n"));
 }
 
-/// The configuration in `file`.
-pub(crate) fn load(file: &Path) -> Result<Config, Failure> {
+/// The configuration in `file`, and the text it comes from.
+pub(crate) fn read(file: &Path) -> Result<(Config, String), Failure> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::Config(format!("configuration {name}: {error}")))?;
-    Config::parse(&name, &text).map_err(Failure::Faulty)
+    let config = Config::parse(&name, &text).map_err(Failure::Faulty)?;
+    Ok((config, text))
 }
 
 /// Puts what is wrong or odd into the log, a line each.
@@ -43,7 +45,7 @@ pub(crate) fn log_faults(faults: &Faults) {
 
 /// `check`: all faults and warnings, or a line that there are none.
 pub(crate) fn check(file: &Path, json: bool) -> Result<(), Failure> {
-    let config = load(file);
+    let config = read(file).map(|(config, _)| config);
     let faults = match &config {
         Ok(config) => &config.warnings,
         Err(Failure::Faulty(faults)) => faults,
@@ -121,8 +123,18 @@ pub(crate) fn change_backend(cli: &Cli, path: &str, backend: &BackendArgs) -> Re
 }
 
 /// `reload`.
-pub(crate) fn reload(cli: &Cli) -> Result<(), Failure> {
-    changed(cli, Client::new(cli.socket()).post("/v1/reload", &())?)
+pub(crate) fn reload(cli: &Cli, dry_run: bool) -> Result<(), Failure> {
+    let query = if dry_run { "?dry_run=true" } else { "" };
+    let reloaded: Reloaded = Client::new(cli.socket()).post(&format!("/v1/reload{query}"), &())?;
+    table(cli, reloaded, output::reloaded);
+    Ok(())
+}
+
+/// `history`.
+pub(crate) fn history(cli: &Cli) -> Result<(), Failure> {
+    let rows: Vec<HistoryRow> = Client::new(cli.socket()).get("/v1/history")?;
+    table(cli, rows, |rows| output::history(rows));
+    Ok(())
 }
 
 fn changed(cli: &Cli, change: Changed) -> Result<(), Failure> {

@@ -3,20 +3,25 @@
 //! Nothing is decided here. Each handler turns its request into a [`Request`], gives it to the manager
 //! (the main thread, which owns everything) and waits for the answer, for a bounded time.
 
-use crate::api::WorkerRow;
+use crate::access::{self, Caller, Gate, Token};
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
+use crate::api::{HistoryRow, ReloadQuery, Reloaded, WorkerRow};
 use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
+use crate::http::{self, Accepted};
 use crate::pages::Pages;
 use crate::policy::PolicyRow;
-use crate::socket::ControlSocket;
-use axum::Router;
+use crate::socket::{self, BindError, ControlSocket};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
+use dataplane::config::Config;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 
 /// How long a request waits for the manager. Longer than the manager waits for workers.
@@ -39,9 +44,10 @@ pub(crate) enum Request {
     Offload(Reply<OffloadRow>),
     Rules(RuleQuery, Reply<Result<Rules, Refusal>>),
     Version(Reply<VersionInfo>),
-    Drain(BackendName, Reply<Result<Changed, Refusal>>),
-    Undrain(BackendName, Reply<Result<Changed, Refusal>>),
-    Reload(Reply<Result<Changed, Refusal>>),
+    Drain(Caller, BackendName, Reply<Result<Changed, Refusal>>),
+    Undrain(Caller, BackendName, Reply<Result<Changed, Refusal>>),
+    Reload(Caller, ReloadQuery, Reply<Result<Reloaded, Refusal>>),
+    History(Reply<Vec<HistoryRow>>),
     /// The text of the metrics page.
     Metrics(Reply<String>),
     /// What is wrong with the process; empty when it is healthy.
@@ -64,23 +70,52 @@ pub(crate) enum Event {
 /// The way to the manager.
 pub(crate) type Events = mpsc::Sender<Event>;
 
-/// Serves both until `stop` resolves.
+/// What is listened to.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    pub(crate) control: ControlSocket,
+    /// The control API for whoever has the token, without what changes anything.
+    pub(crate) reader: Option<(std::net::TcpListener, Token)>,
+    pub(crate) metrics: Option<std::net::TcpListener>,
+}
+
+impl Listeners {
+    /// Listens where the configuration says; the control socket may be at another `path`.
+    pub(crate) fn bind(config: &Config, path: Option<&Path>) -> Result<Listeners, BindError> {
+        let metrics = config.metrics.map(|metrics| socket::bind_tcp(metrics.listen, "[metrics] listen"));
+        Ok(Listeners {
+            control: socket::bind_control(&config.control, path)?,
+            reader: socket::bind_reader(&config.control)?,
+            metrics: metrics.transpose()?,
+        })
+    }
+}
+
+/// Serves them until `stop` resolves.
 pub(crate) async fn serve(
-    control: ControlSocket,
-    metrics: Option<std::net::TcpListener>,
+    listeners: Listeners,
     events: Events,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
-    let ControlSocket { listener, path } = control;
-    let api = axum::serve(UnixListener::from_std(listener)?, api_pages().router(events.clone()));
+    let ControlSocket { listener, path, gate } = listeners.control;
+    let listener = UnixListener::from_std(listener)?;
+    let api = api_pages(false).router(events.clone());
+    let api = http::serve(async move || {
+        let (stream, _) = listener.accept().await?;
+        admit(stream, &gate, &api)
+    });
+    let reader = async {
+        let Some((listener, token)) = listeners.reader else { return std::future::pending().await };
+        let pages = api_pages(true).router(events.clone());
+        serve_tcp(listener, pages.layer(from_fn_with_state(token, access::need_token))).await
+    };
     let pages = async {
-        match metrics {
-            Some(listener) => axum::serve(TcpListener::from_std(listener)?, metrics_router(events)).await,
-            None => std::future::pending().await,
-        }
+        let Some(listener) = listeners.metrics else { return std::future::pending().await };
+        serve_tcp(listener, metrics_router(events.clone())).await
     };
     let result = tokio::select! {
-        result = async { api.await } => result,
+        () = api => Ok(()),
+        result = reader => result,
         result = pages => result,
         _ = stop => Ok(()),
     };
@@ -88,11 +123,34 @@ pub(crate) async fn serve(
     result
 }
 
+/// What serves a connection to the control socket: everything if its peer may ask, else a refusal.
+fn admit(stream: UnixStream, gate: &Gate, api: &Router) -> std::io::Result<Accepted<UnixStream>> {
+    let caller = Caller::of(&stream)?;
+    if gate.admits(&caller) {
+        return Ok(Accepted { stream, router: api.clone().layer(Extension(caller)), life: http::LIFE });
+    }
+    tracing::warn!(by = %caller, "refused at the control socket");
+    let refusal =
+        Refusal::new(RefusalKind::Forbidden, format!("{caller}: not root, not us, not in [control] group"));
+    let router = Router::new().fallback(async move || refusal.clone());
+    Ok(Accepted { stream, router, life: Duration::from_secs(1) })
+}
+
+async fn serve_tcp(listener: std::net::TcpListener, router: Router) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    http::serve(async || {
+        let (stream, _) = listener.accept().await?;
+        Ok(Accepted { stream, router: router.clone(), life: http::LIFE })
+    })
+    .await;
+    Ok(())
+}
+
 /// What can be asked. A page is added by a line here: its path, what it is for, and the [`Request`] that it
 /// becomes, whose types derive `JsonSchema`. With that it is served, refuses what it should, and is in
 /// `/v1/openapi.json` with its types' documentation.
-fn api_pages() -> Pages {
-    Pages::new()
+fn api_pages(read_only: bool) -> Pages {
+    Pages::new(read_only)
         .get("/v1/policy", "Policy rules: actions, and how often each has decided", Request::Policy)
         .get("/v1/services", "Services: VIPs, modes and how much they carry", Request::Services)
         .get("/v1/backends", "Backends: weights, states, live connections and traffic", Request::Backends)
@@ -106,6 +164,7 @@ fn api_pages() -> Pages {
         .get("/v1/version", "The version of the running program", Request::Version)
         .post("/v1/drain", "Stop giving a backend new connections; the ones it has go on", Request::Drain)
         .post("/v1/undrain", "End a drain", Request::Undrain)
+        .get("/v1/history", "The last changes of the configuration in force, oldest first", Request::History)
         .act(
             "/v1/reload",
             "Read the configuration file again; refused as a whole if it has a fault",
@@ -118,6 +177,7 @@ fn metrics_router(events: Events) -> Router {
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(|State(events): State<Events>| probe(events, Request::Health)))
         .route("/readyz", get(|State(events): State<Events>| probe(events, Request::Readiness)))
+        .layer(from_fn(http::in_time))
         .with_state(events)
 }
 
@@ -157,9 +217,10 @@ pub(crate) async fn answer<T>(
 mod tests {
     use super::*;
     use crate::client::{Client, ClientError};
-    use crate::socket::bind_metrics;
+    use crate::socket::bind_tcp;
     use std::io::{Read, Write};
-    use std::path::{Path, PathBuf};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     /// A served socket with a manager of canned answers behind it.
     struct Served {
@@ -167,13 +228,23 @@ mod tests {
         stop: Option<oneshot::Sender<()>>,
         server: Option<std::thread::JoinHandle<()>>,
         metrics: std::net::SocketAddr,
+        readers: std::net::SocketAddr,
     }
 
     impl Served {
         fn start() -> Served {
             let directory = tempfile::tempdir().expect("temporary directory");
-            let control = ControlSocket::bind(&directory.path().join("sock"), 0o600).expect("bound");
-            let listener = bind_metrics("127.0.0.1:0".parse().expect("address")).expect("bound");
+            let gate = Gate::new(None).expect("a gate");
+            let control = ControlSocket::bind(&directory.path().join("sock"), 0o600, gate).expect("bound");
+            let reader =
+                bind_tcp("127.0.0.1:0".parse().expect("address"), "[control] listen").expect("bound");
+            let readers = reader.local_addr().expect("address");
+            let file = directory.path().join("token");
+            std::fs::write(&file, "0123456789abcdef").expect("written");
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("set");
+            let token = Token::read(&file).expect("a token");
+            let listener =
+                bind_tcp("127.0.0.1:0".parse().expect("address"), "[metrics] listen").expect("bound");
             let metrics = listener.local_addr().expect("address");
             let (events, requests) = mpsc::channel();
             let (stop, stopped) = oneshot::channel();
@@ -181,9 +252,11 @@ mod tests {
             let server = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let runtime = runtime.expect("runtime");
-                runtime.block_on(serve(control, Some(listener), events, stopped)).expect("served");
+                let listeners = Listeners { control, reader: Some((reader, token)), metrics: Some(listener) };
+                runtime.block_on(serve(listeners, events, stopped)).expect("served");
+                runtime.shutdown_background();
             });
-            Served { directory, stop: Some(stop), server: Some(server), metrics }
+            Served { directory, stop: Some(stop), server: Some(server), metrics, readers }
         }
 
         fn socket(&self) -> PathBuf {
@@ -220,11 +293,11 @@ mod tests {
                 let connections = vec![row; query.limit.map_or(0, |limit| limit.rows())];
                 let _ = reply.send(Ok(Connections { connections, truncated: false, entries: 7 }));
             }
-            Request::Drain(name, reply) => {
+            Request::Drain(_, name, reply) => {
                 let unknown = Refusal::new(RefusalKind::NotFound, format!("no service {}", name.service));
                 let _ = reply.send(Err(unknown));
             }
-            Request::Reload(reply) => {
+            Request::Reload(_, _, reply) => {
                 let mut refusal = Refusal::new(RefusalKind::Faulty, "2 faults");
                 refusal.faults = vec!["one".into(), "two".into()];
                 let _ = reply.send(Err(refusal));
@@ -326,6 +399,37 @@ mod tests {
             assert!(head.contains("content-type: application/problem+json"), "{request}: {head}");
             assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{request}");
             assert_eq!(head.contains("\r\nallow: "), status == 405, "{request}: {head}");
+        }
+    }
+
+    /// One exchange with the read-only listener.
+    fn read(served: &Served, request: &str, authorization: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(served.readers).expect("connected");
+        write!(stream, "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n")
+            .expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    }
+
+    #[test]
+    fn readers_need_the_token_and_can_only_read() {
+        let served = Served::start();
+        let right = "Authorization: Bearer 0123456789abcdef\r\n";
+        for wrong in ["", "Authorization: Bearer 0123456789abcdeg\r\n"] {
+            for page in ["/v1/services", "/v1/openapi.json", "/nothing"] {
+                let answer = read(&served, &format!("GET {page}"), wrong);
+                assert!(
+                    answer.starts_with("HTTP/1.1 401") && answer.contains("www-authenticate: Bearer"),
+                    "{answer}"
+                );
+            }
+        }
+        assert!(read(&served, "GET /v1/services", right).starts_with("HTTP/1.1 200"));
+        assert!(read(&served, "POST /v1/services", right).starts_with("HTTP/1.1 405"));
+        for page in ["/v1/drain", "/v1/undrain", "/v1/reload"] {
+            assert!(read(&served, &format!("POST {page}"), right).starts_with("HTTP/1.1 404"), "{page}");
+            assert!(!read(&served, "GET /v1/openapi.json", right).contains(page));
         }
     }
 

@@ -4,6 +4,7 @@
 //! way is in [`dataplane::worker`]; the threads that walk it are in [`runtime`]; everything else happens in
 //! the [`manager`], which [`control`] asks.
 
+mod access;
 mod api;
 mod cli;
 mod client;
@@ -15,6 +16,8 @@ mod eal;
 mod engine;
 mod failure;
 mod hairpins;
+mod history;
+mod http;
 mod logging;
 mod manager;
 mod memory;
@@ -22,6 +25,7 @@ mod metrics;
 mod offloading;
 mod output;
 mod pages;
+mod plan;
 mod policy;
 mod ports;
 mod reload;
@@ -37,13 +41,13 @@ mod watch;
 use clap::Parser;
 use cli::{Cli, Command};
 use clock::Clock;
+use control::Listeners;
 use dataplane::snapshot::{Overrides, Snapshot};
 use dpdk::Eal;
 use failure::Failure;
 use manager::{Manager, Running};
 use offloading::Offloading;
 use runtime::crew::{Crew, Equipment};
-use socket::ControlSocket;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -59,7 +63,8 @@ fn main() -> ExitCode {
         Command::Show { what } => commands::show(&cli, what),
         Command::Drain(backend) => commands::change_backend(&cli, "/v1/drain", backend),
         Command::Undrain(backend) => commands::change_backend(&cli, "/v1/undrain", backend),
-        Command::Reload => commands::reload(&cli),
+        Command::Reload { dry_run } => commands::reload(&cli, *dry_run),
+        Command::History => commands::history(&cli),
         Command::Version => commands::version(&cli),
     };
     match result {
@@ -70,7 +75,7 @@ fn main() -> ExitCode {
 
 /// Starts everything in order, lets packets flow until a signal, and stops everything in reverse.
 fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
-    let config = commands::load(file)?;
+    let (config, text) = commands::read(file)?;
     logging::init(config.log);
     tracing::info!(config = %file.display(), "millrace {}", version::SHORT);
     commands::log_faults(&config.warnings);
@@ -79,8 +84,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     eal::leave_workers_cores(main_core, &config.workers.cores);
 
     // Anything another process may hold comes first, while failing is cheap.
-    let socket = ControlSocket::bind(socket.unwrap_or(&config.control.socket), config.control.mode)?;
-    let pages = config.metrics.map(|metrics| socket::bind_metrics(metrics.listen)).transpose()?;
+    let listeners = Listeners::bind(&config, socket)?;
     let (events, inbox) = mpsc::channel();
     server::watch_signals(events.clone())?;
 
@@ -110,6 +114,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     };
     let running = Running {
         file: file.to_owned(),
+        text,
         workers: crew.handles(),
         verdicts: crew.verdicts(),
         dpdk: dpdk::eal::version(),
@@ -124,7 +129,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let mut manager = Manager::new(running);
     let forward = || {
         crew.run(&equipment, || {
-            let server = server::start(socket, pages, events)?;
+            let server = server::start(listeners, events)?;
             memory::log_tables();
             manager.log_ready();
             manager.run(&inbox);

@@ -3,21 +3,23 @@
 //! It waits for events (requests from the control API, signals) and handles one after the other, so that
 //! nothing here is shared or locked. Workers are told through their mailboxes.
 
+use crate::access::Caller;
 use crate::api::{BackendName, Changed, ConnectionQuery, Connections, NeighbourRow, PortRow, Refusal};
-use crate::api::{OffloadRow, RefusalKind, VersionInfo, WorkerRow};
+use crate::api::{OffloadRow, RefusalKind, Reloaded, VersionInfo, WorkerRow};
 use crate::clock::{self, Clock};
 use crate::control::{Event, Request};
+use crate::history::History;
 use crate::metrics::{Exporter, Figures, PoolRow};
 use crate::offloading::Offloading;
 use crate::ports::{self, OpenPort, Pool};
 use crate::rows::{self, Books, ConnectionFilter};
 use crate::runtime::mailbox::{self, Command, ConnectionPage, Mailbox, Report, Silent};
 use crate::verdicts::Verdicts;
-use crate::{Failure, commands, reload, version};
+use crate::{Failure, commands, plan, reload, version};
 use dataplane::config::{self, Config};
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::BackendId;
-use dataplane::snapshot::{BackendState, Overrides, PortFacts, Snapshot};
+use dataplane::snapshot::{Backend, BackendState, OnRemove, Overrides, PortFacts, Snapshot};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub(crate) struct WorkerHandle {
 pub(crate) struct Running<'a> {
     pub(crate) file: PathBuf,
     pub(crate) config: Config,
+    /// The text that it comes from.
+    pub(crate) text: String,
     pub(crate) facts: Vec<PortFacts>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) ports: &'a [OpenPort<'a>],
@@ -69,6 +73,7 @@ pub(crate) struct Manager<'a> {
     /// When a removed backend was last seen to have connections.
     removed: HashMap<BackendId, u64>,
     exporter: Exporter,
+    history: History,
     started_at_s: u64,
     reloaded_at_s: u64,
     reloads: u64,
@@ -83,6 +88,9 @@ impl<'a> Manager<'a> {
         let mut books = Books::new(counters.clone());
         books.assign(&running.snapshot);
         let now = clock::unix_seconds();
+        let mut history = History::default();
+        let (by, generation) = (format!("process {}", std::process::id()), running.snapshot.generation);
+        history.note("start", &by, Some(generation), format!("{} services", running.config.services.len()));
         Manager {
             running,
             mailboxes,
@@ -91,6 +99,7 @@ impl<'a> Manager<'a> {
             books,
             removed: HashMap::new(),
             exporter: Exporter::new(),
+            history,
             started_at_s: now,
             reloaded_at_s: now,
             reloads: 0,
@@ -104,7 +113,7 @@ impl<'a> Manager<'a> {
         loop {
             match events.recv_timeout(upkeep_at.saturating_duration_since(clock::monotonic())) {
                 Ok(Event::Request(request)) => self.handle(request),
-                Ok(Event::Reload) => drop(self.reload()),
+                Ok(Event::Reload) => drop(self.reload("SIGHUP", false)),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -137,40 +146,51 @@ impl<'a> Manager<'a> {
                 drop(reply.send(self.running.offloading.rules(&query, snapshot)));
             }
             Request::Version(reply) => drop(reply.send(self.version())),
-            Request::Drain(name, reply) => drop(reply.send(self.drain(&name, true))),
-            Request::Undrain(name, reply) => drop(reply.send(self.drain(&name, false))),
-            Request::Reload(reply) => drop(reply.send(self.reload())),
+            Request::Drain(caller, name, reply) => drop(reply.send(self.drain(&caller, &name, true))),
+            Request::Undrain(caller, name, reply) => drop(reply.send(self.drain(&caller, &name, false))),
+            Request::Reload(caller, query, reply) => {
+                drop(reply.send(self.reload(&caller.to_string(), query.dry_run.unwrap_or(false))));
+            }
+            Request::History(reply) => drop(reply.send(self.history.rows())),
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Health(reply) => drop(reply.send(self.stuck_workers())),
             Request::Readiness(reply) => drop(reply.send(self.not_ready())),
         }
     }
 
-    /// Reads the configuration again and puts it in force, or refuses it as a whole.
-    fn reload(&mut self) -> Result<Changed, Refusal> {
-        let result = self.try_reload();
+    /// Reads the configuration again and puts it in force, or refuses it as a whole. A dry run does all of
+    /// it but that, and leaves no trace.
+    fn reload(&mut self, by: &str, dry_run: bool) -> Result<Reloaded, Refusal> {
+        let result = self.try_reload(dry_run);
         match &result {
-            Ok(changed) => {
+            _ if dry_run => {}
+            Ok(reloaded) => {
                 self.reloads += 1;
                 self.reloaded_at_s = clock::unix_seconds();
-                tracing::info!(generation = changed.generation, "configuration reloaded");
+                let generation = reloaded.generation;
+                self.history.note("reload", by, Some(generation), plan::summary(&reloaded.changes));
+                tracing::info!(generation, by, "configuration reloaded");
             }
             Err(refusal) => {
                 self.reloads_failed += 1;
-                tracing::error!("{}", not_reloaded(refusal));
+                self.history.note("reload", by, None, not_reloaded(refusal));
+                tracing::error!(by, "{}", not_reloaded(refusal));
             }
         }
         result
     }
 
-    fn try_reload(&mut self) -> Result<Changed, Refusal> {
-        let config = commands::load(&self.running.file).map_err(|failure| {
-            if let Failure::Faulty(faults) = &failure {
-                commands::log_faults(faults);
+    fn try_reload(&mut self, dry_run: bool) -> Result<Reloaded, Refusal> {
+        let (config, text) = commands::read(&self.running.file).map_err(|failure| match failure {
+            Failure::Faulty(faults) if !dry_run => {
+                commands::log_faults(&faults);
+                refusal_of(Failure::Faulty(faults))
             }
-            refusal_of(failure)
+            other => refusal_of(other),
         })?;
-        commands::log_faults(&config.warnings);
+        if !dry_run {
+            commands::log_faults(&config.warnings);
+        }
         let mut fixed = reload::fixed_keys_changed(&self.running.config, &config);
         if self.running.offloading.counters().is_some() {
             fixed.extend(reload::rule_keys_changed(&self.running.config, &config));
@@ -189,13 +209,59 @@ impl<'a> Manager<'a> {
             };
             config.services.iter().any(configured)
         });
-        let generation = self.change(config, overrides)?;
-        let message = format!("reloaded {}", self.running.file.display());
-        Ok(Changed { generation, message })
+        let before = self.running.snapshot.generation;
+        let changes = plan::changes(&self.running.text, &text);
+        let effects = self.effects(&config);
+        let (done, generation) = if dry_run {
+            // Built as it would be, for it can be refused for lack of slots.
+            self.next(&config, &overrides)?;
+            ("would reload", self.running.snapshot.generation)
+        } else {
+            let changed = self.change(config, overrides);
+            // A worker that is late does not undo it.
+            if self.running.snapshot.generation != before {
+                self.running.text = text;
+            }
+            ("reloaded", changed?)
+        };
+        let message = format!("{done} {}: {}", self.running.file.display(), plan::summary(&changes));
+        Ok(Reloaded { generation, dry_run, message, changes, effects })
+    }
+
+    /// What becomes of the connections of backends that `config` does not have any more.
+    fn effects(&self, config: &Config) -> Vec<String> {
+        let services: HashMap<&str, &config::Service> =
+            config.services.iter().map(|service| (service.name.as_str(), service)).collect();
+        let effect = |backend: &Backend| {
+            let was = self.running.snapshot.service(backend.service)?;
+            let service = services.get(was.name.as_str());
+            let key = (backend.address, backend.port);
+            let stays = service.is_some_and(|service| backends_of(service).any(|backend| backend == key));
+            let live = self.books.live(backend.id);
+            if stays || live == 0 || matches!(backend.state, BackendState::Removed(_)) {
+                return None;
+            }
+            let fate = match service.map_or(was.on_remove, |service| service.on_remove) {
+                OnRemove::Drain => "go on until they end",
+                OnRemove::Reset => "are reset",
+            };
+            let name = rows::backend_name(key.0, key.1);
+            Some(format!("the {live} connections of {name} of {} {fate}", was.name))
+        };
+        self.running.snapshot.backends.iter().flatten().filter_map(effect).collect()
+    }
+
+    /// The snapshot that would follow.
+    fn next(&self, config: &Config, overrides: &Overrides) -> Result<Snapshot, Refusal> {
+        let now_ms = self.now_ms();
+        let live = |id| self.in_use(id, now_ms);
+        let current = &*self.running.snapshot;
+        Snapshot::build(config, &self.running.facts, overrides, Some(current), &live)
+            .map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))
     }
 
     /// Drains a backend, or ends that.
-    fn drain(&mut self, name: &BackendName, drain: bool) -> Result<Changed, Refusal> {
+    fn drain(&mut self, caller: &Caller, name: &BackendName, drain: bool) -> Result<Changed, Refusal> {
         let key = find_backend(&self.running.config, name)
             .map_err(|error| Refusal::new(RefusalKind::NotFound, error))?;
         let mut overrides = self.overrides.clone();
@@ -211,7 +277,9 @@ impl<'a> Manager<'a> {
             return Ok(Changed { generation: self.running.snapshot.generation, message });
         }
         let generation = self.change(self.running.config.clone(), overrides)?;
-        tracing::info!(generation, "{message}");
+        tracing::info!(generation, by = %caller, "{message}");
+        let cause = if drain { "drain" } else { "undrain" };
+        self.history.note(cause, &caller.to_string(), Some(generation), message.as_str());
         Ok(Changed { generation, message })
     }
 
@@ -223,10 +291,7 @@ impl<'a> Manager<'a> {
         // Slots may only be given away once all workers have stopped using them.
         mailbox::publish(&self.mailboxes, current)
             .map_err(|late| failed(format!("{late}: it has not taken up the configuration before")))?;
-        let now_ms = self.now_ms();
-        let live = |id| self.in_use(id, now_ms);
-        let next = Snapshot::build(&config, &self.running.facts, &overrides, Some(&**current), &live);
-        let next = Arc::new(next.map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))?);
+        let next = Arc::new(self.next(&config, &overrides)?);
         if let Some(worker) = self.behind(next.policy().generation()) {
             let error = "has yet to judge its connections by the policies before; try again in a moment";
             return Err(failed(format!("worker {worker} {error}")));
@@ -589,6 +654,7 @@ address = "10.0.0.2"
         let mut manager = Manager::new(Running {
             file: PathBuf::new(),
             config: before,
+            text: String::new(),
             facts,
             snapshot,
             ports: &[],

@@ -1,6 +1,7 @@
 //! Rows as tables for people. Machines take `--json`, which prints the rows as they came.
 
 use crate::api::{BackendRow, Connections, DropRow, HardwareRow, NeighbourRow, OffloadRow, PortRow, Rules};
+use crate::api::{Change, HistoryRow, KeyRow, Reloaded};
 use crate::api::{ServiceRow, TrafficRow, VersionInfo, WorkerRow};
 use crate::policy::PolicyRow;
 use std::collections::BTreeMap;
@@ -188,6 +189,46 @@ pub(crate) fn backends(rows: &[BackendRow]) -> String {
         ]);
     }
     table.render("no backends")
+}
+
+/// `reload`, or what it would do.
+pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
+    let mut text = String::new();
+    for row in &reloaded.changes {
+        let sign = match row.change {
+            Change::Added => '+',
+            Change::Removed => '-',
+            Change::Changed => '~',
+            Change::Moved => '>',
+        };
+        let key = |row: &KeyRow| match (&row.old, &row.new) {
+            (Some(old), Some(new)) => format!("{} {old} -> {new}", row.key),
+            (None, Some(new)) => format!("{} = {new}", row.key),
+            (Some(old), None) => format!("{} {old} -> default", row.key),
+            (None, None) => row.key.clone(),
+        };
+        // What goes is not told key by key.
+        let told = row.keys.iter().filter(|_| row.change != Change::Removed);
+        let keys: Vec<String> = told.map(key).collect();
+        let colon = if keys.is_empty() { "" } else { ": " };
+        let _ = writeln!(text, "{sign} {}{colon}{}", row.name, keys.join(", "));
+    }
+    for effect in &reloaded.effects {
+        let _ = writeln!(text, "! {effect}");
+    }
+    let _ = writeln!(text, "{} (generation {})", reloaded.message, reloaded.generation);
+    text
+}
+
+/// `history`.
+pub(crate) fn history(rows: &[HistoryRow]) -> String {
+    let mut table = Table::new(&["WHEN", ">GENERATION", "CAUSE", "BY", "WHAT"]);
+    for row in rows {
+        let generation = row.generation.map_or_else(|| "refused".to_owned(), |number| number.to_string());
+        let cells = [row.at.clone(), generation, row.cause.clone(), row.by.clone(), row.summary.clone()];
+        table.row(cells);
+    }
+    table.render("no history")
 }
 
 /// `show connections`.

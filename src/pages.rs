@@ -4,14 +4,17 @@
 //! JSON Schema) cannot say anything else than what happens. What no page wants is refused here, always in
 //! the same form: a [`Problem`].
 
+use crate::access::Caller;
 use crate::api::{Problem, Refusal, RefusalKind};
 use crate::control::{Events, Reply, Request, answer};
+use crate::http;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -28,7 +31,7 @@ const BODY_MAX: usize = 64 << 10;
 /// What a page may answer besides 200.
 const ANY: [u16; 2] = [400, 503];
 const FOUND: [u16; 3] = [400, 404, 503];
-const POSTED: [u16; 6] = [400, 404, 413, 415, 422, 503];
+const POSTED: [u16; 7] = [400, 404, 408, 413, 415, 422, 503];
 
 /// For pages without a query: every key is one too many.
 #[derive(Deserialize, JsonSchema)]
@@ -37,18 +40,19 @@ struct Nothing {}
 
 /// See the module's header.
 pub(crate) struct Pages {
+    read_only: bool,
     router: Router<Events>,
     schemas: SchemaGenerator,
     paths: Map<String, Value>,
 }
 
 impl Pages {
-    /// No pages yet.
-    pub(crate) fn new() -> Pages {
+    /// No pages yet. Of those that are `read_only`, nothing can be changed and a token is asked for.
+    pub(crate) fn new(read_only: bool) -> Pages {
         let mut settings = SchemaSettings::draft2020_12();
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
-        Pages { router: Router::new(), schemas: settings.into_generator(), paths: Map::new() }
+        Pages { read_only, router: Router::new(), schemas: settings.into_generator(), paths: Map::new() }
     }
 
     /// `GET path` of something that is always there.
@@ -98,21 +102,27 @@ impl Pages {
         self.page::<Q, T>(Method::GET, path, summary, &FOUND, get(handler))
     }
 
-    /// `POST path` without a body: something is done.
-    pub(crate) fn act<T>(
+    /// `POST path` with a query and without a body: something is done.
+    pub(crate) fn act<Q, T>(
         self,
         path: &str,
         summary: &str,
-        request: fn(Reply<Result<T, Refusal>>) -> Request,
+        request: fn(Caller, Q, Reply<Result<T, Refusal>>) -> Request,
     ) -> Pages
     where
+        Q: DeserializeOwned + JsonSchema + Send + 'static,
         T: Serialize + JsonSchema + Send + 'static,
     {
-        let handler = async move |State(events): State<Events>, query: Asked<Nothing>| {
-            query?;
-            answer(&events, request).await?.map(Json)
+        if self.read_only {
+            return self;
+        }
+        let handler = async move |State(events): State<Events>,
+                                  Extension(caller): Extension<Caller>,
+                                  query: Asked<Q>| {
+            let Query(query) = query?;
+            answer(&events, |reply| request(caller, query, reply)).await?.map(Json)
         };
-        self.page::<Nothing, T>(Method::POST, path, summary, &POSTED, post(handler))
+        self.page::<Q, T>(Method::POST, path, summary, &POSTED, post(handler))
     }
 
     /// `POST path` with a body that names what something is done to.
@@ -120,16 +130,22 @@ impl Pages {
         mut self,
         path: &str,
         summary: &str,
-        request: fn(B, Reply<Result<T, Refusal>>) -> Request,
+        request: fn(Caller, B, Reply<Result<T, Refusal>>) -> Request,
     ) -> Pages
     where
         B: DeserializeOwned + JsonSchema + Send + 'static,
         T: Serialize + JsonSchema + Send + 'static,
     {
-        let handler = async move |State(events): State<Events>, query: Asked<Nothing>, body: Given<B>| {
+        if self.read_only {
+            return self;
+        }
+        let handler = async move |State(events): State<Events>,
+                                  Extension(caller): Extension<Caller>,
+                                  query: Asked<Nothing>,
+                                  body: Given<B>| {
             query?;
             let Json(body) = body?;
-            answer(&events, |reply| request(body, reply)).await?.map(Json)
+            answer(&events, |reply| request(caller, body, reply)).await?.map(Json)
         };
         let content = self.content::<B>(JSON);
         self = self.page::<Nothing, T>(Method::POST, path, summary, &POSTED, post(handler));
@@ -149,7 +165,7 @@ impl Pages {
         let mut responses = Map::new();
         let done = json!({ "description": "Done, or found", "content": self.content::<T>(JSON) });
         responses.insert("200".to_owned(), done);
-        for status in refusals {
+        for status in refusals.iter().chain(self.read_only.then_some(&401)) {
             let content = self.content::<Problem>(PROBLEM_JSON);
             let refused = json!({ "description": title(*status), "content": content });
             responses.insert(status.to_string(), refused);
@@ -193,7 +209,7 @@ impl Pages {
 
     /// The description of all pages, itself included.
     fn description(&mut self) -> Value {
-        json!({
+        let mut description = json!({
             "openapi": "3.1.0",
             "info": {
                 "title": "Millrace",
@@ -204,7 +220,13 @@ impl Pages {
             "servers": [{ "url": "/" }],
             "paths": self.paths,
             "components": { "schemas": self.schemas.take_definitions(true) },
-        })
+        });
+        if self.read_only {
+            description["security"] = json!([{ "token": [] }]);
+            description["components"]["securitySchemes"] =
+                json!({ "token": { "type": "http", "scheme": "bearer" } });
+        }
+        description
     }
 
     /// Serves the pages and their description.
@@ -232,6 +254,7 @@ impl Pages {
                 Refusal::new(RefusalKind::Method, format!("this page does not take {method}; see Allow"))
             })
             .layer(DefaultBodyLimit::max(BODY_MAX))
+            .layer(from_fn(http::in_time))
             .with_state(events)
     }
 }
@@ -259,7 +282,11 @@ impl IntoResponse for Refusal {
         let problem =
             Problem { title: title(status).to_owned(), status, detail: self.error, faults: self.faults };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], Json(problem)).into_response()
+        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], Json(problem)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }
 
@@ -302,8 +329,9 @@ mod tests {
     use crate::api::{ConnectionQuery, Connections};
 
     fn described() -> Value {
-        let pages = Pages::new().find::<ConnectionQuery, Connections>("/v1/c", "C", Request::Connections);
-        pages.act::<crate::api::Changed>("/v1/r", "R", Request::Reload).description()
+        let pages =
+            Pages::new(false).find::<ConnectionQuery, Connections>("/v1/c", "C", Request::Connections);
+        pages.act("/v1/r", "R", Request::Reload).description()
     }
 
     #[test]

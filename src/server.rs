@@ -1,11 +1,9 @@
 //! The two threads beside the manager and the workers: one serves HTTP, one waits for signals.
 
 use crate::Failure;
-use crate::control::{self, Event, Events};
-use crate::socket::ControlSocket;
+use crate::control::{self, Event, Events, Listeners};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -19,17 +17,13 @@ pub(crate) struct Server {
     thread: JoinHandle<()>,
 }
 
-/// Serves the control socket and the metrics pages.
-pub(crate) fn start(
-    socket: ControlSocket,
-    pages: Option<TcpListener>,
-    events: Events,
-) -> Result<Server, Failure> {
+/// Serves the control API and the metrics pages.
+pub(crate) fn start(listeners: Listeners, events: Events) -> Result<Server, Failure> {
     let system = |source| Failure::System { what: "starting the HTTP thread", source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
     let (stop, stopped) = oneshot::channel();
     let serve = move || {
-        if let Err(error) = runtime.block_on(control::serve(socket, pages, events, stopped)) {
+        if let Err(error) = runtime.block_on(control::serve(listeners, events, stopped)) {
             tracing::error!(%error, "control API and metrics are gone");
         }
         // Requests that wait for an answer must not delay the end.

@@ -1,5 +1,7 @@
 //! The sockets that are listened to, and the control socket's file.
 
+use crate::access::{Gate, Token, group_number};
+use dataplane::config::Control;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -20,11 +22,24 @@ pub(crate) enum BindError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no such group.
+    #[error("[control] group: there is no group `{0}`; name one of /etc/group, or give its number")]
+    Group(String),
+    /// The token cannot be used.
+    #[error("[control] token_file {file}: {reason}")]
+    Token {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The operating system refused.
-    #[error("metrics address {address}: {source}; see [metrics] listen")]
+    #[error("address {address}: {source}; see {key}")]
     Tcp {
-        /// `[metrics] listen`.
+        /// What is to be listened to,
         address: std::net::SocketAddr,
+        /// and what says so.
+        key: &'static str,
         /// Why.
         source: std::io::Error,
     },
@@ -35,6 +50,8 @@ pub(crate) enum BindError {
 pub(crate) struct ControlSocket {
     pub(crate) listener: std::os::unix::net::UnixListener,
     pub(crate) path: SocketPath,
+    /// Who may ask.
+    pub(crate) gate: Gate,
 }
 
 /// A path whose file goes when the owner goes.
@@ -69,9 +86,10 @@ impl Drop for SocketPath {
 }
 
 impl ControlSocket {
-    /// Listens at `path`, for those whom `mode` (permission bits) lets in. A socket that a dead process
-    /// left behind is replaced; a live one, or a file of another kind, is not touched.
-    pub(crate) fn bind(path: &Path, mode: u32) -> Result<ControlSocket, BindError> {
+    /// Listens at `path`, for those whom both `mode` (permission bits) and `gate` let in; the gate's group
+    /// owns the file. A socket that a dead process left behind is replaced; a live one, or a file of another
+    /// kind, is not touched.
+    pub(crate) fn bind(path: &Path, mode: u32, gate: Gate) -> Result<ControlSocket, BindError> {
         let unix = |source| BindError::Unix { path: path.to_owned(), source };
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             std::fs::create_dir_all(directory).map_err(unix)?;
@@ -82,6 +100,9 @@ impl ControlSocket {
         let draft = path.with_extension(format!("{}.tmp", std::process::id()));
         let listener = std::os::unix::net::UnixListener::bind(&draft).map_err(unix)?;
         let publish = || {
+            if let Some(group) = gate.group() {
+                std::os::unix::fs::chown(&draft, None, Some(group))?;
+            }
             std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(mode))?;
             listener.set_nonblocking(true)?;
             std::fs::rename(&draft, path)
@@ -90,7 +111,7 @@ impl ControlSocket {
             let _ = std::fs::remove_file(&draft);
             return Err(unix(error));
         }
-        Ok(ControlSocket { listener, path: SocketPath::of(path) })
+        Ok(ControlSocket { listener, path: SocketPath::of(path), gate })
     }
 }
 
@@ -114,27 +135,52 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// Listens for scrapes at `address`.
-pub(crate) fn bind_metrics(address: std::net::SocketAddr) -> Result<std::net::TcpListener, BindError> {
+/// Listens where `[control]` says, or at another path.
+pub(crate) fn bind_control(control: &Control, path: Option<&Path>) -> Result<ControlSocket, BindError> {
+    let group = control.group.as_ref();
+    let number = |name: &String| group_number(name).ok_or_else(|| BindError::Group(name.clone()));
+    let path = path.unwrap_or(&control.socket);
+    let gate = Gate::new(group.map(number).transpose()?);
+    let gate = gate.map_err(|source| BindError::Unix { path: path.to_owned(), source })?;
+    ControlSocket::bind(path, control.mode, gate)
+}
+
+/// Listens for readers, if `[control]` says so, with the token that they need.
+pub(crate) fn bind_reader(control: &Control) -> Result<Option<(std::net::TcpListener, Token)>, BindError> {
+    let Some(reader) = &control.reader else { return Ok(None) };
+    let file = &reader.token_file;
+    let token = Token::read(file).map_err(|reason| BindError::Token { file: file.clone(), reason })?;
+    Ok(Some((bind_tcp(reader.listen, "[control] listen")?, token)))
+}
+
+/// Listens at `address`, which is the value of `key`.
+pub(crate) fn bind_tcp(
+    address: std::net::SocketAddr,
+    key: &'static str,
+) -> Result<std::net::TcpListener, BindError> {
     let bind = || {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    bind().map_err(|source| BindError::Tcp { address, source })
+    bind().map_err(|source| BindError::Tcp { address, key, source })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn gate() -> Gate {
+        Gate::new(None).expect("a gate")
+    }
+
     #[test]
     fn a_socket_that_took_our_place_stays() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("sock");
-        let ours = ControlSocket::bind(&path, 0o600).expect("bound");
+        let ours = ControlSocket::bind(&path, 0o600, gate()).expect("bound");
         std::fs::remove_file(&path).expect("removed by somebody");
-        let theirs = ControlSocket::bind(&path, 0o600).expect("bound");
+        let theirs = ControlSocket::bind(&path, 0o600, gate()).expect("bound");
         drop(ours);
         assert!(path.exists());
         drop(theirs);
@@ -145,19 +191,19 @@ mod tests {
     fn a_socket_is_replaced_only_when_nobody_listens() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("deep/sock");
-        let first = ControlSocket::bind(&path, 0o640).expect("bound");
+        let first = ControlSocket::bind(&path, 0o640, gate()).expect("bound");
         let mode = std::fs::metadata(&path).expect("exists").permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
-        assert!(matches!(ControlSocket::bind(&path, 0o640), Err(BindError::InUse(_))));
+        assert!(matches!(ControlSocket::bind(&path, 0o640, gate()), Err(BindError::InUse(_))));
         // A process that died leaves the file and closes the listener.
-        let ControlSocket { listener, path: kept } = first;
+        let ControlSocket { listener, path: kept, .. } = first;
         drop(listener);
         std::mem::forget(kept);
-        let second = ControlSocket::bind(&path, 0o600).expect("the stale one is replaced");
+        let second = ControlSocket::bind(&path, 0o600, gate()).expect("the stale one is replaced");
         drop(second);
         assert!(!path.exists());
         std::fs::write(&path, "precious").expect("written");
-        assert!(matches!(ControlSocket::bind(&path, 0o600), Err(BindError::NotASocket(_))));
+        assert!(matches!(ControlSocket::bind(&path, 0o600, gate()), Err(BindError::NotASocket(_))));
         assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
     }
 }

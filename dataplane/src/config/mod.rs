@@ -243,18 +243,36 @@ pub struct Metrics {
     pub listen: SocketAddr,
 }
 
-/// `[control]`: the control API's Unix socket.
+/// `[control]`: where the control API is, and for whom.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Control {
     /// Path of the socket, absolute.
     pub socket: PathBuf,
     /// Permission bits of the socket.
     pub mode: u32,
+    /// The group that may use it besides root and the process's own user, by name or number.
+    pub group: Option<String>,
+    /// Where the API can be read over TCP, if anywhere.
+    pub reader: Option<Reader>,
+}
+
+/// `[control] listen` and `token_file`: the API over TCP, without what changes anything.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reader {
+    /// Where.
+    pub listen: SocketAddr,
+    /// The file with the token that requests must have, absolute.
+    pub token_file: PathBuf,
 }
 
 impl Default for Control {
     fn default() -> Control {
-        Control { socket: PathBuf::from("/run/millrace/millrace.sock"), mode: 0o600 }
+        Control {
+            socket: PathBuf::from("/run/millrace/millrace.sock"),
+            mode: 0o600,
+            group: None,
+            reader: None,
+        }
     }
 }
 

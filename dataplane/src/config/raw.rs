@@ -10,12 +10,12 @@ use super::policy::{self, RawPolicy};
 use super::reader::Section;
 use super::tunnels::{self, RawTunnel};
 use super::values::{
-    boolean, choice, destination, endpoint, file_mode, host, integer, interface, listen, mac, name,
-    port_range, power_of_two, prime, socket_path, verbatim,
+    absolute_path, boolean, choice, destination, endpoint, file_mode, host, integer, interface, listen, mac,
+    name, port_range, power_of_two, prime, socket_path, verbatim,
 };
 use super::{
     Control, Dpdk, EngineChoice, Faces, Health, Idle, Limits, Log, LogFormat, LogLevel, Maglev, Metrics,
-    Offload, Workers,
+    Offload, Reader, Workers,
 };
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
@@ -158,7 +158,7 @@ pub(super) fn read(root: &Section<'_>, sink: &Sink<'_>) -> RawConfig {
         mbufs: dpdk.place_of("mbufs"),
         log: read_log(&root.table("log", "log")),
         metrics: metrics.is_present().then(|| read_metrics(&metrics)).flatten(),
-        control: read_control(&root.table("control", "control")),
+        control: read_control(&root.table("control", "control"), sink),
         limits: read_limits(&root.table("limits", "limits")),
         timeouts: read_timeouts(&root.table("timeouts", "timeouts")),
         maglev: read_maglev(&root.table("maglev", "maglev")),
@@ -251,11 +251,37 @@ fn read_metrics(section: &Section<'_>) -> Option<Metrics> {
     Some(Metrics { listen: listen.value })
 }
 
-fn read_control(section: &Section<'_>) -> Control {
+fn read_control(section: &Section<'_>, sink: &Sink<'_>) -> Control {
     let default = Control::default();
+    let mode = section.default_at("mode", default.mode, file_mode);
+    let group = section.optional("group", name);
+    if let Some(mode) = mode.as_ref().filter(|mode| group.is_none() && mode.value & 0o077 != 0) {
+        let message = "lets users connect who are refused then: only root and the process's own user may ask";
+        sink.warning(&mode.place, message, "name the group that may as well, with group = \"…\"");
+    }
+    let listen = section.optional("listen", listen);
+    let token_file = section.optional("token_file", absolute_path);
+    match (&listen, section.has("token_file")) {
+        (Some(listen), false) => {
+            let remedy = "add token_file = \"/etc/millrace/token\", or remove listen";
+            sink.error(&listen.place, "anybody could read what Millrace knows", remedy);
+        }
+        (None, true) if !section.has("listen") => {
+            let place = section.place_of("token_file");
+            sink.warning(
+                &place,
+                "has no effect without listen",
+                "remove it, or add listen = \"127.0.0.1:9096\"",
+            );
+        }
+        _ => {}
+    }
+    let reader = listen.zip(token_file);
     Control {
         socket: section.default("socket", default.socket, socket_path),
-        mode: section.default("mode", default.mode, file_mode),
+        mode: mode.map_or(default.mode, |at| at.value),
+        group: group.map(|at| at.value),
+        reader: reader.map(|(listen, file)| Reader { listen: listen.value, token_file: file.value }),
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("workers", &["cores", "idle", "idle_sleep_us", "hand_off_ring"]),
     ("log", &["level", "format"]),
     ("metrics", &["listen"]),
-    ("control", &["socket", "mode"]),
+    ("control", &["socket", "mode", "group", "listen", "token_file"]),
     (
         "limits",
         &[

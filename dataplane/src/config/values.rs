@@ -317,6 +317,15 @@ pub(super) fn socket_path(value: &Value) -> Result<PathBuf, Complaint> {
     Ok(PathBuf::from(text))
 }
 
+/// The path of a file.
+pub(super) fn absolute_path(value: &Value) -> Result<PathBuf, Complaint> {
+    let text = verbatim(value)?;
+    if !text.starts_with('/') {
+        return Err(Complaint::new(format!("{text:?} is not an absolute path"), "start it with a slash"));
+    }
+    Ok(PathBuf::from(text))
+}
+
 /// Permission bits in octal.
 pub(super) fn file_mode(value: &Value) -> Result<u32, Complaint> {
     let remedy = "write permission bits in octal and in quotes, like \"0600\"";

@@ -1,0 +1,84 @@
+//! HTTP on whatever is accepted: so many connections at once, none of them for ever, and nobody waits for
+//! those who are slow.
+
+use crate::api::{Refusal, RefusalKind};
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+
+/// Connections of a listener at once; others wait to be accepted.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a request's head may take, idle time before it included.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+/// How long a request may take from its head to its answer, its body included. Longer than the manager.
+const REQUEST_MAX: Duration = Duration::from_secs(12);
+/// How long a connection is kept; whoever wants more makes a new one.
+pub(crate) const LIFE: Duration = Duration::from_secs(60);
+/// How long it has then to end what it is doing.
+const GRACE: Duration = Duration::from_secs(15);
+/// Bytes of a request's head.
+const HEAD_BYTES: usize = 64 << 10;
+/// How long to wait after nothing could be accepted: no file descriptors, mostly.
+const REST: Duration = Duration::from_millis(100);
+
+/// A connection, what serves it, and how long it is kept.
+pub(crate) struct Accepted<S> {
+    pub(crate) stream: S,
+    pub(crate) router: Router,
+    pub(crate) life: Duration,
+}
+
+/// Serves what `accept` gives, for ever.
+pub(crate) async fn serve<S>(accept: impl AsyncFn() -> std::io::Result<Accepted<S>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // Nobody closes it.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        match accept().await {
+            Ok(accepted) => {
+                tokio::spawn(async move {
+                    converse(accepted).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "connection not accepted");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
+async fn converse<S>(accepted: Accepted<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Accepted { stream, router, life } = accepted;
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_BYTES);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    // How a connection ends is its peer's business, and shows there.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = tokio::time::sleep(life) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(GRACE.min(life), connection).await;
+}
+
+/// Ends requests that take too long, which are those whose bodies do not come.
+pub(crate) async fn in_time(request: Request, next: Next) -> Response {
+    let slow = || Refusal::new(RefusalKind::Slow, "the request's body did not come in time").into_response();
+    tokio::time::timeout(REQUEST_MAX, next.run(request)).await.unwrap_or_else(|_| slow())
+}
