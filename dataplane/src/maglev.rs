@@ -45,8 +45,8 @@ pub fn client_hash(client: Ip) -> u64 {
     HASHER.ip(client)
 }
 
-/// The last of every so many turns, times the number of backends, are not found by trying: then there is about
-/// as much to sort as there were tries for them.
+/// The last of every so many turns, times the number of backends, are not found by trying: then there is
+/// about as much to sort as there were tries for them.
 const LAST_SHARE: usize = 8;
 
 /// What a backend's permutation is made from.
