@@ -61,6 +61,8 @@ pub(crate) enum Request {
 pub(crate) enum Event {
     /// Somebody asks.
     Request(Request),
+    /// Health checks have something new.
+    Health,
     /// SIGHUP.
     Reload,
     /// SIGINT or SIGTERM.

@@ -51,20 +51,22 @@ pub(crate) fn pool_bytes(count: u32, data_room_bytes: u16) -> usize {
 
 /// A core for everything that is not a packet thread: the first that no worker has; if there is none, the
 /// first.
-pub(crate) fn main_core(available: &[usize], workers: &[u16]) -> usize {
+fn main_core(available: &[usize], workers: &[u16]) -> usize {
     let free = available.iter().find(|core| !workers.iter().any(|worker| usize::from(*worker) == **core));
     free.or(available.first()).copied().unwrap_or(0)
 }
 
-/// Binds the calling thread to `main_core`, unless a worker has it, and with it every thread started from
+/// Binds the calling thread to the main core, unless a worker has it, and with it every thread started from
 /// here on that does not bind itself. Before EAL starts: it gives its interrupt and telemetry threads all
-/// cores of this thread but `main_core`, which otherwise are the workers'.
-pub(crate) fn leave_workers_cores(main_core: usize, workers: &[u16]) {
+/// cores of this thread but the main one, which otherwise are the workers'. Returns the main core.
+pub(crate) fn leave_workers_cores(available: &[usize], workers: &[u16]) -> usize {
+    let main_core = main_core(available, workers);
     if workers.iter().any(|worker| usize::from(*worker) == main_core) {
         tracing::warn!("workers have all cores; they will be interrupted by everything else");
     } else if !core_affinity::set_for_current(core_affinity::CoreId { id: main_core }) {
         tracing::warn!(core = main_core, "control threads could not be bound; they may interrupt workers");
     }
+    main_core
 }
 
 /// Whether devargs name a PCI function, `0000:03:00.0` or `03:00.0`.

@@ -16,6 +16,7 @@ mod eal;
 mod engine;
 mod failure;
 mod hairpins;
+mod health;
 mod history;
 mod http;
 mod logging;
@@ -45,6 +46,7 @@ use control::Listeners;
 use dataplane::snapshot::{Overrides, Snapshot};
 use dpdk::Eal;
 use failure::Failure;
+use health::Checker;
 use manager::{Manager, Running};
 use offloading::Offloading;
 use runtime::crew::{Crew, Equipment};
@@ -80,14 +82,12 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     tracing::info!(config = %file.display(), "millrace {}", version::SHORT);
     commands::log_faults(&config.warnings);
     let cores = runtime::crew::cores(&config.workers)?;
-    let main_core = eal::main_core(&cores, &config.workers.cores);
-    eal::leave_workers_cores(main_core, &config.workers.cores);
+    let main_core = eal::leave_workers_cores(&cores, &config.workers.cores);
 
     // Anything another process may hold comes first, while failing is cheap.
     let listeners = Listeners::bind(&config, socket)?;
     let (events, inbox) = mpsc::channel();
     server::watch_signals(events.clone())?;
-
     let eal = Eal::init(&eal::arguments(&config, main_core, ports::pools_bytes(&config)))?;
     let clock = Clock::new(dpdk::clock::rdtsc(), dpdk::clock::tsc_hz(&eal));
     let devices = devices::find(&eal, &config)?;
@@ -103,6 +103,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let crew = Crew::new(&config, &snapshot);
     let (unit, engine) = engine::start(&config, &prepared, &ports, &snapshot, clock, main_core)
         .map_or_else(|why| (None, Err(why)), |(unit, engine)| (Some(unit), Ok(engine)));
+    let checker = Checker::new(&ports, clock, events.clone());
     let equipment = Equipment {
         eal: &eal,
         owners: &owners,
@@ -110,6 +111,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
         pools: &pools,
         snapshot: Arc::clone(&snapshot),
         offload: unit.as_ref().map(|unit| Arc::clone(&unit.shared().rings)),
+        probes: checker.rings(),
         clock,
     };
     let running = Running {
@@ -121,6 +123,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
         ports: &ports,
         pools: &pools,
         offloading: Offloading::new(engine, config.offload.engine),
+        health: checker.shared(),
         config,
         facts,
         snapshot,
@@ -131,8 +134,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
         crew.run(&equipment, || {
             let server = server::start(listeners, events)?;
             memory::log_tables();
-            manager.log_ready();
-            manager.run(&inbox);
+            health::beside(checker, || manager.run(&inbox));
             tracing::info!("stopping");
             server.stop();
             Ok(())

@@ -15,7 +15,7 @@ use crate::ports::{self, OpenPort, Pool};
 use crate::rows::{self, Books, ConnectionFilter};
 use crate::runtime::mailbox::{self, Command, ConnectionPage, Mailbox, Report, Silent};
 use crate::verdicts::Verdicts;
-use crate::{Failure, commands, plan, reload, version};
+use crate::{Failure, commands, health, plan, reload, version};
 use dataplane::config::{self, Config};
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::BackendId;
@@ -59,6 +59,7 @@ pub(crate) struct Running<'a> {
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) verdicts: Arc<Verdicts>,
     pub(crate) offloading: Offloading,
+    pub(crate) health: health::Shared,
     pub(crate) clock: Clock,
     pub(crate) dpdk: String,
 }
@@ -109,11 +110,14 @@ impl<'a> Manager<'a> {
 
     /// Handles events until told to stop.
     pub(crate) fn run(&mut self, events: &Receiver<Event>) {
+        self.log_ready();
+        self.running.health.publish(&self.running.snapshot);
         let mut upkeep_at = clock::monotonic() + UPKEEP;
         loop {
             match events.recv_timeout(upkeep_at.saturating_duration_since(clock::monotonic())) {
                 Ok(Event::Request(request)) => self.handle(request),
                 Ok(Event::Reload) => drop(self.reload("SIGHUP", false)),
+                Ok(Event::Health) => self.follow_health(),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -121,6 +125,7 @@ impl<'a> Manager<'a> {
             if clock::monotonic() >= upkeep_at {
                 self.tend_offload();
                 self.forget_removed();
+                self.follow_health();
                 upkeep_at = clock::monotonic() + UPKEEP;
             }
         }
@@ -304,6 +309,7 @@ impl<'a> Manager<'a> {
         self.running.snapshot = next;
         self.running.config = config;
         self.overrides = overrides;
+        self.running.health.publish(&self.running.snapshot);
         self.note_removed();
         // Hardware follows; what it still forwards by the old configuration, workers know of and revoke.
         if self.running.offloading.publish(&self.running.snapshot).is_err() {
@@ -319,6 +325,19 @@ impl<'a> Manager<'a> {
             generation.wrapping_sub(worker.policy_swept.get() as u8) > POLICIES_AHEAD_MAX
         };
         self.counters.iter().position(behind)
+    }
+
+    /// Gives new connections to those whose health checks succeed.
+    fn follow_health(&mut self) {
+        let health = self.running.health.findings().standings;
+        if health == self.overrides.health {
+            return;
+        }
+        let overrides = Overrides { health, ..self.overrides.clone() };
+        // What cannot be done now is tried again a second later.
+        if let Err(refusal) = self.change(self.running.config.clone(), overrides) {
+            tracing::warn!("backends stay as they are: {}", refusal.error);
+        }
     }
 
     /// A worker that does not forward by the current snapshot yet.
@@ -524,7 +543,7 @@ impl<'a> Manager<'a> {
     }
 
     /// The first words: what is served.
-    pub(crate) fn log_ready(&self) {
+    fn log_ready(&self) {
         let config = &self.running.config;
         tracing::info!(
             services = config.services.len(),
@@ -661,6 +680,7 @@ address = "10.0.0.2"
             pools: &[],
             workers: vec![late],
             verdicts: Arc::new(Verdicts::new()),
+            health: health::Shared::default(),
             offloading: Offloading::new(Err("none here".to_owned()), config::EngineChoice::Auto),
             clock: Clock::new(0, 1_000_000_000),
             dpdk: String::new(),

@@ -223,7 +223,7 @@ impl Exporter {
             self.total(Name::lb_opened_total, service, row.opened);
             self.total(Name::lb_picked_up_total, service, row.picked_up);
             self.total(Name::lb_dropped_total, service, row.dropped);
-            for state in ["active", "draining", "removed"] {
+            for state in ["active", "down", "draining", "removed"] {
                 let count = states.get(&(row.name.as_str(), state)).copied().unwrap_or(0);
                 self.value(Name::lb_backends, [row.name.as_str(), state], f64::from(count));
             }

@@ -7,9 +7,12 @@
 //!                └── who takes new connections, and how many ──▶ the next snapshot
 //! ```
 //!
-//! [`machine`] decides: when a backend is probed, and what follows from the answers. Time comes in as an
-//! argument; there is no thread, no clock and no I/O here.
+//! [`machine`] decides: when a backend is probed, and what follows from the answers. [`prober`] makes the
+//! probes' packets and reads the answers. Time and packets come in as arguments; there is no thread, no
+//! clock and no I/O here.
 
 pub mod machine;
+pub mod prober;
 
 pub use machine::{Cause, Machine, Outcome, State, TargetId, Transition};
+pub use prober::{Job, Prober, Wire};

@@ -8,6 +8,7 @@ use crate::runtime::env::{Outlet, Outside};
 use crate::runtime::idle::Rest;
 use crate::runtime::mailbox::Mailbox;
 use crate::runtime::offload_rings::OffloadRings;
+use crate::runtime::probe_rings::ProbeRings;
 use crate::runtime::rings::Rings;
 use crate::runtime::worker::Thread;
 use crate::verdicts::Verdicts;
@@ -108,6 +109,8 @@ pub(crate) struct Equipment<'a> {
     pub(crate) snapshot: Arc<Snapshot>,
     /// The way to the offload thread, if there is one.
     pub(crate) offload: Option<Arc<OffloadRings>>,
+    /// The way to the health checker.
+    pub(crate) probes: Arc<ProbeRings>,
 }
 
 impl Crew {
@@ -226,7 +229,9 @@ impl Crew {
                 rings,
                 offload,
                 self.verdicts(),
+                &equipment.probes,
             ),
+            probes: &equipment.probes,
             offload,
             worker,
             page: None,

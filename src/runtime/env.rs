@@ -1,6 +1,7 @@
 //! The outside world as the walk sees it: transmit queues, other workers, fresh buffers.
 
 use crate::runtime::offload_rings::WorkerEnd;
+use crate::runtime::probe_rings::ProbeRings;
 use crate::runtime::rings::Rings;
 use crate::verdicts::Verdicts;
 use arrayvec::ArrayVec;
@@ -32,6 +33,8 @@ pub(crate) struct Outside<'a> {
     /// The way to the offload thread, if there is one.
     offload: Option<WorkerEnd<'a>>,
     verdicts: Arc<Verdicts>,
+    /// The way to the health checker.
+    probes: &'a ProbeRings,
 }
 
 /// A transmit queue, the packets that wait for the end of the burst, and where new packets come from.
@@ -51,8 +54,9 @@ impl<'a> Outside<'a> {
         rings: &'a Rings<Mbuf>,
         offload: Option<WorkerEnd<'a>>,
         verdicts: Arc<Verdicts>,
+        probes: &'a ProbeRings,
     ) -> Outside<'a> {
-        Outside { id, counters, outlets, parents, rings, offload, verdicts }
+        Outside { id, counters, outlets, parents, rings, offload, verdicts, probes }
     }
 
     /// Which outlet is a port's. The configuration names only ports that exist.
@@ -138,6 +142,10 @@ impl Env for Outside<'_> {
     #[inline]
     fn ask(&mut self, ask: &Ask) -> bool {
         self.offload.is_some_and(|offload| offload.ask(ask))
+    }
+
+    fn deliver_local(&mut self, packet: &[u8]) -> bool {
+        self.probes.deliver(packet)
     }
 
     #[inline]

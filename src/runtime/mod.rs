@@ -22,5 +22,6 @@ pub(crate) mod idle;
 pub(crate) mod mailbox;
 pub(crate) mod offload;
 pub(crate) mod offload_rings;
+pub(crate) mod probe_rings;
 pub(crate) mod rings;
 pub(crate) mod worker;

@@ -5,6 +5,7 @@ use crate::runtime::env::Outside;
 use crate::runtime::idle::Rest;
 use crate::runtime::mailbox::{Command, ConnectionPage, Mailbox, Report};
 use crate::runtime::offload_rings::WorkerEnd;
+use crate::runtime::probe_rings::ProbeRings;
 use crate::runtime::rings::Rings;
 use arrayvec::ArrayVec;
 use dataplane::counters::WorkerCounters;
@@ -38,6 +39,8 @@ pub(crate) struct Thread<'a> {
     pub(crate) outside: Outside<'a>,
     /// The way to and from the offload thread, if there is one.
     pub(crate) offload: Option<WorkerEnd<'a>>,
+    /// The way to and from the health checker.
+    pub(crate) probes: &'a ProbeRings,
     pub(crate) worker: Worker<Mbuf>,
     /// A question for connections that is being answered, a part each turn.
     pub(crate) page: Option<ConnectionPage>,
@@ -73,6 +76,7 @@ impl Thread<'_> {
         self.learn(now);
         self.hear(now);
         self.obey(now);
+        self.probe(now);
         self.worker.on_tick(now, &mut self.outside);
         self.outside.flush();
         packets
@@ -122,6 +126,13 @@ impl Thread<'_> {
             let Some(answer) = offload.take_answer() else { break };
             self.worker.on_answer(now, &answer, &mut self.outside);
         }
+    }
+
+    /// What the health checker has to send.
+    #[inline]
+    fn probe(&mut self, now: Tick) {
+        let (worker, outside) = (&mut self.worker, &mut self.outside);
+        self.probes.drain(self.id, |backend, packet| worker.send_probe(now, backend, packet, outside));
     }
 
     /// What the manager wants, and the next part of what it wanted before.

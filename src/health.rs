@@ -1,0 +1,317 @@
+//! The checker: a thread that probes backends by way of the workers, and tells the manager who takes new
+//! connections.
+//!
+//! What to probe follows from each snapshot; what was found is on the [`Board`]. The thread decides nothing
+//! by itself ([`health::Machine`] does) and waits for nobody. Without it, or when it hangs, backends stay as
+//! they are.
+
+use crate::clock::Clock;
+use crate::control::{Event, Events};
+use crate::ports::OpenPort;
+use crate::runtime::probe_rings::ProbeRings;
+use dataplane::ids::BackendId;
+use dataplane::snapshot::{Backend, BackendState, Mode, Service, Snapshot, Standings};
+use health::machine::{BackendSpec, ServiceSpec, View};
+use health::{Job, Machine, Outcome, Prober, State, TargetId, Wire};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Probes under way at most.
+const FLIGHTS_MAX: usize = 4096;
+/// Least time between two changes of the snapshot.
+const BATCH_MS: u64 = 50;
+/// A thread that was away for so long cannot tell who was silent meanwhile.
+const STALL_MS: u64 = 100;
+/// Between two looks while answers may come.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Between two looks otherwise.
+const REST: Duration = Duration::from_millis(5);
+
+/// What the checker and the manager tell each other.
+#[derive(Default)]
+pub(crate) struct Board {
+    /// The manager's latest snapshot, until the checker has seen it.
+    snapshot: Option<Arc<Snapshot>>,
+    findings: Findings,
+}
+
+/// What the checker has found.
+#[derive(Clone, Default)]
+pub(crate) struct Findings {
+    /// For the next snapshot.
+    pub(crate) standings: Standings,
+    /// Services whose health is ignored, as too few of their backends are up.
+    pub(crate) panics: Vec<String>,
+}
+
+/// Between the checker and the manager.
+#[derive(Clone, Default)]
+pub(crate) struct Shared(Arc<Mutex<Board>>);
+
+impl Shared {
+    fn with<T>(&self, f: impl FnOnce(&mut Board) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The manager tells what is in force.
+    pub(crate) fn publish(&self, snapshot: &Arc<Snapshot>) {
+        let old = self.with(|board| board.snapshot.replace(Arc::clone(snapshot)));
+        drop(old);
+    }
+
+    /// What was found.
+    pub(crate) fn findings(&self) -> Findings {
+        self.with(|board| board.findings.clone())
+    }
+}
+
+/// The thread's own.
+pub(crate) struct Checker<'a> {
+    shared: Shared,
+    rings: Arc<ProbeRings>,
+    ports: &'a [OpenPort<'a>],
+    clock: Clock,
+    events: Events,
+}
+
+impl<'a> Checker<'a> {
+    /// A checker that asks by way of these ports, and tells its news as events.
+    pub(crate) fn new(ports: &'a [OpenPort<'a>], clock: Clock, events: Events) -> Checker<'a> {
+        let rings = Arc::new(ProbeRings::new());
+        Checker { shared: Shared::default(), rings, ports, clock, events }
+    }
+
+    /// The manager's side.
+    pub(crate) fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
+    /// The workers' side.
+    pub(crate) fn rings(&self) -> Arc<ProbeRings> {
+        Arc::clone(&self.rings)
+    }
+}
+
+/// Runs `body` with the checker beside it.
+pub(crate) fn beside<T>(checker: Checker<'_>, body: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let work = || Work::new(&checker).run(&stop);
+        if let Err(error) = std::thread::Builder::new().name("health".to_owned()).spawn_scoped(scope, work) {
+            tracing::error!(%error, "no thread for health checks; backends count as up");
+        }
+        let result = body();
+        stop.store(true, Relaxed);
+        result
+    })
+}
+
+struct Work<'a> {
+    checker: &'a Checker<'a>,
+    machine: Machine,
+    prober: Prober,
+    line: Line<'a>,
+    jobs: HashMap<TargetId, Job>,
+    panics: Vec<String>,
+    published_ms: u64,
+    changed: bool,
+}
+
+/// The probes' way out.
+struct Line<'a> {
+    checker: &'a Checker<'a>,
+    /// By [`BackendId`]: the device of the port that leads there.
+    devices: Vec<Option<usize>>,
+    number: u64,
+}
+
+impl Wire for Line<'_> {
+    fn send(&mut self, backend: BackendId, packet: &[u8]) -> Option<u64> {
+        let number = self.number + 1;
+        if !self.checker.rings.push(number, backend, packet) {
+            return None;
+        }
+        self.number = number;
+        Some(number)
+    }
+
+    fn losses(&self) -> u64 {
+        self.checker.rings.losses()
+    }
+
+    fn has_left(&self, backend: BackendId, number: u64) -> bool {
+        let device = self.devices.get(backend.index()).copied().flatten();
+        let port = device.and_then(|device| self.checker.ports.get(device));
+        let link_up = port.is_some_and(|port| port.port.link().is_ok_and(|link| link.up));
+        link_up && self.checker.rings.taken() >= number
+    }
+}
+
+impl<'a> Work<'a> {
+    fn new(checker: &'a Checker<'a>) -> Work<'a> {
+        let seed = dpdk::clock::rdtsc();
+        Work {
+            checker,
+            machine: Machine::new(seed),
+            prober: Prober::new(seed, FLIGHTS_MAX),
+            line: Line { checker, devices: Vec::new(), number: 0 },
+            jobs: HashMap::new(),
+            panics: Vec::new(),
+            published_ms: 0,
+            changed: false,
+        }
+    }
+
+    fn run(mut self, stop: &AtomicBool) {
+        let mut last_ms = self.now_ms();
+        while !stop.load(Relaxed) {
+            let now_ms = self.now_ms();
+            if now_ms > last_ms + STALL_MS {
+                for target in self.prober.give_up_all() {
+                    self.machine.on_outcome(now_ms, target, Outcome::Void);
+                }
+            }
+            last_ms = now_ms;
+            if let Some(snapshot) = self.checker.shared.with(|board| board.snapshot.take()) {
+                self.adopt(now_ms, &snapshot);
+            }
+            self.hear(now_ms);
+            self.probe(now_ms);
+            self.machine.tick(now_ms);
+            self.tell(now_ms);
+            std::thread::sleep(if self.prober.under_way() > 0 { PAUSE } else { REST });
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.checker.clock.milliseconds(dpdk::clock::rdtsc())
+    }
+
+    fn hear(&mut self, now_ms: u64) {
+        while let Some(packet) = self.checker.rings.answer() {
+            if let Some((target, outcome)) = self.prober.on_packet(now_ms, packet.bytes(), &mut self.line) {
+                self.machine.on_outcome(now_ms, target, outcome);
+            }
+        }
+        while let Some((target, outcome)) = self.prober.poll(now_ms, &mut self.line) {
+            self.machine.on_outcome(now_ms, target, outcome);
+        }
+    }
+
+    fn probe(&mut self, now_ms: u64) {
+        while self.prober.has_room() {
+            let Some(target) = self.machine.take_due(now_ms) else { return };
+            let ended = match self.jobs.get(&target) {
+                Some(job) => self.prober.begin(now_ms, job.clone(), &mut self.line),
+                // There is no way to it, or we have no address to ask from.
+                None => Some((target, Outcome::Void)),
+            };
+            if let Some((target, outcome)) = ended {
+                self.machine.on_outcome(now_ms, target, outcome);
+            }
+        }
+    }
+
+    /// Probes what a snapshot names.
+    fn adopt(&mut self, now_ms: u64, snapshot: &Snapshot) {
+        let device = |backend: &Backend| {
+            let hop = backend.hop?;
+            let port = snapshot.port(hop.port)?;
+            Some(port.parent.unwrap_or(hop.port).index())
+        };
+        self.line.devices = snapshot.backends.iter().map(|slot| slot.as_ref().and_then(device)).collect();
+        let mut backends: HashMap<_, Vec<&Backend>> = HashMap::new();
+        for backend in snapshot.backends.iter().flatten() {
+            if !matches!(backend.state, BackendState::Removed(_)) {
+                backends.entry(backend.service).or_default().push(backend);
+            }
+        }
+        let checked = snapshot.services.iter().flatten().filter(|service| !service.removed);
+        let (mut specs, mut jobs) = (Vec::new(), Vec::new());
+        for service in checked {
+            let Some(health) = &service.health else { continue };
+            let of_service = backends.remove(&service.id).unwrap_or_default();
+            let spec = |backend: &&Backend| BackendSpec {
+                address: backend.address,
+                port: backend.port,
+                counts: backend.weight > 0 && backend.state != BackendState::Draining,
+            };
+            specs.push(ServiceSpec {
+                name: service.name.as_str().into(),
+                health: Arc::clone(health),
+                backends: of_service.iter().map(spec).collect(),
+            });
+            jobs.extend(of_service.iter().map(|backend| job(snapshot, service, backend)));
+        }
+        self.machine.configure(now_ms, specs);
+        let targets = self.machine.views().flat_map(|(_, _, views)| views).map(|(target, _)| target);
+        let jobs = targets.collect::<Vec<_>>().into_iter().zip(jobs);
+        self.jobs = jobs.filter_map(|(target, job)| Some((target, Job { target, ..job? }))).collect();
+    }
+
+    /// Tells the log and the manager what has changed.
+    fn tell(&mut self, now_ms: u64) {
+        for change in self.machine.take_transitions() {
+            let (service, backend) =
+                (&change.service, crate::rows::backend_name(change.address, change.port));
+            match change.to {
+                State::Down => {
+                    tracing::warn!(%service, backend, cause = change.cause.name(), "backend is down")
+                }
+                State::Up | State::Unknown => tracing::info!(%service, backend, "backend is up"),
+            }
+        }
+        self.changed |= self.machine.take_changed();
+        if !self.changed || now_ms < self.published_ms + BATCH_MS {
+            return;
+        }
+        (self.changed, self.published_ms) = (false, now_ms);
+        let mut findings = Findings::default();
+        for (service, panics, views) in self.machine.views() {
+            let standing =
+                |(_, view): (TargetId, View<'_>)| ((view.spec.address, view.spec.port), view.standing);
+            findings.standings.set(service, views.into_iter().map(standing));
+            if panics {
+                findings.panics.push(service.to_string());
+            }
+        }
+        self.shout(&findings.panics);
+        let news = self.checker.shared.with(|board| {
+            let news = board.findings.standings != findings.standings;
+            board.findings = findings;
+            news
+        });
+        if news {
+            // A manager that is gone needs to know nothing.
+            let _ = self.checker.events.send(Event::Health);
+        }
+    }
+
+    fn shout(&mut self, panics: &[String]) {
+        for service in panics.iter().filter(|service| !self.panics.contains(service)) {
+            tracing::error!(service, "too few backends are up: health is ignored, all get new connections");
+        }
+        for service in self.panics.iter().filter(|service| !panics.contains(service)) {
+            tracing::warn!(service, "enough backends are up again: health counts");
+        }
+        self.panics = panics.to_vec();
+    }
+}
+
+/// How a backend is asked; `None` without a way to it, or an address of ours to ask from.
+fn job(snapshot: &Snapshot, service: &Service, backend: &Backend) -> Option<Job> {
+    let health = Arc::clone(service.health.as_ref()?);
+    let hop = backend.hop?;
+    let remote = match service.mode {
+        // Beside its tunnel, not through it.
+        Mode::Nat | Mode::Tunnel(_) => backend.address,
+        Mode::Dsr => service.vip,
+    };
+    let port = health.port.or(backend.port).or_else(|| service.ports.first().map(|ports| *ports.start()))?;
+    let local =
+        snapshot.source_for(hop.port, hop.next_hop).filter(|local| local.is_v4() == remote.is_v4())?;
+    // The target is filled in by the caller, who knows it.
+    Some(Job { target: TargetId(0), backend: backend.id, local, remote, port, health })
+}

@@ -1,0 +1,136 @@
+//! The way of health checks' packets: from the checker to the first worker, and from any worker back.
+//!
+//! Packets are copied: they are few and small, and the checker has no buffers of DPDK's.
+
+use crossbeam::queue::ArrayQueue;
+use dataplane::ids::{BackendId, WorkerId};
+use health::prober::PACKET_MAX;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+/// Packets of either way that may wait.
+const PACKETS_MAX: usize = 1024;
+/// Probes that a worker sends per turn: about as much work as a burst.
+const SENT_PER_TURN: usize = 32;
+/// The worker that sends probes: one is enough.
+const SENDER: WorkerId = WorkerId(0);
+
+/// See the module's header.
+pub(crate) struct ProbeRings {
+    outward: ArrayQueue<Outward>,
+    inward: ArrayQueue<Packet>,
+    /// Probes that a worker has sent.
+    taken: AtomicU64,
+    /// Packets of either way for which there was no room, or no buffer.
+    losses: AtomicU64,
+}
+
+struct Outward {
+    number: u64,
+    backend: BackendId,
+    packet: Packet,
+}
+
+/// An IP packet.
+pub(crate) struct Packet {
+    length: usize,
+    bytes: [u8; PACKET_MAX],
+}
+
+impl Packet {
+    /// A copy; `None` if it is too long.
+    fn copy(from: &[u8]) -> Option<Packet> {
+        let mut bytes = [0; PACKET_MAX];
+        bytes.get_mut(..from.len())?.copy_from_slice(from);
+        Some(Packet { length: from.len(), bytes })
+    }
+
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl ProbeRings {
+    /// Empty rings.
+    pub(crate) fn new() -> ProbeRings {
+        ProbeRings {
+            outward: ArrayQueue::new(PACKETS_MAX),
+            inward: ArrayQueue::new(PACKETS_MAX),
+            taken: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
+        }
+    }
+
+    /// The checker sends its packet of this number; `false` if there is no room.
+    pub(crate) fn push(&self, number: u64, backend: BackendId, packet: &[u8]) -> bool {
+        let packet = Packet::copy(packet);
+        packet.is_some_and(|packet| self.outward.push(Outward { number, backend, packet }).is_ok())
+    }
+
+    /// The number of the last packet that a worker has sent.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Acquire)
+    }
+
+    /// Packets lost on our own side.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Relaxed)
+    }
+
+    /// The checker looks for an answer.
+    pub(crate) fn answer(&self) -> Option<Packet> {
+        self.inward.pop()
+    }
+
+    /// A worker sends what waits, if it is the one to; `send` says whether it could. Two loads if nothing
+    /// waits.
+    #[inline]
+    pub(crate) fn drain(&self, worker: WorkerId, mut send: impl FnMut(BackendId, &[u8]) -> bool) {
+        if worker != SENDER || self.outward.is_empty() {
+            return;
+        }
+        for _ in 0..SENT_PER_TURN {
+            let Some(next) = self.outward.pop() else { return };
+            if !send(next.backend, next.packet.bytes()) {
+                self.losses.fetch_add(1, Relaxed);
+            }
+            self.taken.store(next.number, Release);
+        }
+    }
+
+    /// A worker has an answer; `false` if there is no room.
+    pub(crate) fn deliver(&self, packet: &[u8]) -> bool {
+        let room = !self.inward.is_full();
+        let delivered = room && Packet::copy(packet).is_some_and(|packet| self.inward.push(packet).is_ok());
+        if !delivered {
+            self.losses.fetch_add(1, Relaxed);
+        }
+        delivered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_go_both_ways_and_what_is_lost_is_counted() {
+        let rings = ProbeRings::new();
+        assert!(rings.push(1, BackendId(7), b"one") && rings.push(2, BackendId(8), b"two"));
+        rings.drain(WorkerId(1), |_, _| panic!("not its business"));
+        let mut sent = Vec::new();
+        rings.drain(SENDER, |backend, bytes| {
+            sent.push((backend, bytes.to_vec()));
+            backend == BackendId(7)
+        });
+        assert_eq!(sent, [(BackendId(7), b"one".to_vec()), (BackendId(8), b"two".to_vec())]);
+        assert_eq!((rings.taken(), rings.losses()), (2, 1));
+        for _ in 0..PACKETS_MAX {
+            assert!(rings.deliver(b"answer"));
+        }
+        assert!(!rings.deliver(b"one too many"));
+        assert_eq!(rings.losses(), 2);
+        assert_eq!(rings.answer().map(|packet| packet.bytes().to_vec()), Some(b"answer".to_vec()));
+        assert!(!rings.push(3, BackendId(0), &[0; PACKET_MAX + 1]));
+    }
+}
