@@ -17,6 +17,7 @@ Examples:
   millrace show rules --service web                 what hardware forwards by itself
   millrace drain web 10.0.0.3:8080                  no new connections to that backend
   millrace reload --dry-run                         what the configuration file would change
+  millrace trace '10.0.0.1:5555 -> 192.0.2.53:53/udp'  what becomes of a packet, and why
   millrace reload                                   read the configuration again (so does SIGHUP)
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or a faulty configuration.";
@@ -80,6 +81,12 @@ pub(crate) enum Command {
     /// Show the last changes of the configuration in force: when, by whom, and what
     History,
 
+    /// Say what becomes of a packet, and why; nothing is sent
+    ///
+    /// The answer comes from the code that forwards, with the running configuration, connections and
+    /// neighbours, or with --config of a Millrace that has just started with that file.
+    Trace(TraceArgs),
+
     /// Print the version of this program and, if it runs, of the one behind the control socket
     Version,
 }
@@ -89,6 +96,28 @@ pub(crate) struct RunArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = "/etc/millrace/millrace.toml")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TraceArgs {
+    /// The packet: `10.0.0.1:5555 -> 192.0.2.53:53/udp` (tcp, udp, or icmp for a ping)
+    #[arg(value_name = "FLOW")]
+    pub(crate) flow: String,
+    /// Port it comes in by [default: the one that leads back to its source]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) port: Option<String>,
+    /// TCP flags, letters of FSRPAU [default: S]
+    #[arg(long, value_name = "FLAGS")]
+    pub(crate) tcp_flags: Option<String>,
+    /// Bytes of IP packet [default: no payload]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<u16>,
+    /// TTL or hop limit [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) ttl: Option<u8>,
+    /// By this configuration file, instead of the running Millrace
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

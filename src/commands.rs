@@ -3,10 +3,11 @@
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
 use crate::api::{HistoryRow, Reloaded};
 use crate::api::{OffloadRow, PortRow, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo, WorkerRow};
-use crate::cli::{BackendArgs, Cli, ConnectionArgs, RuleArgs, Show};
+use crate::cli::{BackendArgs, Cli, ConnectionArgs, RuleArgs, Show, TraceArgs};
 use crate::client::{Client, ClientError};
 use crate::policy::PolicyRow;
-use crate::{Failure, output, version};
+use crate::trace::{TraceQuery, TraceRow};
+use crate::{Failure, output, trace, version};
 use dataplane::config::{Config, Fault, Faults, Severity};
 use serde::Serialize;
 use std::io::Write;
@@ -114,6 +115,22 @@ fn rules_path(filter: &RuleArgs) -> String {
         limit: Some(filter.limit),
     };
     format!("/v1/rules?{}", serde_urlencoded::to_string(&query).unwrap_or_default())
+}
+
+/// `trace`, by the running Millrace or by a file.
+pub(crate) fn trace(cli: &Cli, args: &TraceArgs) -> Result<(), Failure> {
+    let TraceArgs { flow, port, tcp_flags, size, ttl, config } = args;
+    let (port, tcp_flags) = (port.clone(), tcp_flags.clone());
+    let query = TraceQuery { flow: flow.clone(), port, tcp_flags, size: *size, ttl: *ttl };
+    let row = match config {
+        Some(file) => trace::offline(&read(file)?.0, &query).map_err(ClientError::Refused)?,
+        None => {
+            let query = serde_urlencoded::to_string(&query).unwrap_or_default();
+            Client::new(cli.socket()).get::<TraceRow>(&format!("/v1/trace?{query}"))?
+        }
+    };
+    table(cli, row, output::trace);
+    Ok(())
 }
 
 /// `drain` and `undrain`, by the API's path.

@@ -11,6 +11,7 @@ use crate::http::{self, Accepted};
 use crate::pages::Pages;
 use crate::policy::PolicyRow;
 use crate::socket::{self, BindError, ControlSocket};
+use crate::trace::{TraceQuery, TraceRow};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -43,6 +44,7 @@ pub(crate) enum Request {
     Neighbours(Reply<Result<Vec<NeighbourRow>, Refusal>>),
     Offload(Reply<OffloadRow>),
     Rules(RuleQuery, Reply<Result<Rules, Refusal>>),
+    Trace(TraceQuery, Reply<Result<TraceRow, Refusal>>),
     Version(Reply<VersionInfo>),
     Drain(Caller, BackendName, Reply<Result<Changed, Refusal>>),
     Undrain(Caller, BackendName, Reply<Result<Changed, Refusal>>),
@@ -163,6 +165,7 @@ fn api_pages(read_only: bool) -> Pages {
         .try_get("/v1/neighbours", "The neighbour table (ARP and neighbour discovery)", Request::Neighbours)
         .get("/v1/offload", "The offload engine, and what became of what it was asked", Request::Offload)
         .find("/v1/rules", "Rules in hardware, as testpmd would be told to make them", Request::Rules)
+        .find("/v1/trace", "What becomes of a packet, and why; nothing is sent", Request::Trace)
         .get("/v1/version", "The version of the running program", Request::Version)
         .post("/v1/drain", "Stop giving a backend new connections; the ones it has go on", Request::Drain)
         .post("/v1/undrain", "End a drain", Request::Undrain)

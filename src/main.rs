@@ -35,6 +35,7 @@ mod runtime;
 mod server;
 mod socket;
 mod totals;
+mod trace;
 mod verdicts;
 mod version;
 mod watch;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::Undrain(backend) => commands::change_backend(&cli, "/v1/undrain", backend),
         Command::Reload { dry_run } => commands::reload(&cli, *dry_run),
         Command::History => commands::history(&cli),
+        Command::Trace(args) => commands::trace(&cli, args),
         Command::Version => commands::version(&cli),
     };
     match result {
@@ -97,7 +99,6 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     ports::start(&mut ports, &prepared)?;
     let owners = ports::steer(&mut ports, config.workers.cores.len() as u16)?;
     ports.iter().for_each(ports::OpenPort::log);
-
     let facts = ports::facts(&config, &ports);
     let snapshot = Arc::new(Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0)?);
     let crew = Crew::new(&config, &snapshot);
@@ -127,6 +128,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
         config,
         facts,
         snapshot,
+        owners: owners.clone(),
         clock,
     };
     let mut manager = Manager::new(running);

@@ -5,7 +5,7 @@
 
 use crate::access::Caller;
 use crate::api::{BackendName, Changed, ConnectionQuery, Connections, NeighbourRow, PortRow, Refusal};
-use crate::api::{OffloadRow, RefusalKind, Reloaded, VersionInfo, WorkerRow};
+use crate::api::{OffloadRow, RefusalKind, Reloaded, RuleQuery, VersionInfo, WorkerRow};
 use crate::clock::{self, Clock};
 use crate::control::{Event, Request};
 use crate::history::History;
@@ -14,12 +14,15 @@ use crate::offloading::Offloading;
 use crate::ports::{self, OpenPort, Pool};
 use crate::rows::{self, Books, ConnectionFilter};
 use crate::runtime::mailbox::{self, Command, ConnectionPage, Mailbox, Report, Silent};
+use crate::trace::{Arrival, TraceQuery, TraceRow};
 use crate::verdicts::Verdicts;
 use crate::{Failure, commands, health, plan, reload, version};
 use dataplane::config::{self, Config};
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::BackendId;
+use dataplane::owner::Owners;
 use dataplane::snapshot::{Backend, BackendState, OnRemove, Overrides, PortFacts, Snapshot};
+use dataplane::worker::{Shadow, Sizes};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,6 +57,8 @@ pub(crate) struct Running<'a> {
     pub(crate) text: String,
     pub(crate) facts: Vec<PortFacts>,
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Which worker owns which client.
+    pub(crate) owners: Owners,
     pub(crate) ports: &'a [OpenPort<'a>],
     pub(crate) pools: &'a [Pool<'a>],
     pub(crate) workers: Vec<WorkerHandle>,
@@ -150,6 +155,7 @@ impl<'a> Manager<'a> {
             Request::Rules(query, reply) => {
                 drop(reply.send(self.running.offloading.rules(&query, snapshot)));
             }
+            Request::Trace(query, reply) => drop(reply.send(self.trace(&query))),
             Request::Version(reply) => drop(reply.send(self.version())),
             Request::Drain(caller, name, reply) => drop(reply.send(self.drain(&caller, &name, true))),
             Request::Undrain(caller, name, reply) => drop(reply.send(self.drain(&caller, &name, false))),
@@ -432,6 +438,35 @@ impl<'a> Manager<'a> {
         answer.map_err(|silent| Refusal::new(RefusalKind::Failed, silent.to_string()))
     }
 
+    /// What becomes of a packet: a shadow of the worker that owns its client says so.
+    fn trace(&self, query: &TraceQuery) -> Result<TraceRow, Refusal> {
+        let failed = |error: String| Refusal::new(RefusalKind::Failed, error);
+        let Running { snapshot, owners, workers, config, .. } = &self.running;
+        let arrival = Arrival::new(query, snapshot)?;
+        let number = owners.owner(arrival.client(snapshot)).index();
+        let worker = workers.get(number).ok_or_else(|| failed(Silent(number).to_string()))?;
+        let excerpt = Box::new(arrival.excerpt(worker.neighbours_max));
+        let answer = worker.mailbox.ask(number, Command::Excerpt(excerpt), |report| match report {
+            Report::Excerpt(excerpt) => Some(excerpt),
+            _ => None,
+        });
+        let excerpt = answer.map_err(|silent| failed(silent.to_string()))?;
+        if excerpt.generation() != snapshot.generation {
+            return Err(failed(format!("worker {number} forwards by an older configuration; ask again")));
+        }
+        let sizes = Sizes::of(&config.limits);
+        let mut shadow = Shadow::new(Arc::clone(snapshot), owners.clone(), &sizes, &excerpt);
+        let mut row = arrival.walk(snapshot, &mut shadow);
+        if let Some(connection) = &row.connection {
+            let client = connection.client.parse::<std::net::SocketAddr>().ok().map(|client| client.ip());
+            let query = RuleQuery { client, ..RuleQuery::default() };
+            let mut rules = self.running.offloading.rules(&query, snapshot)?.rules;
+            rules.retain(|rule| rule.client == connection.client && rule.backend == connection.backend);
+            row.rules = rules;
+        }
+        Ok(row)
+    }
+
     fn neighbours(&self) -> Result<Vec<NeighbourRow>, Refusal> {
         let mut all = Vec::new();
         for (number, worker) in self.running.workers.iter().enumerate() {
@@ -676,6 +711,7 @@ address = "10.0.0.2"
             text: String::new(),
             facts,
             snapshot,
+            owners: Owners::new(&dataplane::owner::DEFAULT_KEY, 1, 1).expect("owners"),
             ports: &[],
             pools: &[],
             workers: vec![late],

@@ -4,6 +4,7 @@ use crate::api::{BackendRow, Connections, DropRow, HardwareRow, NeighbourRow, Of
 use crate::api::{Change, HistoryRow, KeyRow, Reloaded};
 use crate::api::{ServiceRow, TrafficRow, VersionInfo, WorkerRow};
 use crate::policy::PolicyRow;
+use crate::trace::{StepRow, TraceRow};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -65,6 +66,23 @@ fn bytes(n: u64) -> String {
     let value = n as f64 / (1u64 << (10 * exponent)) as f64;
     let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.digits$} {}", UNITS[exponent - 1])
+}
+
+/// `trace`: the steps, and what comes of them.
+pub(crate) fn trace(row: &TraceRow) -> String {
+    let mut steps = Table::new(&["STEP", "WHAT", "LINE"]);
+    for StepRow { step, text, line } in &row.steps {
+        steps.row([step.clone(), text.clone(), line.map_or_else(String::new, |line| line.to_string())]);
+    }
+    let mut text = steps.render("nothing was decided");
+    let _ = writeln!(text, "\nverdict   {}\nhardware  {}", row.verdict, row.hardware);
+    for rule in &row.rules {
+        let _ = writeln!(text, "rule      {} ({} packets): {}", rule.direction, rule.packets, rule.rule);
+    }
+    for frame in &row.sent {
+        let _ = writeln!(text, "sent      {}: {}", frame.port, frame.frame);
+    }
+    text
 }
 
 /// `850ms`, `12s`, `3m05s`, `2h04m`, `5d06h`.

@@ -235,6 +235,7 @@ impl Crew {
             offload,
             worker,
             page: None,
+            excerpt: None,
             _registration: registration,
         })
     }

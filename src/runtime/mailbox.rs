@@ -9,6 +9,7 @@ use crossbeam::queue::ArrayQueue;
 use dataplane::conntrack::ConnectionRow;
 use dataplane::neighbour::NeighbourView;
 use dataplane::snapshot::Snapshot;
+use dataplane::worker::Excerpt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Connections(ConnectionPage),
     /// Copy the neighbour table, as far as there is room; answered by [`Report::Neighbours`].
     Neighbours(Vec<NeighbourView>),
+    /// Fill an excerpt; answered by [`Report::Excerpt`].
+    Excerpt(Box<Excerpt>),
 }
 
 /// What a worker answers.
@@ -40,6 +43,8 @@ pub(crate) enum Report {
     Connections(ConnectionPage),
     /// The rows.
     Neighbours(Vec<NeighbourView>),
+    /// The excerpt, complete.
+    Excerpt(Box<Excerpt>),
 }
 
 impl From<Arc<Snapshot>> for Command {
@@ -200,6 +205,7 @@ mod tests {
                     mailbox.report(Report::Connections(page));
                 }
                 Some(Command::Neighbours(views)) => mailbox.report(Report::Neighbours(views)),
+                Some(Command::Excerpt(excerpt)) => mailbox.report(Report::Excerpt(excerpt)),
                 None => std::thread::yield_now(),
             }
         }

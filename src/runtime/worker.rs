@@ -13,7 +13,7 @@ use dataplane::ids::WorkerId;
 use dataplane::limits::DEVICES_MAX;
 use dataplane::packet::Burst;
 use dataplane::time::Tick;
-use dataplane::worker::Worker;
+use dataplane::worker::{Excerpt, Worker};
 use dpdk::{Mbuf, RxQueue, ThreadGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -44,6 +44,8 @@ pub(crate) struct Thread<'a> {
     pub(crate) worker: Worker<Mbuf>,
     /// A question for connections that is being answered, a part each turn.
     pub(crate) page: Option<ConnectionPage>,
+    /// Likewise an excerpt that is being filled.
+    pub(crate) excerpt: Option<Box<Excerpt>>,
     /// Last, so that everything above is gone before DPDK forgets the thread.
     pub(crate) _registration: ThreadGuard<'a>,
 }
@@ -62,7 +64,7 @@ impl Thread<'_> {
             } else {
                 self.counters.busy_cycles.add(ended.wrapping_sub(started));
             }
-            self.rest.after(packets > 0 || self.page.is_some());
+            self.rest.after(packets > 0 || self.page.is_some() || self.excerpt.is_some());
             started = if packets > 0 { ended } else { dpdk::clock::rdtsc() };
         }
         self.outside.flush();
@@ -141,6 +143,9 @@ impl Thread<'_> {
         if let Some(page) = self.page.take() {
             self.copy_connections(now, page);
         }
+        if let Some(excerpt) = self.excerpt.take() {
+            self.fill_excerpt(now, excerpt);
+        }
         match self.mailbox.command() {
             None => {}
             Some(Command::Adopt(snapshot)) => {
@@ -153,6 +158,17 @@ impl Thread<'_> {
                 self.worker.dump_neighbours(&mut rows);
                 self.mailbox.report(Report::Neighbours(rows));
             }
+            Some(Command::Excerpt(excerpt)) => self.excerpt = Some(excerpt),
+        }
+    }
+
+    #[cold]
+    fn fill_excerpt(&mut self, now: Tick, mut excerpt: Box<Excerpt>) {
+        self.worker.excerpt(now, &mut excerpt, DUMP_SLOTS);
+        if excerpt.is_complete() {
+            self.mailbox.report(Report::Excerpt(excerpt));
+        } else {
+            self.excerpt = Some(excerpt);
         }
     }
 

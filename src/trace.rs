@@ -1,0 +1,499 @@
+//! `trace`: what becomes of a made-up packet, and why. The answer is the walk's own: a shadow of the worker
+//! that owns the packet's connection forwards it, and says what it does. Nothing is sent.
+
+use crate::api::{self, Refusal, RefusalKind, RuleRow};
+use crate::rows;
+use dataplane::addr::{Ip, MacAddr};
+use dataplane::config::{self, Config};
+use dataplane::conntrack::ConnectionRow;
+use dataplane::ids::{PortId, TenantId};
+use dataplane::offload::OffloadState;
+use dataplane::owner::{DEFAULT_KEY, Owners};
+use dataplane::snapshot::{Overrides, Port, PortFacts, Snapshot};
+use dataplane::wire::checksum::Sum;
+use dataplane::worker::{Excerpt, Hardware, Note, Shadow, Sizes, Walked};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Connections of the packet's ends that are looked at.
+const CONNECTIONS_MAX: usize = 16_384;
+/// IP protocol numbers.
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+/// Who hands us the packet: nobody's address.
+const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xfe]);
+
+/// A packet to be traced.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TraceQuery {
+    /// Its ends: `10.0.0.1:5555 -> 192.0.2.53:53/udp`; the protocol is `tcp`, `udp` or `icmp` (a ping).
+    pub(crate) flow: String,
+    /// The port that it comes in by; if not given, the one that leads back to its source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<String>,
+    /// Letters of `FSRPAU`; `S` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tcp_flags: Option<String>,
+    /// Bytes of IP packet; as few as there can be if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) size: Option<u16>,
+    /// TTL or hop limit; 64 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ttl: Option<u8>,
+}
+
+/// What becomes of a packet, and why.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TraceRow {
+    /// In a line: forwarded, held, answered, passed on or dropped.
+    pub(crate) verdict: String,
+    /// What was found and decided, in order.
+    pub(crate) steps: Vec<StepRow>,
+    /// Frames that leave.
+    pub(crate) sent: Vec<FrameRow>,
+    /// Whether hardware forwards for the packet's connection, and why or why not.
+    pub(crate) hardware: String,
+    /// The packet's connection as it would be afterwards.
+    pub(crate) connection: Option<api::ConnectionRow>,
+    /// Its rules in hardware.
+    pub(crate) rules: Vec<RuleRow>,
+}
+
+/// One thing that was found or decided.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StepRow {
+    /// Which part of the way it is of: `parse`, `policy`, `service`, `backend`, `connection` and so on.
+    pub(crate) step: String,
+    pub(crate) text: String,
+    /// The line of the configuration that says so.
+    pub(crate) line: Option<usize>,
+}
+
+/// A frame that leaves.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FrameRow {
+    /// The port.
+    pub(crate) port: String,
+    /// Its bytes, in hexadecimal.
+    pub(crate) frame: String,
+}
+
+/// The same, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Packet {
+    src: (Ip, u16),
+    dst: (Ip, u16),
+    protocol: u8,
+    flags: u8,
+    size: u16,
+    ttl: u8,
+}
+
+fn malformed(text: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::Malformed, text)
+}
+
+/// `10.0.0.1:5555`, `[2001:db8::1]:5555`, or an address alone.
+fn end(text: &str) -> Option<(Ip, u16)> {
+    let text = text.trim();
+    let full = text.parse::<SocketAddr>().map(|address| (address.ip(), address.port()));
+    let (ip, port) = full.or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, 0))).ok()?;
+    Some((ip.into(), port))
+}
+
+impl Packet {
+    /// The packet that a query asks for.
+    fn new(query: &TraceQuery) -> Result<Packet, Refusal> {
+        const FORM: &str = "write it as '10.0.0.1:5555 -> 192.0.2.53:53/udp' (tcp, udp or icmp)";
+        let bad = |what: &str| malformed(format!("flow `{}`: {what}; {FORM}", query.flow));
+        let (src, rest) = query.flow.split_once("->").ok_or_else(|| bad("there is no `->`"))?;
+        let (dst, protocol) = rest.rsplit_once('/').ok_or_else(|| bad("there is no protocol"))?;
+        let src = end(src).ok_or_else(|| bad("the source is no address"))?;
+        let dst = end(dst).ok_or_else(|| bad("the destination is no address"))?;
+        let v4 = src.0.is_v4();
+        if v4 != dst.0.is_v4() {
+            return Err(bad("one end is IPv4, the other IPv6"));
+        }
+        let (protocol, header) = match protocol.trim() {
+            "tcp" => (TCP, 20),
+            "udp" => (UDP, 8),
+            "icmp" => (if v4 { ICMP } else { ICMPV6 }, 8),
+            _ => return Err(bad("the protocol is none of these")),
+        };
+        let least = header + if v4 { 20 } else { 40 };
+        let size = query.size.unwrap_or(least);
+        if !(least..=9000).contains(&size) {
+            return Err(malformed(format!("size {size} is not within {least} and 9000 bytes")));
+        }
+        let flags = tcp_flags(query.tcp_flags.as_deref().unwrap_or("S"))?;
+        Ok(Packet { src, dst, protocol, flags, size, ttl: query.ttl.unwrap_or(64) })
+    }
+
+    /// The frame that a port would receive.
+    fn frame(&self, port: &Port) -> Vec<u8> {
+        let mut frame = [port.mac.0, SENDER.0].concat();
+        for (kind, tag) in [(0x88a8u16, port.vlan.outer), (0x8100, port.vlan.inner)] {
+            let Some(tag) = tag else { continue };
+            frame.extend(kind.to_be_bytes());
+            frame.extend(tag.to_be_bytes());
+        }
+        let v4 = self.src.0.is_v4();
+        let kind: u16 = if v4 { 0x0800 } else { 0x86dd };
+        frame.extend(kind.to_be_bytes());
+        let header = if v4 { 20 } else { 40 };
+        let payload = self.transport(usize::from(self.size) - header);
+        if v4 {
+            let [hi, lo] = self.size.to_be_bytes();
+            let mut ip = vec![0x45, 0, hi, lo, 0, 0, 0x40, 0, self.ttl, self.protocol, 0, 0];
+            ip.extend(self.src.0.low32().to_be_bytes());
+            ip.extend(self.dst.0.low32().to_be_bytes());
+            let sum = Sum::default().bytes(&ip).finish();
+            ip[10..12].copy_from_slice(&sum.to_be_bytes());
+            frame.extend(ip);
+        } else {
+            let [hi, lo] = (self.size - 40).to_be_bytes();
+            frame.extend([0x60, 0, 0, 0, hi, lo, self.protocol, self.ttl]);
+            frame.extend(self.src.0.octets());
+            frame.extend(self.dst.0.octets());
+        }
+        frame.extend(payload);
+        frame
+    }
+
+    /// The transport header and as much payload as there is room for.
+    fn transport(&self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let (src, dst) = (self.src.1.to_be_bytes(), self.dst.1.to_be_bytes());
+        bytes[0..2].copy_from_slice(&src);
+        bytes[2..4].copy_from_slice(&dst);
+        let at = match self.protocol {
+            TCP => {
+                (bytes[7], bytes[11], bytes[12], bytes[13]) = (1, 1, 0x50, self.flags);
+                bytes[14..16].copy_from_slice(&[0xff, 0xff]);
+                16
+            }
+            UDP => {
+                bytes[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+                6
+            }
+            echo => {
+                bytes[0..8].copy_from_slice(&[if echo == ICMP { 8 } else { 128 }, 0, 0, 0, 0, 7, 0, 1]);
+                2
+            }
+        };
+        let sum = match self.protocol {
+            ICMP => Sum::default(),
+            _ => Sum::default().pseudo_header(self.src.0, self.dst.0, self.protocol, len),
+        };
+        let sum = sum.bytes(&bytes).finish().to_be_bytes();
+        bytes[at..at + 2].copy_from_slice(&sum);
+        bytes
+    }
+
+    /// The port that the packet comes in by: the one that is named, or else where its source would be
+    /// answered.
+    fn port(&self, snapshot: &Snapshot, name: Option<&str>) -> Result<PortId, Refusal> {
+        let mut ports = snapshot.ports.iter().enumerate();
+        let found = match name {
+            Some(name) => ports.find(|(_, port)| port.name == name),
+            None => ports.find(|(id, port)| {
+                snapshot.route(port.tenant, self.src.0).is_some_and(|hop| hop.port.index() == *id)
+            }),
+        };
+        found.map(|(id, _)| PortId(id as u16)).ok_or_else(|| {
+            let names: Vec<&str> = snapshot.ports.iter().map(|port| port.name.as_str()).collect();
+            let why = match name {
+                Some(name) => format!("there is no port `{name}`"),
+                None => format!("no route leads to {}; name the port", self.src.0),
+            };
+            Refusal::new(RefusalKind::NotFound, format!("{why}; there are: {}", names.join(", ")))
+        })
+    }
+}
+
+/// `SA`: letters as in `tcpdump`, with `A` for the ACK.
+fn tcp_flags(text: &str) -> Result<u8, Refusal> {
+    text.chars().try_fold(0, |flags, letter| {
+        let bit = match letter.to_ascii_uppercase() {
+            'F' => 0x01,
+            'S' => 0x02,
+            'R' => 0x04,
+            'P' => 0x08,
+            'A' | '.' => 0x10,
+            'U' => 0x20,
+            _ => return Err(malformed(format!("TCP flag `{letter}` is none of F, S, R, P, A, U"))),
+        };
+        Ok(flags | bit)
+    })
+}
+
+/// A packet, and where it comes in.
+pub(crate) struct Arrival {
+    packet: Packet,
+    port: PortId,
+    tenant: TenantId,
+}
+
+impl Arrival {
+    /// What a query asks for, on the ports of a snapshot.
+    pub(crate) fn new(query: &TraceQuery, snapshot: &Snapshot) -> Result<Arrival, Refusal> {
+        let packet = Packet::new(query)?;
+        let port = packet.port(snapshot, query.port.as_deref())?;
+        let tenant = snapshot.port(port).map(|port| port.tenant).unwrap_or_default();
+        Ok(Arrival { packet, port, tenant })
+    }
+
+    /// Whose owner sees the packet.
+    pub(crate) fn client(&self, snapshot: &Snapshot) -> Ip {
+        let Packet { src, dst, .. } = self.packet;
+        if snapshot.is_vip(self.tenant, dst.0) { src.0 } else { dst.0 }
+    }
+
+    /// An excerpt for its worker to fill.
+    pub(crate) fn excerpt(&self, neighbours_max: usize) -> Excerpt {
+        let ends = [self.packet.src.0, self.packet.dst.0];
+        Excerpt::new(self.tenant, ends, CONNECTIONS_MAX, neighbours_max)
+    }
+
+    /// Lets it arrive.
+    pub(crate) fn walk(&self, snapshot: &Snapshot, shadow: &mut Shadow) -> TraceRow {
+        let Some(port) = snapshot.port(self.port) else { return TraceRow::default() };
+        let frame = self.packet.frame(port);
+        let walked = shadow.receive(port.parent.unwrap_or(self.port), [frame.as_slice()]);
+        let connection = walked.notes.iter().find_map(|note| match note {
+            Note::Known { slot, .. } => shadow.connection(*slot),
+            _ => None,
+        });
+        let words = Words { snapshot };
+        TraceRow {
+            verdict: words.verdict(&walked),
+            steps: walked.notes.iter().map(|note| words.step(note)).collect(),
+            sent: walked.sent.iter().map(|(port, frame)| words.frame(*port, frame)).collect(),
+            hardware: words.hardware(&walked, connection.as_ref(), shadow.price()),
+            connection: connection.map(|row| rows::connection(snapshot, &row)),
+            rules: Vec::new(),
+        }
+    }
+}
+
+/// Notes in words.
+struct Words<'a> {
+    snapshot: &'a Snapshot,
+}
+
+impl Words<'_> {
+    fn port(&self, id: PortId) -> &str {
+        self.snapshot.port(id).map_or("?", |port| port.name.as_str())
+    }
+
+    fn backend(&self, id: dataplane::ids::BackendId) -> String {
+        self.snapshot
+            .backend(id)
+            .map_or_else(String::new, |found| rows::backend_name(found.address, found.port))
+    }
+
+    fn service(&self, id: dataplane::ids::ServiceId) -> String {
+        rows::service_name(self.snapshot, id)
+    }
+
+    fn frame(&self, port: PortId, frame: &[u8]) -> FrameRow {
+        let mut hex = String::with_capacity(2 * frame.len());
+        frame.iter().for_each(|byte| _ = write!(hex, "{byte:02x}"));
+        FrameRow { port: self.port(port).to_owned(), frame: hex }
+    }
+
+    /// What became of the packet, in a line.
+    fn verdict(&self, walked: &Walked) -> String {
+        let ended = walked.notes.iter().rev().find_map(|note| match note {
+            Note::Dropped(reason) => Some(format!("dropped: {}", reason.label())),
+            Note::Waits => Some("held until its next hop answers".to_owned()),
+            Note::Consumed => Some("consumed: it was for Millrace itself".to_owned()),
+            Note::Answered => Some("answered by Millrace itself".to_owned()),
+            Note::PassedOn { port, .. } => Some(format!("passed on unchanged to {}", self.port(*port))),
+            _ => None,
+        });
+        let sent = || walked.sent.first().map(|(port, _)| format!("forwarded to {}", self.port(*port)));
+        ended.or_else(sent).unwrap_or_else(|| "nothing is sent".to_owned())
+    }
+
+    /// One note: which step it is of, and what it says.
+    fn step(&self, note: &Note) -> StepRow {
+        let (step, line) = (step_of(note), self.line(note));
+        StepRow { step: step.to_owned(), text: self.text(note), line }
+    }
+
+    /// The line of the configuration that decided.
+    fn line(&self, note: &Note) -> Option<usize> {
+        let Note::Judged(verdict) = note else { return None };
+        Some(self.snapshot.policy().rule(verdict.rule?)?.statement.line)
+    }
+
+    fn text(&self, note: &Note) -> String {
+        match *note {
+            Note::Parsed { port, kind, key } => {
+                format!("{key} ({kind:?}), received on {}, tenant {}", self.port(port), key.tenant)
+            }
+            Note::Judged(verdict) => self.judged(&verdict),
+            Note::Known { slot, direction, state, service, backend } => format!(
+                "of a connection of {} with {}: {}, {direction:?}, slot {}",
+                self.service(service),
+                self.backend(backend),
+                state.name(),
+                slot.number()
+            ),
+            Note::Classified(id) => format!("service {}", self.service(id)),
+            Note::ReplyFrom { service, backend } => {
+                format!(
+                    "from {}, a backend of {}, and of no connection",
+                    self.backend(backend),
+                    self.service(service)
+                )
+            }
+            Note::Picked { hash, backend } => {
+                let service =
+                    self.snapshot.backend(backend).and_then(|found| self.snapshot.service(found.service));
+                let len = service.map_or(0, |service| service.lookup.len() as u64);
+                let place = hash.checked_rem(len).unwrap_or(0);
+                format!("place {place} of {len} in the lookup table: {}", self.backend(backend))
+            }
+            Note::Leaves { hop, mtu } => {
+                format!("by {} to {}, where {mtu} bytes fit", self.port(hop.port), hop.next_hop)
+            }
+            Note::NextHop(Some(mac)) => format!("the next hop is at {mac}"),
+            Note::NextHop(None) => "where the next hop is, is not known".to_owned(),
+            Note::Rewritten { end, ip, port } => {
+                format!("its {} becomes {}", format!("{end:?}").to_lowercase(), rows::endpoint(ip, port))
+            }
+            Note::Becomes(state) => format!("the connection is {} now", state.name()),
+            Note::ErrorAbout(key) => format!("an ICMP error about {key}"),
+            Note::PassedOn { port, why } => format!("to {}, unchanged ({})", self.port(port), why.label()),
+            Note::Dropped(reason) => format!("{}: {}", reason.label(), reason.description().trim()),
+            Note::Hardware(hardware) => hardware_text(hardware).to_owned(),
+            ref other => fixed_text(other).to_owned(),
+        }
+    }
+
+    fn judged(&self, verdict: &dataplane::policy::Verdict) -> String {
+        let action = verdict.action.name();
+        match verdict.rule.and_then(|number| self.snapshot.policy().rule(number)) {
+            Some(rule) => {
+                let name = rule.statement.name.as_deref().unwrap_or("without a name");
+                format!("{action} by rule {} ({name})", rule.number.0)
+            }
+            None => format!("{action} by default"),
+        }
+    }
+
+    /// Whether hardware forwards such packets, and why or why not.
+    fn hardware(&self, walked: &Walked, row: Option<&ConnectionRow>, price: u32) -> String {
+        let noted = walked.notes.iter().find_map(|note| match note {
+            Note::Hardware(hardware) => Some(hardware_text(*hardware).to_owned()),
+            _ => None,
+        });
+        let Some(row) = row else {
+            return noted.unwrap_or_else(|| "not of a connection: software's".to_owned());
+        };
+        if let Some(noted) = noted {
+            return noted;
+        }
+        let packets = row.totals.original.packets + row.totals.reply.packets;
+        match row.offload {
+            OffloadState::Installed(_) => "hardware forwards for the connection".to_owned(),
+            OffloadState::Requested(_) => "hardware was asked, and has not answered yet".to_owned(),
+            OffloadState::Removing(_) => "hardware is giving the connection back".to_owned(),
+            OffloadState::Declined(why) => format!("refused ({}); asked again later", why.name()),
+            OffloadState::Software if price == u32::MAX => {
+                "in software: there is no offload engine, or it takes nothing now".to_owned()
+            }
+            OffloadState::Software if packets < u64::from(price) => {
+                format!("in software: {packets} packets so far, and hardware is asked from {price} on")
+            }
+            OffloadState::Software => format!("in software, as its state is {}", row.state.name()),
+        }
+    }
+}
+
+/// The part of the walk that a note is of.
+fn step_of(note: &Note) -> &'static str {
+    match note {
+        Note::Parsed { .. } | Note::InPassing => "parse",
+        Note::Judged(_) => "policy",
+        Note::Classified(_) | Note::ReplyFrom { .. } => "service",
+        Note::Picked { .. } | Note::ReplyCollision => "backend",
+        Note::Rewritten { .. } => "rewrite",
+        Note::Leaves { .. } => "route",
+        Note::NextHop(_) | Note::Waits => "neighbour",
+        Note::Hardware(_) => "hardware",
+        Note::Dropped(_) => "drop",
+        Note::AnsweredError(_) | Note::AnsweredReset | Note::Answered | Note::Consumed => "answer",
+        Note::PassedOn { .. } => "pass",
+        Note::WaitsForFirst => "fragment",
+        _ => "connection",
+    }
+}
+
+/// What notes without particulars say.
+fn fixed_text(note: &Note) -> &'static str {
+    match note {
+        Note::InPassing => "addressed to another station",
+        Note::Plain => "changes nothing about it: the shortcut",
+        Note::ReplyCollision => "the client talks to it from this port already: the next one",
+        Note::Opened { picked_up: false, .. } => "opens a connection",
+        Note::Opened { picked_up: true, .. } => "picks a connection up in its middle",
+        Note::Evicted { half_open: true } => "for which a half-open one makes room",
+        Note::Evicted { half_open: false } => "for which an idle one makes room",
+        Note::Stateless => "forwarded without a connection",
+        Note::Reused => "the connection is over, and its client uses its port again",
+        Note::BackendGone => "the connection's backend was removed",
+        Note::Waits => "waits until the next hop has answered",
+        Note::WaitsForFirst => "waits for the first fragment",
+        Note::AnsweredError(_) => "its sender is told in an ICMP error",
+        Note::AnsweredReset => "an end of the connection is told in a reset",
+        Note::Answered => "a question to us, answered",
+        Note::Consumed => "for us, and ends here",
+        _ => "goes on",
+    }
+}
+
+fn hardware_text(hardware: Hardware) -> &'static str {
+    match hardware {
+        Hardware::Missed => "hardware has the connection, and should have forwarded this packet",
+        Hardware::Late => "hardware has taken the connection, and such packets, just now",
+        Hardware::NotSuch => "hardware has the connection, but leaves such packets to software",
+        Hardware::TakenBack(_) => "hardware is told to give the connection back",
+        Hardware::Waits => "hardware has refused; it is asked again later",
+        Hardware::Barred => "kept in software by the configuration: its service, or a backend that drains",
+        Hardware::NoOccasion => "no rule could match such a packet, so hardware is not asked for it",
+        Hardware::NextBurst => "hardware is asked with one of the next packets",
+        Hardware::WayUnknown => "hardware is not asked while a next hop is not known",
+        Hardware::Path => "hardware cannot take this way",
+        Hardware::Asked => "hardware is asked to take the connection",
+        Hardware::AskRefused => "the offload thread has no room for more requests",
+    }
+}
+
+/// `trace --config`: by a worker that has just started, and knows no neighbours.
+pub(crate) fn offline(config: &Config, query: &TraceQuery) -> Result<TraceRow, Refusal> {
+    let failed = |error: String| Refusal::new(RefusalKind::Faulty, error);
+    let facts = |(number, port): (usize, &config::Port)| PortFacts {
+        mac: MacAddr([2, 0, 0, 0, 1, number as u8]),
+        mtu: port.mtu.unwrap_or(1500),
+    };
+    let facts: Vec<PortFacts> = config.ports.iter().enumerate().map(facts).collect();
+    let snapshot = Snapshot::build(config, &facts, &Overrides::default(), None, &|_| 0);
+    let snapshot = Arc::new(snapshot.map_err(|error| failed(error.to_string()))?);
+    let owners = Owners::new(&DEFAULT_KEY, 1, 1).map_err(|error| failed(error.to_string()))?;
+    let arrival = Arrival::new(query, &snapshot)?;
+    let excerpt = arrival.excerpt(0);
+    let mut shadow = Shadow::new(Arc::clone(&snapshot), owners, &Sizes::of(&config.limits), &excerpt);
+    Ok(arrival.walk(&snapshot, &mut shadow))
+}
+
+#[cfg(test)]
+mod tests;
