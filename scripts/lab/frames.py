@@ -9,8 +9,10 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .net import Netns
+if TYPE_CHECKING:
+    from .net import Netns
 
 ETH_P_ALL = 0x0003
 PACKET_OUTGOING = 4
@@ -36,8 +38,8 @@ class Wire:
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             if select.select([self.socket], [], [], left)[0]:
-                frame, beside, _, address = self.socket.recvmsg(65536, socket.CMSG_SPACE(AUXDATA.size))
-                if address[2] != PACKET_OUTGOING and wanted(frame := _with_tag(frame, beside)):
+                frame, kind = received(self.socket)
+                if kind != PACKET_OUTGOING and wanted(frame):
                     return frame
         return None
 
@@ -46,6 +48,12 @@ class Wire:
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
+
+
+def received(wire: socket.socket) -> tuple[bytes, int]:
+    """The next frame of a packet socket with auxiliary data, its tags in place, and of which kind it is."""
+    frame, beside, _, address = wire.recvmsg(65536, socket.CMSG_SPACE(AUXDATA.size))
+    return _with_tag(frame, beside), address[2]
 
 
 def _with_tag(frame: bytes, beside: list[tuple[int, int, bytes]]) -> bytes:

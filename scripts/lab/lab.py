@@ -95,8 +95,9 @@ class Lab:
             self.dns.append(Dnsmasq(netns, name, directory, outlive=self.keep))
             self.processes += [self.web[-1].process, self.dns[-1].process]
 
-    def start_millrace(self, services: list[dict], ports: dict | None = None, **sections: dict) -> Millrace:
-        """Starts Millrace. `ports` is added to the `[[port]]`s, `sections` to those of their names."""
+    def start_millrace(self, services: list[dict], ports: dict | None = None, **sections: dict | list) -> Millrace:
+        """Starts Millrace. `ports` is added to the `[[port]]`s, `sections` to those of their names: keys to
+        `[name]`, tables to `[[name]]`."""
         numbers = (0,) if self.network.shape.one_arm else (0, 1)
         devices = [device(self.driver, number, self.workers) for number in numbers]
         config = configuration(self.directory, devices, workers=self.workers)
@@ -105,8 +106,11 @@ class Lab:
         config["service"] = services
         for port in config["port"]:
             port.update((ports or {}).get(port["name"], {}))
-        for name, keys in sections.items():
-            config.setdefault(name, {}).update(keys)
+        for name, more in sections.items():
+            if isinstance(more, list):
+                config.setdefault(name, []).extend(more)
+            else:
+                config.setdefault(name, {}).update(more)
         self.millrace = Millrace(
             self.network.millrace, built_binary(), self.directory, config, outlive=self.keep
         )

@@ -54,7 +54,7 @@ class Network:
     """The namespaces, connected."""
 
     def __init__(self, name: str, shape: Shape):
-        self.shape = shape
+        self.name, self.shape = name, shape
         self.namespaces: list[Netns] = []
         try:
             self.switch = self._add(f"{name}-switch")
@@ -119,6 +119,12 @@ class Network:
         )
         if self.shape.delay_ms:
             self.client.run(f"tc qdisc add dev eth0 root netem delay {self.shape.delay_ms}ms limit 100000".split())
+
+    def add_client(self, name: str, mac: str) -> Netns:
+        """One more namespace on the front segment, as eth0, without addresses."""
+        netns = self._add(f"{self.name}-{name}")
+        self._plug("front", netns, "eth0", mac)
+        return netns
 
     def sources(self, family: int) -> list[str]:
         """The client's additional addresses."""
