@@ -28,7 +28,7 @@ pub use neighbour::{
 };
 pub(crate) use originate::is_station;
 pub use plain::Forward;
-pub use reset::{into_reset_of_receiver, into_tcp_reset};
+pub use reset::{into_reset_of_receiver, into_tcp_reset, may_be_reset};
 
 use crate::addr::{Ip, MacAddr};
 use crate::drops::DropReason;

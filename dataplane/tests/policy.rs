@@ -81,8 +81,22 @@ const DNS: &str = "192.0.2.53:53";
 const RULE: RuleId = RuleId(7);
 
 /// A world whose neighbours are known.
+/// A service with the backend of another one.
+const SECOND: &str = r#"[[service]]
+name = "web2"
+vip = "192.0.2.81"
+protocol = "tcp"
+ports = [80]
+[[service.backend]]
+address = "10.0.1.11:8080"
+[[service]]
+name = "web6""#;
+
 fn world(workers: usize) -> World {
-    let mut world = World::new(CONFIG, workers);
+    settled(World::new(CONFIG, workers))
+}
+
+fn settled(mut world: World) -> World {
     for (port, ip, mac) in [
         (FRONT, "10.0.0.254", GATEWAY),
         (FRONT, "fd00:1::fe", GATEWAY),
@@ -287,6 +301,25 @@ fn the_silent_are_swept_out_and_the_others_stay() {
     assert_eq!(world.live(0), 50);
 }
 
+/// Which service a backend's segment is of is not known without an entry where the backend serves two.
+#[test]
+fn the_silent_are_told_of_their_rejection_when_they_speak() {
+    let twice = CONFIG.replace("[[service]]\nname = \"web6\"", SECOND);
+    let mut world = settled(World::new(&twice, 1));
+    let others = ["198.51.100.7:1001", "198.51.100.7:1002"];
+    [CLIENT].iter().chain(&others).for_each(|client| shake_hands(&mut world, client));
+    world.govern(but([rule(Reject, client())]));
+    world.pass_ms(40, 1);
+    assert_eq!((world.live(0), count(&world, |c| &c.policy_swept)), (3, 1));
+    assert_report(&world, &["drop.policy_rejected=0"]);
+
+    assert_eq!(texts(&from_server(&mut world, CLIENT, "PA")), both_ends());
+    assert!(from_client(&mut world, others[0], "RA").is_empty());
+    assert_eq!(world.live(0), 2);
+    world.pass_ms(5_000, 100);
+    assert_eq!((world.live(0), count(&world, |c| &c.policy_ended)), (0, 3));
+}
+
 /// However often the policy changes: what a worker has judged is not taken for judged 256 changes later.
 #[test]
 fn generations_that_come_round_again_are_not_mixed_up() {
@@ -312,9 +345,11 @@ fn errors_share_their_connections_fate() {
     assert_eq!(world.receive(FRONT, &error()).len(), 1);
     world.publish(but([rule(Reject, client())]));
     world.adopt(0);
-    assert!(world.receive(FRONT, &error()).is_empty(), "of a connection that ends by it");
+    assert!(world.receive(FRONT, &error()).is_empty(), "of a connection whose ends are still to be told");
+    assert_report(&world, &["entries=1", "drop.policy_rejected=1"]);
+    assert!(texts(&from_client(&mut world, CLIENT, "PA")).concat().contains(" tcp R "));
     assert!(world.receive(FRONT, &error()).is_empty(), "of one that is not known");
-    assert_report(&world, &["entries=0", "drop.policy_rejected=2"]);
+    assert_report(&world, &["entries=0", "drop.policy_rejected=3"]);
     world.govern(but([rule(Deny, from_port(1))]));
     assert_eq!(world.receive(FRONT, &error()).len(), 1);
 }
@@ -384,6 +419,7 @@ fn hardware_gives_back_what_is_denied_though_no_packet_comes() {
     assert_eq!(world.rows()[0].offload, OffloadState::Removing(RULE));
     let why = Removal::Revoked(Revocation::Policy);
     world.answer(&Answer::Removed { flow: ask.flow, rule: RULE, why, retry_ms: 0 });
+    assert_eq!(texts(&from_server(&mut world, CLIENT, "PA")), both_ends());
     assert!(world.rows().is_empty());
     assert_eq!(count(&world, |c| &c.policy_ended), 1);
 }

@@ -348,6 +348,14 @@ impl Entry {
         matches!(self.state(), State::Established | State::Replied)
     }
 
+    /// Whether its ends, if it is to be reset, can be told at their next segment: it will come to software.
+    #[must_use]
+    pub fn waits_for_segment(&self) -> bool {
+        use State::{Established, FinWaitBackend, FinWaitClient, LastAckBackend, LastAckClient, PickedUp};
+        let open = [Established, PickedUp, FinWaitClient, FinWaitBackend, LastAckClient, LastAckBackend];
+        open.contains(&self.state()) && !self.is_pending()
+    }
+
     /// Whether the offload engine comes into it: hardware has the connection, or may be asked to take it
     /// now that it has carried `price` packets. Of one that was refused, every 16th packet: when to ask
     /// again is in the cold array.

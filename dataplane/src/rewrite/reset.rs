@@ -7,14 +7,19 @@ use crate::drops::DropReason;
 use crate::packet::PacketBuf;
 use crate::wire::{FragmentRole, Kind, Parsed, TcpFlags, field_mut, tcp};
 
+/// Whether a packet can be answered by a reset: not if it is one, nor a fragment.
+#[must_use]
+pub fn may_be_reset(parsed: &Parsed) -> bool {
+    parsed.kind == Kind::Tcp && parsed.fragment == FragmentRole::Whole && !parsed.tcp_flags.rst()
+}
+
 /// Turns a TCP segment into the reset that answers it, as if its connection did not exist (RFC 9293
 /// §3.10.7.1). Never answers a reset, a fragment, or what was not sent to
 /// one station: [`DropReason::NoConnection`].
 ///
 /// Afterwards the IP header is at [`ORIGINATED_L3`].
 pub fn into_tcp_reset<B: PacketBuf>(buf: &mut B, parsed: &Parsed) -> Result<(), DropReason> {
-    let answerable = parsed.kind == Kind::Tcp && parsed.fragment == FragmentRole::Whole;
-    if !answerable || parsed.tcp_flags.rst() || !is_station(parsed.key.dst) {
+    if !may_be_reset(parsed) || !is_station(parsed.key.dst) {
         return Err(DropReason::NoConnection);
     }
     let reset = answer(parsed.transport(buf.data())).ok_or(DropReason::TcpTruncated)?;
@@ -29,8 +34,7 @@ pub fn into_reset_of_receiver<B: PacketBuf>(
     parsed: &Parsed,
     from: (Ip, u16),
 ) -> Result<(), DropReason> {
-    let usable = parsed.kind == Kind::Tcp && parsed.fragment == FragmentRole::Whole;
-    if !usable || parsed.tcp_flags.rst() || !is_station(from.0) {
+    if !may_be_reset(parsed) || !is_station(from.0) {
         return Err(DropReason::NoConnection);
     }
     let header = tcp::Header::new(parsed.transport(buf.data())).ok_or(DropReason::TcpTruncated)?;

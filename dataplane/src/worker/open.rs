@@ -433,9 +433,15 @@ impl<'a, E: Env> Walk<'a, E> {
         vip: (Ip, u16),
         reason: DropReason,
     ) {
-        if !self.state.rates.resets.allow(self.now) {
-            return self.drop(packet, reason);
+        if self.state.rates.resets.allow(self.now) {
+            self.reset_ends(packet, parsed, vip, reason);
+        } else {
+            self.drop(packet, reason);
         }
+    }
+
+    /// Drops a segment from a backend, and resets its client's connection to the VIP and its own.
+    pub(super) fn reset_ends(&mut self, packet: E::Buf, parsed: &Parsed, vip: (Ip, u16), reason: DropReason) {
         let copy = self.env.alloc(packet.port()).and_then(|mut copy| {
             let fits = copy.set_len(packet.data().len());
             fits.then(|| {
@@ -452,7 +458,7 @@ impl<'a, E: Env> Walk<'a, E> {
     }
 
     /// Drops a segment and, in its buffer, resets its sender's connection.
-    fn reset_sender(&mut self, mut packet: E::Buf, parsed: &Parsed, reason: DropReason) {
+    pub(super) fn reset_sender(&mut self, mut packet: E::Buf, parsed: &Parsed, reason: DropReason) {
         match rewrite::into_tcp_reset(&mut packet, parsed) {
             Ok(()) => {
                 self.count_answered(Note::AnsweredReset, reason);

@@ -6,9 +6,12 @@
 //!   is judged by the snapshot that it is forwarded by, and by no other.
 //! * One that is refused ends. While hardware may still forward for it, it stays to be taken back, and what
 //!   comes to software of it is refused.
+//! * A rejected TCP connection stays for a while, too, for its next segment: only from its entry is it known
+//!   which client is to be told, and in whose name, where a backend serves more than one service.
 //!
 //! Nothing here is asked where the policy lets everything through; the shortcut compares one byte.
 
+use super::upkeep::SWEEP_AFTER_MS;
 use super::{Env, Note, State, Walk};
 use crate::conntrack::Slot;
 use crate::drops::DropReason;
@@ -17,7 +20,8 @@ use crate::offload::Revocation;
 use crate::packet::PacketBuf;
 use crate::policy::{Action, LogEvent, Policy, Standing, Subject, Verdict, Way};
 use crate::rate::RateLimit;
-use crate::rewrite::IcmpError;
+use crate::rewrite::{self, IcmpError};
+use crate::time::Tick;
 use crate::wire::{Kind, Parsed, tcp, udp};
 
 /// Slots that a call of a sweep looks at,
@@ -37,6 +41,8 @@ pub(super) struct Judging {
     hardware: Option<Sweep>,
     /// Through all connections.
     all: Option<Sweep>,
+    /// Through those that a sweep has rejected and left for their next segment.
+    parting: Option<Parting>,
     log: RateLimit,
 }
 
@@ -47,6 +53,16 @@ struct Sweep {
     generation: u8,
     /// The next slot to look at.
     next: u32,
+}
+
+/// A sweep that ends rejected connections of which nothing was heard.
+#[derive(Clone, Copy, Debug)]
+struct Parting {
+    begins: Tick,
+    /// The next slot to look at.
+    next: u32,
+    /// Whether another one has to follow, as more were rejected since.
+    again: bool,
 }
 
 /// What became of a connection that was judged again.
@@ -60,10 +76,16 @@ enum Outcome {
     Waits,
 }
 
+impl Parting {
+    fn after(now: Tick) -> Parting {
+        Parting { begins: now.after_ms(SWEEP_AFTER_MS), next: 0, again: false }
+    }
+}
+
 impl Judging {
     pub(super) fn new() -> Judging {
         let log = RateLimit::new(LOG_PER_SECOND, LOG_PER_SECOND);
-        Judging { hardware: None, all: None, log }
+        Judging { hardware: None, all: None, parting: None, log }
     }
 }
 
@@ -161,37 +183,58 @@ impl<E: Env> Walk<'_, E> {
     ) -> Option<E::Buf> {
         let verdict = self.judge_again(slot);
         self.env.note(Note::Judged(verdict));
-        if verdict.action == Action::Allow {
-            return Some(packet);
-        }
-        let vip = self.state.table.ends(slot).vip;
-        self.end_refused(slot);
-        let icmp = matches!(parsed.kind, Kind::Icmp | Kind::Icmpv6);
-        match (verdict.action, direction) {
-            (Action::Reject, Direction::Reply) if parsed.kind == Kind::Tcp => {
-                self.answer_resets(packet, parsed, vip, DropReason::PolicyRejected);
+        match verdict.action {
+            Action::Allow => return Some(packet),
+            Action::Deny => {
+                self.end_refused(slot);
+                self.drop(packet, DropReason::PolicyDenied);
             }
-            (Action::Reject, _) if !icmp => self.reject(packet, parsed),
-            (Action::Reject, _) => self.drop(packet, DropReason::PolicyRejected),
-            (Action::Allow | Action::Deny, _) => self.drop(packet, DropReason::PolicyDenied),
+            Action::Reject => self.reject_known(packet, parsed, slot, direction),
         }
         None
+    }
+
+    /// Ends a connection, and tells whoever can be told by this packet.
+    fn reject_known(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
+        let ends = self.state.table.ends(slot);
+        let resets = self.state.table.entry(slot).protocol() == Protocol::Tcp;
+        if resets && !(rewrite::may_be_reset(parsed) && self.state.rates.resets.allow(self.now)) {
+            // The entry stays for the next segment, which may get its reset.
+            self.leave_for_segment();
+            return self.drop(packet, DropReason::PolicyRejected);
+        }
+        self.end_refused(slot);
+        match (parsed.kind, direction) {
+            (Kind::Tcp, Direction::Original) => {
+                self.reset_sender(packet, parsed, DropReason::PolicyRejected);
+            }
+            (Kind::Tcp, Direction::Reply) => {
+                self.reset_ends(packet, parsed, ends.vip, DropReason::PolicyRejected);
+            }
+            (Kind::Icmp | Kind::Icmpv6, _) => self.drop(packet, DropReason::PolicyRejected),
+            _ => self.reject(packet, parsed),
+        }
     }
 
     /// Judges a connection by the present policy, and remembers it if that lets it go on. That it goes on is
     /// no news.
     fn judge_again(&mut self, slot: Slot) -> Verdict {
-        let subject = connection(&self.state.table.key(slot, Direction::Original), Standing::Established);
-        let verdict = self.snapshot.policy().judge(&subject);
-        let entry = self.state.table.entry_mut(slot);
-        if verdict.action == Action::Allow {
-            entry.set_judged(self.judged_by);
-        } else {
-            // Never taken for judged, however long hardware holds on to it.
-            entry.set_judged(self.judged_by.wrapping_sub(1));
+        let (subject, verdict) = self.judge_entry(slot);
+        if verdict.action != Action::Allow {
             self.note_verdict(&subject, verdict);
         }
         verdict
+    }
+
+    /// Likewise, without a word of what is refused.
+    fn judge_entry(&mut self, slot: Slot) -> (Subject, Verdict) {
+        let subject = connection(&self.state.table.key(slot, Direction::Original), Standing::Established);
+        let verdict = self.snapshot.policy().judge(&subject);
+        let allowed = verdict.action == Action::Allow;
+        // What is refused is never taken for judged, however long it stays.
+        let judged = if allowed { self.judged_by } else { self.judged_by.wrapping_sub(1) };
+        self.state.table.entry_mut(slot).set_judged(judged);
+        (subject, verdict)
     }
 
     /// Ends a connection, now or as soon as hardware has let go of it.
@@ -212,8 +255,17 @@ impl<E: Env> Walk<'_, E> {
 
     /// Hardware has let go of a connection: the end of it, if it was taken back for the policy.
     pub(super) fn end_if_refused(&mut self, slot: Slot) {
-        if self.is_refused(slot) {
-            self.end_refused(slot);
+        if !self.is_judged(slot) {
+            self.sweep_one(slot);
+        }
+    }
+
+    /// A rejected connection is still in the table: it will leave it some time.
+    fn leave_for_segment(&mut self) {
+        let now = self.now;
+        match &mut self.state.judging.parting {
+            Some(parting) => parting.again |= now.reached(parting.begins),
+            none => *none = Some(Parting::after(now)),
         }
     }
 
@@ -240,6 +292,9 @@ impl<E: Env> Walk<'_, E> {
         }
         if let Some(sweep) = self.state.judging.all {
             self.state.judging.all = self.sweep_on(sweep, false);
+        }
+        if let Some(parting) = self.state.judging.parting.filter(|parting| self.now.reached(parting.begins)) {
+            self.state.judging.parting = self.part(parting);
         }
     }
 
@@ -268,7 +323,36 @@ impl<E: Env> Walk<'_, E> {
     }
 
     fn sweep_one(&mut self, slot: Slot) -> Outcome {
-        if self.is_refused(slot) { self.end_refused(slot) } else { Outcome::Stays }
+        let (subject, verdict) = self.judge_entry(slot);
+        if verdict.action == Action::Allow {
+            return Outcome::Stays;
+        }
+        if verdict.action == Action::Reject && self.state.table.entry(slot).waits_for_segment() {
+            self.leave_for_segment();
+            return Outcome::Stays;
+        }
+        self.note_verdict(&subject, verdict);
+        self.end_refused(slot)
+    }
+
+    /// Ends some of the rejected connections that nothing was heard of.
+    fn part(&mut self, mut parting: Parting) -> Option<Parting> {
+        let slots = self.state.table.slots_taken();
+        let stop = slots.min(parting.next.saturating_add(LOOKS));
+        let mut judged = 0;
+        while parting.next < stop && judged < JUDGEMENTS {
+            if let Some(slot) = self.state.table.unjudged_at(parting.next, self.judged_by, false) {
+                judged += 1;
+                if self.is_refused(slot) {
+                    self.end_refused(slot);
+                }
+            }
+            parting.next += 1;
+        }
+        if parting.next < slots {
+            return Some(parting);
+        }
+        parting.again.then(|| Parting::after(self.now))
     }
 }
 

@@ -24,8 +24,8 @@ const EXPIRE_BUDGET: usize = 64;
 const SWEEP_BUDGET: u32 = 256;
 /// and connections taken out: about as much work as a burst.
 const SWEEP_ENDS_MAX: u32 = 32;
-/// Time that clients of removed backends have to send a packet and get a RST for it.
-const SWEEP_AFTER_MS: u32 = 5_000;
+/// Time that ends of connections that are to be reset have to send a packet and get a RST for it.
+pub(super) const SWEEP_AFTER_MS: u32 = 5_000;
 /// When to look again for those that hardware had not let go of.
 const SWEEP_AGAIN_MS: u32 = 1_000;
 /// Neighbours looked at per call.
