@@ -93,7 +93,8 @@ def test_tenants_with_the_same_addresses_do_not_meet(labs):
     # What nobody's VLAN says is nobody's.
     with Wire(tenants.clients["blue"], "eth0") as wire:
         wire.send(syn(wire, 30, 5555))
-    assert tenants.millrace.at_rest().by("drops_total", "reason") == {"vlan_mismatch": 1}
+    dropped = lambda: tenants.millrace.metrics().by("drops_total", "reason")  # noqa: E731
+    wait_until("the drop", lambda: dropped() == {"vlan_mismatch": 1})
 
 
 def syn(wire: Wire, vlan: int, port: int, client: str = CLIENT4) -> bytes:

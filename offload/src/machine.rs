@@ -65,7 +65,7 @@ pub struct Settings {
     pub price_min: u32,
     /// Rules are taken out when neither direction was used for so long.
     pub idle_ms: u32,
-    /// Share of the rules that one tenant may have.
+    /// Share of the rules that a tenant may have of which the snapshot does not say another.
     pub tenant_share_percent: u8,
     /// Every counter is read once in so long.
     pub poll_ms: u32,

@@ -14,7 +14,7 @@ use offload::counters::{EngineState, Eviction, RequestResult};
 use offload::engine::LegId;
 use offload::machine::Settings;
 use proptest::prelude::*;
-use world::{BACKENDS, MS, SECOND, World, ask, snapshot};
+use world::{BACKENDS, MS, SECOND, World, ask, of_second, snapshot, two_tenants};
 
 const CLIENTS: u32 = 40;
 
@@ -538,6 +538,40 @@ fn a_tenant_at_its_share_does_not_make_rules_dear_for_others() {
     }
     assert_eq!(refusal(&world).0, Declined::TenantShare);
     assert_eq!((world.installed(), world.machine.price()), (5, settings.price_min));
+}
+
+/// However much the first tenant's connections are worth, and however often they ask: the second one's have
+/// their share of the rules, and keep it.
+#[test]
+fn a_tenant_that_wants_all_rules_has_its_share_and_another_has_its_own() {
+    let mut world = World::new(&Settings::default(), Device::new(17, 40, 64));
+    world.machine.adopt(world.now_ns, two_tenants([Some(10), None]));
+    let flood = |world: &mut World, rounds: u64| {
+        for round in 0..rounds {
+            for client in 0..60 {
+                world.ask(client, |ask| (ask.packets, ask.age_ms) = (10_000_000 * (round + 1), 1000));
+            }
+            world.run(20 * MS, MS);
+        }
+    };
+    flood(&mut world, 50);
+    assert_eq!(world.installed(), 2, "10 % of 40 rules, two each");
+    world.machine.adopt(world.now_ns, two_tenants([Some(70), Some(30)]));
+    flood(&mut world, 50);
+    assert_eq!(world.installed(), 14, "a reload gives it more");
+    for client in 100..106 {
+        assert!(world.ask(client, |ask| {
+            of_second(ask);
+            (ask.packets, ask.age_ms) = (100, 1000);
+        }));
+    }
+    flood(&mut world, 100);
+    let second =
+        (100..106).filter(|&client| matches!(world.workers.state(client), OffloadState::Installed(_)));
+    assert_eq!((second.count(), world.installed()), (6, 20));
+    assert_eq!(world.machine.counters().evictions[Eviction::Full as usize].get(), 0);
+    assert!(world.machine.counters().evictions[Eviction::TenantShare as usize].get() > 0);
+    assert_eq!(world.machine.price(), Settings::default().price_min, "and rules are no dearer for it");
 }
 
 #[test]

@@ -372,11 +372,13 @@ fn read_tenant(section: &Section<'_>) -> RawTenant {
     let most = limits::CONNECTIONS_MAX as i64 * limits::WORKERS_MAX as i64;
     let connections = section.optional("connections", integer(1..=most.min(i64::from(u32::MAX))));
     let half_open_percent = section.optional("half_open_percent", integer(1..=100));
+    let offload_share_percent = section.optional("offload_share_percent", integer(1..=100));
     RawTenant {
         name: section.required("name", "\"blue\"", name),
         limits: snapshot::Tenant {
             connections: connections.map(|at| at.value),
             half_open_percent: half_open_percent.map(|at| at.value),
+            offload_share_percent: offload_share_percent.map(|at| at.value),
         },
     }
 }

@@ -64,7 +64,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "draining",
         ],
     ),
-    ("tenant", &["name", "connections", "half_open_percent"]),
+    ("tenant", &["name", "connections", "half_open_percent", "offload_share_percent"]),
     (
         "port",
         &[

@@ -152,6 +152,8 @@ pub struct Tenant {
     pub connections: Option<u32>,
     /// How many of them may be half-open, percent; `None`: as many as the table allows.
     pub half_open_percent: Option<u8>,
+    /// Which share of the rules in hardware it may have, percent; `None`: as large a one as any other.
+    pub offload_share_percent: Option<u8>,
 }
 
 /// A neighbour that is not asked for.

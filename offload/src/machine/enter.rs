@@ -244,7 +244,8 @@ impl Machine {
             return Room::None(Declined::TenantShare, RETRY_SHARE_MS);
         };
         // One that may have all is only limited by what there is.
-        if self.share() < self.rules_max && tenants + rules > self.share() {
+        let share = self.share(ask.key.tenant);
+        if share < self.rules_max && tenants + rules > share {
             return Room::Evict(Eviction::TenantShare);
         }
         // A hole that a victim left is for the one it was evicted for.
@@ -258,9 +259,11 @@ impl Machine {
         Room::Enough
     }
 
-    /// Rules that one tenant may have: at least one connection's.
-    fn share(&self) -> u32 {
-        let share = u64::from(self.rules_max) * u64::from(self.settings.tenant_share_percent.min(100)) / 100;
+    /// Rules that a tenant may have: at least one connection's.
+    fn share(&self, tenant: TenantId) -> u32 {
+        let own = self.snapshot.tenants.get(tenant.index()).and_then(|tenant| tenant.offload_share_percent);
+        let percent = own.unwrap_or(self.settings.tenant_share_percent).min(100);
+        let share = u64::from(self.rules_max) * u64::from(percent) / 100;
         (share as u32).max(2)
     }
 

@@ -8,8 +8,8 @@ use dataplane::flow::{Direction, FlowKey, Protocol};
 use dataplane::ids::{BackendId, PortId, ServiceId, TenantId, WorkerId};
 use dataplane::offload::{Answer, Ask, FlowRef, Leg, OffloadState, Removal, Revocation, Revoke, Token};
 use dataplane::snapshot::{
-    Affinity, Backend, BackendState, Mode, OnRemove, Parts, Port, Service, Snapshot, Timeouts, VlanTags,
-    link_local,
+    Affinity, Backend, BackendState, Mode, OnRemove, Parts, Port, Service, Snapshot, Tenant, Timeouts,
+    VlanTags, link_local,
 };
 use offload::engine::LegId;
 use offload::lower::{PortFacts, Topology};
@@ -28,38 +28,63 @@ fn mac(port: u16) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, port as u8])
 }
 
-/// Two ports of one eSwitch.
+/// Two ports of one eSwitch, and one on each for the second tenant.
 pub(crate) fn topology() -> Arc<Topology> {
-    let port = |ethdev: u16| PortFacts {
+    let port = |ethdev: u16, vlan: Option<u16>| PortFacts {
         ethdev,
         proxy: 0,
         domain: Some(0),
         mac: mac(ethdev),
         any_mac: false,
         mtu: 1500,
-        vlan: VlanTags::default(),
+        vlan: VlanTags { outer: None, inner: vlan },
         hairpins: Vec::new(),
     };
-    Arc::new(Topology { ports: vec![port(0), port(1)] })
+    Arc::new(Topology { ports: vec![port(0, None), port(1, None), port(0, Some(10)), port(1, Some(10))] })
 }
 
 /// One `nat` service with [`BACKENDS`] backends, of which those in `draining` drain.
 pub(crate) fn snapshot(draining: &[u16]) -> Arc<Snapshot> {
+    Arc::new(Snapshot::assemble(parts(0, draining)).expect("a snapshot"))
+}
+
+/// The same for two tenants with the same addresses, each with such a share of the rules.
+pub(crate) fn two_tenants(shares: [Option<u8>; 2]) -> Arc<Snapshot> {
+    let (mut first, second) = (parts(0, &[]), parts(1, &[]));
+    first.ports.extend(second.ports);
+    first.services.extend(second.services);
+    first.backends.extend(second.backends);
+    let tenant = |share| Tenant { offload_share_percent: share, ..Tenant::default() };
+    first.tenants = shares.map(tenant).into();
+    Arc::new(Snapshot::assemble(first).expect("a snapshot"))
+}
+
+/// Makes a request one of the second tenant's.
+pub(crate) fn of_second(ask: &mut Ask) {
+    (ask.key.tenant, ask.service) = (TenantId(1), ServiceId(1));
+    ask.backend.0 += BACKENDS;
+    for leg in ask.legs.iter_mut().flatten() {
+        (leg.ingress.0, leg.egress.0) = (leg.ingress.0 + 2, leg.egress.0 + 2);
+    }
+}
+
+/// A tenant's part of a snapshot.
+fn parts(tenant: u16, draining: &[u16]) -> Parts {
     let port = |id: u16, address: u32, length: u8| Port {
         name: format!("p{id}"),
         mac: mac(id),
         mtu: 1500,
         addresses: vec![Prefix { address: Ip::v4(address), length }],
         link_local: link_local(mac(id)),
-        vlan: VlanTags::default(),
-        tenant: TenantId(0),
+        vlan: VlanTags { outer: None, inner: (tenant > 0).then_some(10) },
+        tenant: TenantId(tenant),
         pass_to: None,
-        parent: None,
+        parent: (tenant > 0).then_some(PortId(id)),
     };
     let service = Service {
-        id: ServiceId(0),
-        name: "web".into(),
-        tenant: TenantId(0),
+        id: ServiceId(tenant),
+        name: format!("web{tenant}"),
+        tenant: TenantId(tenant),
         vip: Ip::v4(0xc000_0250),
         protocol: Protocol::Tcp,
         ports: vec![80..=80],
@@ -74,8 +99,8 @@ pub(crate) fn snapshot(draining: &[u16]) -> Arc<Snapshot> {
         lookup: Arc::new([]),
     };
     let backend = |id: u16| Backend {
-        id: BackendId(id),
-        service: ServiceId(0),
+        id: BackendId(tenant * BACKENDS + id),
+        service: ServiceId(tenant),
         address: backend_ip(id),
         port: Some(8080),
         weight: 1,
@@ -83,13 +108,12 @@ pub(crate) fn snapshot(draining: &[u16]) -> Arc<Snapshot> {
         state: if draining.contains(&id) { BackendState::Draining } else { BackendState::Active },
         hop: None,
     };
-    let parts = Parts {
+    Parts {
         ports: vec![port(0, 0x0a00_0001, 8), port(1, 0xc0a8_0101, 24)],
         services: vec![Some(service)],
         backends: (0..BACKENDS).map(|id| Some(backend(id))).collect(),
         ..Parts::default()
-    };
-    Arc::new(Snapshot::assemble(parts).expect("a snapshot"))
+    }
 }
 
 fn backend_ip(id: u16) -> Ip {
@@ -132,7 +156,7 @@ pub(crate) struct Workers {
     pub(crate) asked: HashMap<u32, FlowRef>,
     /// Rules that were removed, and whose last count has not come yet.
     pub(crate) last_due: HashMap<FlowRef, u32>,
-    pub(crate) backends: [Count; BACKENDS as usize],
+    pub(crate) backends: [Count; 2 * BACKENDS as usize],
     /// Answers, by kind: installed, declined, counted, removed.
     pub(crate) answers: [u32; 4],
     pub(crate) removals: HashMap<Removal, u32>,
