@@ -13,15 +13,16 @@ tests: real clients, real servers and Millrace between them, in network namespac
 
   --quick   stop before the fuzz targets, benches and system tests; needs no root
   --full    system tests at full size (1 GiB downloads, 100,000 connections, a million mutated packets),
-            five minutes for each fuzz target, and 100,000 seeds of the simulation
+            five minutes for each fuzz target, 100,000 seeds of the simulation, and 100,000 packets whose fate
+            `trace` must foretell
 HELP
 }
 
-mode=ci fuzz_seconds=10 sim_seeds=1000
+mode=ci fuzz_seconds=10 sim_seeds=1000 foretold=3000
 case ${1:-} in
 '') ;;
 --quick) mode=quick ;;
---full) mode=full fuzz_seconds=300 sim_seeds=100000 ;;
+--full) mode=full fuzz_seconds=300 sim_seeds=100000 foretold=100000 ;;
 -h | --help) usage && exit ;;
 *) usage >&2 && exit 2 ;;
 esac
@@ -102,7 +103,7 @@ cargo build --quiet --profile driver --package eswitch --features pmd --locked
 cargo build --quiet --profile driver --package traffic --features pmd --locked
 
 step 'unit and property tests'
-cargo test --quiet --workspace --locked
+MILLRACE_FORETOLD=$foretold cargo test --quiet --workspace --locked
 cargo test --quiet --package eswitch --features pmd --lib --locked
 
 if [[ $mode != quick ]]; then

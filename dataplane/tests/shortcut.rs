@@ -55,7 +55,7 @@ const CLIENTS: [[&str; 2]; 6] = [
     ["192.0.2.80", "fe80::77"],
 ];
 
-const NEIGHBOURS: [(PortId, &str); 9] = [
+const NEIGHBOURS: [(PortId, &str); 11] = [
     (FRONT, "10.0.0.254"),
     (FRONT, "fd00:1::fe"),
     (FRONT, "10.0.0.11"),
@@ -65,9 +65,16 @@ const NEIGHBOURS: [(PortId, &str); 9] = [
     (BACK, "10.0.1.12"),
     (BACK, "10.0.1.77"),
     (BACK, "fd00:2::11"),
+    (GUESTS_FRONT, "10.0.0.254"),
+    (GUESTS_BACK, "10.0.1.11"),
 ];
 
+/// The VLAN of a port that wants it, and the one of a tenant with ports on both devices.
 const VID: u16 = 7;
+const GUESTS: u16 = 9;
+/// The tenant's ports: behind those with devices.
+const GUESTS_FRONT: PortId = PortId(2);
+const GUESTS_BACK: PortId = PortId(3);
 
 fn config(front: &str, back: &str, of_services: &str, backends: std::ops::Range<usize>) -> String {
     let mut text = format!(
@@ -77,6 +84,7 @@ fn config(front: &str, back: &str, of_services: &str, backends: std::ops::Range<
          gateway = \"10.0.0.254\"\ngateway6 = \"fd00:1::fe\"\n{front}\n\
          [[port]]\nname = \"back\"\ndevice = \"d1\"\naddresses = [\"10.0.1.1/24\", \"fd00:2::1/64\"]\n{back}\n"
     );
+    text += &guests(of_services);
     for (n, (protocol, vip, port, mode, servers)) in SERVICES.into_iter().enumerate() {
         text += &format!(
             "[[service]]\nname = \"s{n}\"\nvip = \"{vip}\"\nprotocol = \"{protocol}\"\nports = [{port}]\n\
@@ -89,6 +97,23 @@ fn config(front: &str, back: &str, of_services: &str, backends: std::ops::Range<
         }
     }
     text
+}
+
+/// A tenant with addresses, a service and a backend like those of the others, few connections, and tags.
+fn guests(of_services: &str) -> String {
+    let mut text = "[[tenant]]\nname = \"guests\"\nconnections = 3\n".to_owned();
+    for (side, addresses, gateway) in
+        [("front", "10.0.0.1/24", "gateway = \"10.0.0.254\""), ("back", "10.0.1.1/24", "")]
+    {
+        text += &format!(
+            "[[port]]\nname = \"guests-{side}\"\nparent = \"{side}\"\ntenant = \"guests\"\n\
+             vlan = {GUESTS}\naddresses = [\"{addresses}\"]\n{gateway}\n"
+        );
+    }
+    text + &format!(
+        "[[service]]\nname = \"guests\"\ntenant = \"guests\"\nvip = \"192.0.2.80\"\nprotocol = \"tcp\"\n\
+         ports = [80]\n{of_services}\n[[service.backend]]\naddress = \"10.0.1.11:8080\"\n"
+    )
 }
 
 fn configs() -> [String; 8] {
@@ -165,7 +190,8 @@ fn said() -> impl Strategy<Value = Said> {
         24 => Just(Twist::None),
         2 => Just(Twist::NoChecksum),
         1 => Just(Twist::Options),
-        1 => prop_oneof![Just(VID), Just(0), Just(9)].prop_map(Twist::Tagged),
+        1 => prop_oneof![Just(VID), Just(0)].prop_map(Twist::Tagged),
+        3 => Just(Twist::Tagged(GUESTS)),
         2 => any::<bool>().prop_map(Twist::Fragments),
         1 => any::<(bool, bool)>().prop_map(|(to, from)| Twist::Stations(to, from)),
         3 => (changes, any::<bool>()).prop_map(|(changes, repair)| Twist::Changed(changes, repair)),

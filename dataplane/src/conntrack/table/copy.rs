@@ -25,6 +25,8 @@ pub(crate) struct Shut {
     pub(super) error: InsertError,
     /// Whether [`Table::refuses_newcomers`] says so, or only whoever tries hears of it.
     pub(super) at_once: bool,
+    /// Whether it takes the end of a half-open connection to make room, not that of any.
+    pub(super) half_open: bool,
 }
 
 impl Table {
@@ -93,13 +95,20 @@ impl Table {
 
     /// Whether the table takes newcomers of a tenant, in words that another one can be given.
     pub(crate) fn shut(&self, now: Tick, tenant: TenantId) -> Option<Shut> {
-        let shut = |at_once| move |error| Shut { error, at_once };
-        let refused = self.refuses_newcomers(now, tenant).map(shut(true));
-        refused.or_else(|| self.lacks_room(now, tenant).map(shut(false)))
+        let half_open = self.half_open_victim(now, tenant).is_err();
+        let shut = |error, at_once| Shut { error, at_once, half_open };
+        let refused = self.refuses_newcomers(now, tenant).map(|error| shut(error, true));
+        refused.or_else(|| self.lacks_room(now, tenant).map(|error| shut(error, false)))
     }
 
     /// Makes the table refuse newcomers as another one does.
     pub(crate) fn set_shut(&mut self, shut: Shut) {
         self.shut = Some(shut);
+    }
+
+    /// A connection has ended, which makes room where there was none.
+    #[cold]
+    pub(super) fn open_up(&mut self, half_open: bool) {
+        self.shut = self.shut.filter(|shut| shut.half_open && !half_open);
     }
 }

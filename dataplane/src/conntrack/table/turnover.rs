@@ -236,7 +236,7 @@ impl Table {
 
     /// Which half-open connection has to go for another one, if any: of the tenant's own where it has as many
     /// as it may, or as any other has; else, of the tenant that has most, whatever their age.
-    fn half_open_victim(&self, now: Tick, tenant: TenantId) -> Result<Option<Slot>, InsertError> {
+    pub(super) fn half_open_victim(&self, now: Tick, tenant: TenantId) -> Result<Option<Slot>, InsertError> {
         if let Some(shut) = self.shut.filter(|shut| shut.at_once) {
             return Err(shut.error);
         }
@@ -421,9 +421,13 @@ impl Table {
             self.cold[slot.index()] = Cold::default();
         }
         self.by_offload[entry.offload_kind()] -= 1;
+        let half_open = entry.is_half_open();
         entry.close(self.free);
         self.free = slot.0;
         self.len -= 1;
+        if self.shut.is_some() {
+            self.open_up(half_open);
+        }
         gone
     }
 
