@@ -91,7 +91,7 @@ pub(crate) fn show(cli: &Cli, what: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
-fn table<T: Serialize>(cli: &Cli, rows: T, render: impl Fn(&T) -> String) {
+pub(crate) fn table<T: Serialize>(cli: &Cli, rows: T, render: impl Fn(&T) -> String) {
     if cli.json { print_json(&rows) } else { print(&render(&rows)) }
 }
 
@@ -123,7 +123,10 @@ pub(crate) fn trace(cli: &Cli, args: &TraceArgs) -> Result<(), Failure> {
     let (port, tcp_flags) = (port.clone(), tcp_flags.clone());
     let query = TraceQuery { flow: flow.clone(), port, tcp_flags, size: *size, ttl: *ttl };
     let row = match config {
-        Some(file) => trace::offline(&read(file)?.0, &query).map_err(ClientError::Refused)?,
+        Some(file) => {
+            let (config, text) = read(file)?;
+            trace::offline(&config, &text, &query).map_err(ClientError::Refused)?
+        }
         None => {
             let query = serde_urlencoded::to_string(&query).unwrap_or_default();
             Client::new(cli.socket()).get::<TraceRow>(&format!("/v1/trace?{query}"))?

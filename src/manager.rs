@@ -14,7 +14,7 @@ use crate::offloading::Offloading;
 use crate::ports::{self, OpenPort, Pool};
 use crate::rows::{self, Books, ConnectionFilter};
 use crate::runtime::mailbox::{self, Command, ConnectionPage, Mailbox, Report, Silent};
-use crate::trace::{Arrival, TraceQuery, TraceRow};
+use crate::trace::{Arrival, Lines, TraceQuery, TraceRow};
 use crate::verdicts::Verdicts;
 use crate::{Failure, commands, health, plan, reload, version};
 use dataplane::config::{self, Config};
@@ -456,7 +456,7 @@ impl<'a> Manager<'a> {
         }
         let sizes = Sizes::of(&config.limits);
         let mut shadow = Shadow::new(Arc::clone(snapshot), owners.clone(), &sizes, &excerpt);
-        let mut row = arrival.walk(snapshot, &mut shadow);
+        let mut row = arrival.walk(snapshot, &Lines::new(&self.running.text), &mut shadow);
         if let Some(connection) = &row.connection {
             let client = connection.client.parse::<std::net::SocketAddr>().ok().map(|client| client.ip());
             let query = RuleQuery { client, ..RuleQuery::default() };

@@ -178,13 +178,18 @@ pub(crate) fn services(snapshot: &Snapshot, tenants: &[Tenant], books: &Books) -
     rows
 }
 
-fn service_row(service: &Service, books: &Books) -> ServiceRow {
-    let [opened, picked_up, dropped] = books.service(service.id);
-    let mode = match service.mode {
+/// A mode as the configuration writes it.
+pub(crate) fn mode_name(mode: Mode) -> &'static str {
+    match mode {
         Mode::Dsr => "dsr",
         Mode::Nat => "nat",
         Mode::Tunnel(tunnel) => tunnel.encapsulation.name(),
-    };
+    }
+}
+
+fn service_row(service: &Service, books: &Books) -> ServiceRow {
+    let [opened, picked_up, dropped] = books.service(service.id);
+    let mode = mode_name(service.mode);
     let affinity = match service.affinity {
         Affinity::Connection => "connection",
         Affinity::Client => "client",

@@ -25,6 +25,33 @@ mode = "nat"
 [[service.backend]]
 address = "10.0.1.11:8080"
 
+[[service]]
+name = "tunnelled"
+vip = "192.0.2.90"
+protocol = "udp"
+ports = [443]
+mode = "ipip"
+[[service.backend]]
+address = "10.0.1.11"
+
+[[tenant]]
+name = "blue"
+[[port]]
+name = "blue-front"
+parent = "front"
+vlan = 10
+tenant = "blue"
+addresses = ["10.0.0.1/24"]
+gateway = "10.0.0.254"
+[[service]]
+name = "blue-web"
+tenant = "blue"
+vip = "192.0.2.80"
+protocol = "tcp"
+ports = [80]
+[[service.backend]]
+address = "10.0.0.11:8080"
+
 [[policy]]
 name = "no-guests"
 action = "deny"
@@ -32,9 +59,21 @@ from = ["203.0.113.0/24"]
 "#;
 
 fn trace(flow: &str) -> TraceRow {
+    trace_of(&TraceQuery { flow: flow.to_owned(), ..TraceQuery::default() })
+}
+
+fn trace_of(query: &TraceQuery) -> TraceRow {
     let config = Config::parse("test", CONFIG).unwrap_or_else(|faults| panic!("{faults}"));
-    let query = TraceQuery { flow: flow.to_owned(), ..TraceQuery::default() };
-    offline(&config, &query).unwrap_or_else(|refusal| panic!("{refusal}"))
+    offline(&config, CONFIG, query).unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+/// The first line of the configuration that says so.
+fn line_of(text: &str) -> usize {
+    1 + CONFIG.lines().position(|line| line == text).expect("in the configuration")
+}
+
+fn step<'a>(row: &'a TraceRow, name: &str) -> &'a StepRow {
+    row.steps.iter().find(|step| step.step == name).unwrap_or_else(|| panic!("no {name}: {row:?}"))
 }
 
 fn steps(row: &TraceRow) -> Vec<&str> {
@@ -61,7 +100,37 @@ fn a_rule_is_named_with_its_line() {
     let row = trace("203.0.113.9:5555 -> 192.0.2.80:80/tcp");
     assert_eq!(row.verdict, "dropped: policy_denied");
     let judged = row.steps.iter().find(|step| step.step == "policy").expect("judged");
-    assert_eq!((judged.text.as_str(), judged.line), ("deny by rule 0 (no-guests)", Some(26)));
+    assert_eq!(
+        (judged.text.as_str(), judged.line),
+        ("deny by rule 0 (no-guests)", Some(line_of("[[policy]]")))
+    );
+}
+
+#[test]
+fn services_and_backends_are_named_with_their_lines() {
+    let row = trace("198.51.100.7:5555 -> 192.0.2.80:80/tcp");
+    assert_eq!(step(&row, "service").line, Some(line_of("name = \"web\"")));
+    assert_eq!(step(&row, "backend").line, Some(line_of("address = \"10.0.1.11:8080\"")));
+    assert_eq!(step(&row, "policy").text, "allow, as no rule matches");
+}
+
+#[test]
+fn a_tunnel_is_named() {
+    let row = trace("198.51.100.7:5555 -> 192.0.2.90:443/udp");
+    assert_eq!(row.verdict, "forwarded to back");
+    let told = row.steps.iter().any(|step| step.text == "put into ipip to 10.0.1.11");
+    assert!(told, "{:?}", row.steps);
+}
+
+/// A port on another's device: its tag, its tenant, and that tenant's service.
+#[test]
+fn tenants_have_their_own_ways() {
+    let flow = "198.51.100.7:5555 -> 192.0.2.80:80/tcp".to_owned();
+    let query = TraceQuery { flow, port: Some("blue-front".to_owned()), ..TraceQuery::default() };
+    let row = trace_of(&query);
+    assert!(step(&row, "parse").text.ends_with("received on blue-front, tenant 1"), "{row:?}");
+    assert_eq!(step(&row, "service").line, Some(line_of("name = \"blue-web\"")));
+    assert_eq!(step(&row, "backend").line, Some(line_of("address = \"10.0.0.11:8080\"")));
 }
 
 #[test]
@@ -90,7 +159,7 @@ fn every_packet_is_sound() {
         for (protocol, size) in [("tcp", 1200), ("udp", 1201), ("icmp", 77)] {
             let flow = format!("{flow}{protocol}");
             let query = TraceQuery { flow, size: Some(size), ..TraceQuery::default() };
-            let row = offline(&config, &query).unwrap_or_else(|refusal| panic!("{refusal}"));
+            let row = offline(&config, CONFIG, &query).unwrap_or_else(|refusal| panic!("{refusal}"));
             assert_eq!(row.steps.first().map(|step| step.step.as_str()), Some("parse"), "{row:?}");
         }
     }
