@@ -23,18 +23,18 @@ const TX_ATTEMPTS: usize = 16;
 
 /// One worker's way out.
 pub(crate) struct Outside<'a> {
-    id: WorkerId,
-    counters: Arc<WorkerCounters>,
+    pub(crate) id: WorkerId,
+    pub(crate) counters: Arc<WorkerCounters>,
     /// By the [`PortId`] of ports with devices of their own, which are the first.
-    outlets: ArrayVec<Outlet<'a>, DEVICES_MAX>,
+    pub(crate) outlets: ArrayVec<Outlet<'a>, DEVICES_MAX>,
     /// The ports on the devices of others: whose, in the order of their numbers, which come behind.
-    parents: Box<[PortId]>,
-    rings: &'a Rings<Mbuf>,
+    pub(crate) parents: Box<[PortId]>,
+    pub(crate) rings: &'a Rings<Mbuf>,
     /// The way to the offload thread, if there is one.
-    offload: Option<WorkerEnd<'a>>,
-    verdicts: Arc<Verdicts>,
+    pub(crate) offload: Option<WorkerEnd<'a>>,
+    pub(crate) verdicts: Arc<Verdicts>,
     /// The way to the health checker.
-    probes: &'a ProbeRings,
+    pub(crate) probes: &'a ProbeRings,
 }
 
 /// A transmit queue, the packets that wait for the end of the burst, and where new packets come from.
@@ -45,20 +45,6 @@ pub(crate) struct Outlet<'a> {
 }
 
 impl<'a> Outside<'a> {
-    /// The way out for worker `id`; `outlets` and `parents` in the order of port numbers.
-    pub(crate) fn new(
-        id: WorkerId,
-        counters: Arc<WorkerCounters>,
-        outlets: ArrayVec<Outlet<'a>, DEVICES_MAX>,
-        parents: Box<[PortId]>,
-        rings: &'a Rings<Mbuf>,
-        offload: Option<WorkerEnd<'a>>,
-        verdicts: Arc<Verdicts>,
-        probes: &'a ProbeRings,
-    ) -> Outside<'a> {
-        Outside { id, counters, outlets, parents, rings, offload, verdicts, probes }
-    }
-
     /// Which outlet is a port's. The configuration names only ports that exist.
     #[inline(always)] // As every packet comes here, nearly always for a port with a device.
     fn outlet(&self, port: PortId) -> usize {
