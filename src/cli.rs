@@ -136,6 +136,8 @@ pub(crate) enum Show {
     Services,
     /// Policy rules: actions, and how often each has decided
     Policy,
+    /// Tenants: connections, traffic and what was dropped of it
+    Tenants,
     /// Backends: weights, states, live connections and traffic
     Backends {
         /// Only this service's

@@ -6,6 +6,7 @@ use crate::api::{OffloadRow, PortRow, RefusalKind, RuleQuery, Rules, ServiceRow,
 use crate::cli::{BackendArgs, Cli, ConnectionArgs, RuleArgs, Show, TraceArgs};
 use crate::client::{Client, ClientError};
 use crate::policy::PolicyRow;
+use crate::tenants::TenantRow;
 use crate::trace::{TraceQuery, TraceRow};
 use crate::{Failure, output, trace, version};
 use dataplane::config::{Config, Fault, Faults, Severity};
@@ -67,6 +68,7 @@ pub(crate) fn show(cli: &Cli, what: &Show) -> Result<(), Failure> {
     let client = Client::new(cli.socket());
     match what {
         Show::Policy => table(cli, client.get::<Vec<PolicyRow>>("/v1/policy")?, |r| output::policy(r)),
+        Show::Tenants => table(cli, client.get::<Vec<TenantRow>>("/v1/tenants")?, |r| output::tenants(r)),
         Show::Services => table(cli, client.get::<Vec<ServiceRow>>("/v1/services")?, |r| output::services(r)),
         Show::Backends { service } => {
             let mut rows: Vec<BackendRow> = client.get("/v1/backends")?;

@@ -11,6 +11,7 @@ use crate::http::{self, Accepted};
 use crate::pages::Pages;
 use crate::policy::PolicyRow;
 use crate::socket::{self, BindError, ControlSocket};
+use crate::tenants::TenantRow;
 use crate::trace::{TraceQuery, TraceRow};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -36,6 +37,7 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 pub(crate) enum Request {
     Services(Reply<Vec<ServiceRow>>),
     Policy(Reply<Vec<PolicyRow>>),
+    Tenants(Reply<Vec<TenantRow>>),
     Backends(Reply<Vec<BackendRow>>),
     Connections(ConnectionQuery, Reply<Result<Connections, Refusal>>),
     Ports(Reply<Vec<PortRow>>),
@@ -156,6 +158,7 @@ async fn serve_tcp(listener: std::net::TcpListener, router: Router) -> std::io::
 fn api_pages(read_only: bool) -> Pages {
     Pages::new(read_only)
         .get("/v1/policy", "Policy rules: actions, and how often each has decided", Request::Policy)
+        .get("/v1/tenants", "Tenants: connections, traffic and what was dropped of it", Request::Tenants)
         .get("/v1/services", "Services: VIPs, modes and how much they carry", Request::Services)
         .get("/v1/backends", "Backends: weights, states, live connections and traffic", Request::Backends)
         .find("/v1/connections", "Connections, as the workers' tables hold them", Request::Connections)

@@ -34,6 +34,7 @@ mod rows;
 mod runtime;
 mod server;
 mod socket;
+mod tenants;
 mod totals;
 mod trace;
 mod verdicts;

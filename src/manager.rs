@@ -141,6 +141,7 @@ impl<'a> Manager<'a> {
         let snapshot = &self.running.snapshot;
         match request {
             Request::Policy(reply) => drop(reply.send(self.books.policy(&self.running.snapshot))),
+            Request::Tenants(reply) => drop(reply.send(self.books.tenants(&self.running.config))),
             Request::Services(reply) => {
                 let tenants = &self.running.config.tenants;
                 drop(reply.send(rows::services(snapshot, tenants, &self.books)));
@@ -518,6 +519,7 @@ impl<'a> Manager<'a> {
         let figures = Figures {
             services: rows::services(snapshot, &self.running.config.tenants, &self.books),
             policy: self.books.policy(snapshot),
+            tenants: self.books.tenants(&self.running.config),
             offload: offloading.row(&backends, &self.counters),
             engine: offloading.counters().map(Arc::clone),
             backends,

@@ -5,6 +5,7 @@
 
 use crate::api::{BackendRow, DropRow, OffloadRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
 use crate::policy::PolicyRow;
+use crate::tenants::TenantRow;
 use crate::version;
 use dataplane::counters::PccCause;
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
@@ -123,6 +124,13 @@ metrics! {
     Counter offload_recoveries_total [] "Times all rules were taken out because what hardware held was no longer certain.";
     Counter offload_lost_total [] "Connections that the device lost.";
     Counter offload_orphans_total [] "Rules found without a connection that wants them.";
+    Gauge tenant_connections [tenant] "Connections in the workers' tables now.";
+    Gauge tenant_half_open [tenant] "Of tenant_connections, the half-open ones.";
+    Counter tenant_opened_total [tenant] "Connections opened by a SYN or a first datagram.";
+    Counter tenant_picked_up_total [tenant] "TCP connections picked up in the middle.";
+    Counter tenant_packets_total [tenant, direction, path] "Packets forwarded between clients and backends. direction: original (from clients) or reply; path: sw (software) or hw (hardware).";
+    Counter tenant_bytes_total [tenant, direction, path] "Bytes of IP packets forwarded between clients and backends, labels as for tenant_packets_total.";
+    Counter tenant_drops_total [tenant, reason] "Packets dropped on their way that arrived on the tenant's ports, by reason; reasons for which none was are left out.";
     Counter policy_rule_matched_total [rule, action] "Connections, and packets that belong to none, that a policy rule decided. rule: its name, its action and a digest of what it says, or the default of a direction.";
     Histogram policy_time_to_enforce_seconds [] "From a new configuration until a rule that it does not allow was out of hardware.";
     Gauge mempool_available [pool] "Free packet buffers.";
@@ -159,6 +167,7 @@ pub(crate) struct TableEvents {
 pub(crate) struct Figures {
     pub(crate) services: Vec<ServiceRow>,
     pub(crate) policy: Vec<PolicyRow>,
+    pub(crate) tenants: Vec<TenantRow>,
     pub(crate) backends: Vec<BackendRow>,
     pub(crate) workers: Vec<WorkerRow>,
     /// By position in `workers`.
@@ -190,6 +199,15 @@ pub(crate) struct Exporter {
     last_busy: Vec<(u64, u64)>,
 }
 
+/// What software and what hardware forwarded of it all.
+fn by_path(all: TrafficRow, hardware: TrafficRow) -> [(&'static str, TrafficRow); 2] {
+    let software = TrafficRow {
+        packets: all.packets.saturating_sub(hardware.packets),
+        bytes: all.bytes.saturating_sub(hardware.bytes),
+    };
+    [("sw", software), ("hw", hardware)]
+}
+
 const METADATA: Metadata<'static> = Metadata::new("millrace", Level::INFO, None);
 
 impl Exporter {
@@ -203,6 +221,7 @@ impl Exporter {
     pub(crate) fn render(&mut self, figures: &Figures) -> String {
         self.recorder = empty_recorder();
         self.services(figures);
+        self.tenants(figures);
         self.workers(figures);
         self.ports(figures);
         self.offload(&figures.offload);
@@ -244,12 +263,29 @@ impl Exporter {
         }
     }
 
+    fn tenants(&self, figures: &Figures) {
+        for row in &figures.tenants {
+            let tenant = row.name.as_str();
+            self.value(Name::tenant_connections, [tenant], row.connections as f64);
+            self.value(Name::tenant_half_open, [tenant], row.half_open as f64);
+            self.total(Name::tenant_opened_total, [tenant], row.opened);
+            self.total(Name::tenant_picked_up_total, [tenant], row.picked_up);
+            let both =
+                [("original", row.original, row.hardware.original), ("reply", row.reply, row.hardware.reply)];
+            for (direction, all, hardware) in both {
+                for (path, traffic) in by_path(all, hardware) {
+                    self.total(Name::tenant_packets_total, [tenant, direction, path], traffic.packets);
+                    self.total(Name::tenant_bytes_total, [tenant, direction, path], traffic.bytes);
+                }
+            }
+            for (reason, packets) in &row.drops {
+                self.total(Name::tenant_drops_total, [tenant, reason.as_str()], *packets);
+            }
+        }
+    }
+
     fn traffic(&self, vip: &str, row: &BackendRow, direction: &str, all: TrafficRow, hardware: TrafficRow) {
-        let software = TrafficRow {
-            packets: all.packets.saturating_sub(hardware.packets),
-            bytes: all.bytes.saturating_sub(hardware.bytes),
-        };
-        for (path, traffic) in [("sw", software), ("hw", hardware)] {
+        for (path, traffic) in by_path(all, hardware) {
             let labels = [vip, row.service.as_str(), row.backend.as_str(), direction, path];
             self.total(Name::lb_packets_total, labels, traffic.packets);
             self.total(Name::lb_bytes_total, labels, traffic.bytes);
@@ -447,6 +483,17 @@ mod tests {
                 matched: 4,
                 ..PolicyRow::default()
             }],
+            tenants: vec![TenantRow {
+                name: "blue".into(),
+                connections: 6,
+                original: TrafficRow { packets: 10, bytes: 1000 },
+                hardware: HardwareRow {
+                    original: TrafficRow { packets: 4, bytes: 400 },
+                    ..Default::default()
+                },
+                drops: one("tenant_limit", 2),
+                ..TenantRow::default()
+            }],
             backends: vec![backend("10.0.0.3:80", "active"), backend("[2001:db8::3]:80", "draining")],
             workers: vec![WorkerRow {
                 received: 100,
@@ -486,6 +533,9 @@ mod tests {
             "lb_bytes_total{vip=\"192.0.2.1\",service=\"web\",backend=\"[2001:db8::3]:80\",direction=\"reply\",path=\"sw\"} 8000",
             "lb_backends{service=\"web\",state=\"draining\"} 1",
             "policy_rule_matched_total{rule=\"web\",action=\"deny\"} 4",
+            "tenant_connections{tenant=\"blue\"} 6",
+            "tenant_packets_total{tenant=\"blue\",direction=\"original\",path=\"sw\"} 6",
+            "tenant_drops_total{tenant=\"blue\",reason=\"tenant_limit\"} 2",
             "ct_new_total 10",
             "ct_insert_failures_total{reason=\"table_full\"} 3",
             "worker_cycles_per_packet{worker=\"0\"} 50",

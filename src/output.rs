@@ -4,6 +4,7 @@ use crate::api::{BackendRow, Connections, DropRow, HardwareRow, NeighbourRow, Of
 use crate::api::{Change, HistoryRow, KeyRow, Reloaded};
 use crate::api::{ServiceRow, TrafficRow, VersionInfo, WorkerRow};
 use crate::policy::PolicyRow;
+use crate::tenants::TenantRow;
 use crate::trace::{StepRow, TraceRow};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -127,6 +128,44 @@ pub(crate) fn policy(rows: &[PolicyRow]) -> String {
         ]);
     }
     table.render("no rules")
+}
+
+/// `show tenants`.
+pub(crate) fn tenants(rows: &[TenantRow]) -> String {
+    let mut table = Table::new(&[
+        "TENANT",
+        ">CONNS",
+        ">MAX",
+        ">HALF-OPEN",
+        ">OPENED",
+        ">REFUSED",
+        ">DROPPED",
+        ">PKTS IN",
+        ">IN",
+        ">PKTS OUT",
+        ">OUT",
+        ">HW",
+        ">HW SHARE",
+    ]);
+    for row in rows {
+        let [packets_in, bytes_in, packets_out, bytes_out] = traffic(row.original, row.reply);
+        table.row([
+            row.name.clone(),
+            row.connections.to_string(),
+            row.connections_max.map_or_else(|| "-".to_owned(), |most| most.to_string()),
+            row.half_open.to_string(),
+            (row.opened + row.picked_up).to_string(),
+            row.refused.to_string(),
+            row.drops.values().sum::<u64>().to_string(),
+            packets_in,
+            bytes_in,
+            packets_out,
+            bytes_out,
+            in_hardware(row.original, row.reply, row.hardware),
+            format!("{} %", row.offload_share_percent),
+        ]);
+    }
+    table.render("no tenants")
 }
 
 /// `show services`.

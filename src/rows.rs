@@ -7,9 +7,10 @@ use crate::api::{
 use crate::api::{RuleQuery, Share, TrafficRow, Transport, WorkerRow};
 use crate::metrics::TableEvents;
 use crate::policy::{PolicyBooks, PolicyRow};
+use crate::tenants::{TenantBooks, TenantRow};
 use crate::totals::Ledger;
 use dataplane::addr::Ip;
-use dataplane::config::Tenant;
+use dataplane::config::{Config, Tenant};
 use dataplane::conntrack;
 use dataplane::counters::{Counter, PccCause, WorkerCounters};
 use dataplane::drops::DropReason;
@@ -43,6 +44,7 @@ pub(crate) struct Books {
     services: Ledger<String, 3>,
     backends: Ledger<BackendKey, 9>,
     policy: PolicyBooks,
+    tenants: TenantBooks,
 }
 
 impl Books {
@@ -53,6 +55,7 @@ impl Books {
             services: Ledger::new(SERVICES_MAX),
             backends: Ledger::new(BACKENDS_MAX),
             policy: PolicyBooks::new(),
+            tenants: TenantBooks::new(),
         }
     }
 
@@ -66,11 +69,17 @@ impl Books {
         let named = backends.map(|backend| (backend.id.index(), backend_key(snapshot, backend)));
         self.backends.assign(named, |slot| raw_backend(workers, slot));
         self.policy.assign(snapshot.policy(), workers);
+        self.tenants.assign(snapshot, workers);
     }
 
     /// `show policy`.
     pub(crate) fn policy(&self, snapshot: &Snapshot) -> Vec<PolicyRow> {
         self.policy.rows(snapshot.policy(), &self.workers)
+    }
+
+    /// `show tenants`.
+    pub(crate) fn tenants(&self, config: &Config) -> Vec<TenantRow> {
+        self.tenants.rows(&config.tenants, config.offload.tenant_share_percent, &self.workers)
     }
 
     /// Live connections of a backend's slot.

@@ -66,6 +66,17 @@ impl<K: Hash + Eq + Clone, const N: usize> Ledger<K, N> {
         let past = slot.owner.as_ref().and_then(|owner| self.past.get(owner)).copied();
         sum(past.unwrap_or([0; N]), difference(raw, slot.base))
     }
+
+    /// The totals of each owner: of all slots it has and had.
+    pub(crate) fn by_owner(&self, raw: impl Fn(usize) -> [u64; N]) -> HashMap<K, [u64; N]> {
+        let mut totals = self.past.clone();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let Some(owner) = &slot.owner else { continue };
+            let total = totals.entry(owner.clone()).or_insert([0; N]);
+            *total = sum(*total, difference(raw(index), slot.base));
+        }
+        totals
+    }
 }
 
 fn sum<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {

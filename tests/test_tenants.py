@@ -137,5 +137,11 @@ def test_a_flood_of_one_tenant_costs_another_nothing(labs):
     assert blue["opened"] + blue["dropped"] >= FLOOD // 2 and blue["connections"] <= SHARE
     # What was dropped for want of room was blue's, and so were the answers to what was given up.
     drops = metrics.by("drops_total", "reason")
-    refused = drops.get("half_open_limit", 0) + drops.get("tenant_limit", 0)
-    assert set(drops) <= {"half_open_limit", "tenant_limit", "no_connection"} and refused == blue["dropped"]
+    assert set(drops) <= {"half_open_limit", "tenant_limit", "no_connection"}
+    assert metrics.by("tenant_drops_total", "reason", tenant="blue") == drops
+    assert metrics.by("tenant_drops_total", "reason", tenant="red") == {}
+    held = tenants.rows("tenants")
+    assert held["blue"]["refused"] == blue["dropped"] and held["blue"]["connections"] <= SHARE
+    assert held["red"]["opened"] == services["web-red"]["opened"] and held["red"]["refused"] == 0
+    for direction in ("original", "reply"):
+        assert held["red"][direction] == services["web-red"][direction]

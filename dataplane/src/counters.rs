@@ -10,7 +10,7 @@
 
 use crate::conntrack::Count;
 use crate::drops::{DROP_REASONS, DropReason};
-use crate::ids::{BackendId, ServiceId};
+use crate::ids::{BackendId, ServiceId, TenantId};
 use crate::offload::Revocation;
 use crate::policy::{Verdict, Way};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -155,6 +155,27 @@ impl PolicyCounters {
     }
 }
 
+/// What is counted for a tenant besides what its services and their backends say. Nothing of it is written
+/// for a packet that is forwarded.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct TenantCounters {
+    /// Connections in the table (gauge), a moment ago: see [`crate::conntrack::Table::held_by`].
+    pub live: Counter,
+    /// Of these, half-open (gauge).
+    pub half_open: Counter,
+    /// Packets dropped that arrived on the tenant's ports, by [`DropReason`]: those that still were on their
+    /// way through a worker, not what it held and gave up later.
+    pub dropped: [Counter; DROP_REASONS],
+}
+
+impl Default for TenantCounters {
+    fn default() -> TenantCounters {
+        let dropped = [const { Counter(AtomicU64::new(0)) }; DROP_REASONS];
+        TenantCounters { live: Counter::default(), half_open: Counter::default(), dropped }
+    }
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -231,6 +252,8 @@ pub struct WorkerCounters {
     pub backends: Box<[BackendCounters]>,
     /// What was judged.
     pub policy: PolicyCounters,
+    /// By [`TenantId`].
+    pub tenants: Box<[TenantCounters]>,
 }
 
 impl WorkerCounters {
@@ -271,6 +294,7 @@ impl WorkerCounters {
             services: (0..services).map(|_| ServiceCounters::default()).collect(),
             backends: (0..backends).map(|_| BackendCounters::default()).collect(),
             policy: PolicyCounters::default(),
+            tenants: Box::default(),
         }
     }
 
@@ -279,6 +303,21 @@ impl WorkerCounters {
     pub fn with_rules(mut self, rules: usize) -> WorkerCounters {
         self.policy.rules = (0..rules).map(|_| Counter::default()).collect();
         self
+    }
+
+    /// The same with counters for this many tenants (see [`crate::limits`]).
+    #[must_use]
+    pub fn with_tenants(mut self, tenants: usize) -> WorkerCounters {
+        self.tenants = (0..tenants).map(|_| TenantCounters::default()).collect();
+        self
+    }
+
+    /// Counts one dropped packet of a tenant.
+    pub fn drop_packet_of(&self, tenant: TenantId, reason: DropReason) {
+        self.drop_packet(reason);
+        if let Some(counters) = self.tenants.get(tenant.index()) {
+            counters.dropped[reason as usize].add(1);
+        }
     }
 
     /// Counts one dropped packet.

@@ -576,8 +576,13 @@ impl<'a, E: Env> Walk<'a, E> {
     /// The end of a packet that goes nowhere.
     fn drop(&mut self, packet: E::Buf, reason: DropReason) {
         self.env.note(Note::Dropped(reason));
-        self.state.counters.drop_packet(reason);
+        self.count_drop(&packet, reason);
         drop(packet);
+    }
+
+    fn count_drop(&self, packet: &E::Buf, reason: DropReason) {
+        let tenant = self.snapshot.port(packet.port()).map(|port| port.tenant);
+        self.state.counters.drop_packet_of(tenant.unwrap_or_default(), reason);
     }
 
     /// A packet that is none of our business: passed on unchanged where the port is a bump in the wire,

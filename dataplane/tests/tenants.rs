@@ -180,5 +180,14 @@ fn a_flood_towards_one_tenant_costs_another_nothing() {
         assert_eq!(answered, 3 * 40, "{limits:?}: {:?}", world.report());
         let established = world.rows().iter().filter(|row| row.key.tenant.0 == 1 && !row.half_open).count();
         assert_eq!(established, 40);
+        // Who was refused what, and who has what.
+        let [blue, red] = [1, 2].map(|tenant| &world.envs[0].counters.tenants[tenant]);
+        assert_eq!((blue.live.get(), blue.half_open.get()), (40, 0));
+        assert!(blue.dropped.iter().all(|reason| reason.get() == 0));
+        let refused: u64 = red.dropped.iter().map(|reason| reason.get()).sum();
+        let report = world.report();
+        assert!(refused > 0 && red.live.get() > 0 && red.live.get() == red.half_open.get(), "{report:?}");
+        let all: u64 = world.envs[0].counters.dropped.iter().map(|reason| reason.get()).sum();
+        assert_eq!(refused, all, "{report:?}");
     }
 }

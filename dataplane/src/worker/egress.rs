@@ -172,15 +172,15 @@ impl<E: Env> Walk<'_, E> {
         if !written {
             return self.drop(packet, reason);
         }
-        self.count_answered(Note::AnsweredError(error), reason);
+        self.count_answered(&packet, Note::AnsweredError(error), reason);
         self.originate(packet, parsed);
     }
 
     /// A packet is dropped, and what its sender hears of that goes out in its buffer.
-    pub(super) fn count_answered(&mut self, answer: Note, reason: DropReason) {
+    pub(super) fn count_answered(&mut self, packet: &E::Buf, answer: Note, reason: DropReason) {
         self.env.note(Note::Dropped(reason));
         self.env.note(answer);
-        self.state.counters.drop_packet(reason);
+        self.count_drop(packet, reason);
     }
 
     /// Sends what has become of a packet in its own buffer (an ICMP error, an echo reply, a reset) to

@@ -461,7 +461,7 @@ impl<'a, E: Env> Walk<'a, E> {
     pub(super) fn reset_sender(&mut self, mut packet: E::Buf, parsed: &Parsed, reason: DropReason) {
         match rewrite::into_tcp_reset(&mut packet, parsed) {
             Ok(()) => {
-                self.count_answered(Note::AnsweredReset, reason);
+                self.count_answered(&packet, Note::AnsweredReset, reason);
                 self.originate(packet, parsed);
             }
             Err(_) => self.drop(packet, reason),
@@ -472,7 +472,7 @@ impl<'a, E: Env> Walk<'a, E> {
     fn reset_receiver(&mut self, mut packet: E::Buf, parsed: &Parsed, vip: (Ip, u16), reason: DropReason) {
         match rewrite::into_reset_of_receiver(&mut packet, parsed, vip) {
             Ok(()) => {
-                self.count_answered(Note::AnsweredReset, reason);
+                self.count_answered(&packet, Note::AnsweredReset, reason);
                 self.originate_to(packet, self.snapshot.route(parsed.key.tenant, parsed.key.dst));
             }
             Err(_) => self.drop(packet, reason),

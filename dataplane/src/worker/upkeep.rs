@@ -47,6 +47,8 @@ pub(super) struct Cursors {
     meet: Option<usize>,
     /// The sweep for connections of removed backends, if there is one.
     sweep: Option<Sweep>,
+    /// The tenant counted last.
+    pub(super) tenant: usize,
 }
 
 /// Connections of backends removed with policy `reset` are reset at their next packet; those that stay
@@ -71,7 +73,7 @@ impl Cursors {
     /// At start every address is announced: neighbours that knew an earlier owner of a VIP update their
     /// caches.
     pub(super) fn new(worker: WorkerId) -> Cursors {
-        Cursors { announce: (worker == ANNOUNCER).then_some(0), meet: None, sweep: None }
+        Cursors { announce: (worker == ANNOUNCER).then_some(0), meet: None, sweep: None, tenant: 0 }
     }
 }
 
@@ -88,6 +90,7 @@ impl<B: PacketBuf> Worker<B> {
         walk.tend_fragments();
         walk.announce_addresses();
         self.state.count_held();
+        self.state.count_tenants(self.snapshot.tenants.len());
         self.state.count_offload();
     }
 

@@ -190,7 +190,8 @@ impl World {
         };
         for id in 0..workers {
             let counters = WorkerCounters::new(limits::SERVICES_MAX.min(64), limits::BACKENDS_MAX.min(256))
-                .with_rules(64);
+                .with_rules(64)
+                .with_tenants(4);
             let counters = Arc::new(counters);
             let setup = WorkerSetup {
                 id: WorkerId(id as u16),
