@@ -1,12 +1,15 @@
 """Tenants: two on VLANs of the same ports, with the same addresses and services."""
 
+import collections
+import contextlib
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import clients
+from lab import clients, servers
+from lab.eswitch import Eswitch
 from lab.frames import Wire
 from lab.millrace import Millrace, service
 from lab.net import LabError, Process, wait_until
@@ -43,8 +46,8 @@ def join(lab, netns, link: str, vlan: int, address: str, *routes: str) -> None:
 class Tenants:
     """A lab with two tenants, and Millrace running. `limits` are keys of blue's `[[tenant]]`."""
 
-    def __init__(self, labs, **limits: object):
-        self.lab = lab = labs(Shape(backends=2))
+    def __init__(self, labs, eswitch: Eswitch | None = None, offload: dict | None = None, **limits: object):
+        self.lab = lab = labs(Shape(backends=2), eswitch=eswitch)
         self.clients = {}
         for (name, vlan), backend in zip(VLANS.items(), lab.network.backends, strict=True):
             client = self.clients[name] = lab.network.add_client(name, f"02:00:00:00:01:{vlan:02x}")
@@ -58,6 +61,7 @@ class Tenants:
                 for name, vlan in VLANS.items()
                 for side, own in (("front", FRONT4), ("back", BACK4))
             ],
+            offload=offload or {},
             tenant=[{"name": name, **(limits if name == "blue" else {})} for name in VLANS],
         )
 
@@ -145,3 +149,43 @@ def test_a_flood_of_one_tenant_costs_another_nothing(labs):
     assert held["red"]["opened"] == services["web-red"]["opened"] and held["red"]["refused"] == 0
     for direction in ("original", "reply"):
         assert held["red"][direction] == services["web-red"][direction]
+
+
+def in_hardware(millrace: Millrace) -> collections.Counter:
+    """Connections in hardware, by tenant."""
+    rows = millrace.show("connections")["connections"]
+    return collections.Counter(row["service"].split("-")[1] for row in rows if row["path"] == "hardware")
+
+
+@contextlib.contextmanager
+def downloads(tenants: Tenants, name: str, number: int, seconds: int):
+    """Connections that carry packets all the time."""
+    size = 100_000 * seconds
+    servers.make_file(tenants.lab.files / name, size)
+    argv = ["curl", "-sS", "--parallel", "--parallel-max", str(number), "--parallel-immediate", "--no-progress-meter"]
+    argv += ["--fail", "--max-time", "60", "-o", "/dev/null", f"http://{VIP}/files/{name}?rate=100000&n=[1-{number}]"]
+    client = clients.Background(tenants.clients[name], argv)
+    try:
+        yield client
+    finally:
+        client.kill()
+
+
+def test_a_tenant_that_wants_all_rules_leaves_another_its_share(labs):
+    tenants = Tenants(
+        labs,
+        eswitch=Eswitch("hws"),
+        offload={"rules_max": 20, "tenant_share_percent": 40, "price_min": 2},
+        offload_share_percent=60,
+    )
+    millrace = tenants.millrace
+    with downloads(tenants, "blue", 20, 20):
+        wait_until("blue's share", lambda: in_hardware(millrace)["blue"] == 6)
+        with downloads(tenants, "red", 4, 20):
+            wait_until("red's share", lambda: in_hardware(millrace)["red"] == 4)
+            for _ in range(10):
+                assert in_hardware(millrace) == {"blue": 6, "red": 4}
+                time.sleep(0.1)
+            metrics = millrace.metrics()
+            assert metrics.sum("offload_evictions_total", reason="full") == 0
+            assert metrics.sum("tenant_packets_total", tenant="red", path="hw") > 0
