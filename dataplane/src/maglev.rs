@@ -47,7 +47,9 @@ pub fn client_hash(client: Ip) -> u64 {
 
 /// The last of every so many turns, times the number of backends, are not found by trying: then there is
 /// about as much to sort as there were tries for them.
-const LAST_SHARE: usize = 8;
+const LAST_SHARE: usize = 16;
+/// Slots of a permutation that are looked at at once.
+const LOOK_AHEAD: usize = 32;
 
 /// What a backend's permutation is made from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -148,8 +150,47 @@ impl Permutation {
     #[inline]
     fn advance(&mut self, size: u32) {
         let sum = self.next + self.skip;
-        self.next = if sum >= size { sum - size } else { sum };
+        // If it is less than the size, what is left of it after that is huge.
+        self.next = sum.min(sum.wrapping_sub(size));
     }
+}
+
+/// The next slots of a permutation that were free when they were looked at. To look at many at once, and
+/// only once more at the one to be claimed, spares the processor most of its wrong guesses.
+#[derive(Clone, Copy)]
+struct Ahead {
+    slots: [u32; LOOK_AHEAD],
+    /// What is left of `slots`.
+    start: usize,
+    end: usize,
+}
+
+impl Ahead {
+    const NOTHING: Ahead = Ahead { slots: [0; LOOK_AHEAD], start: 0, end: 0 };
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        let slot = *self.slots[..self.end].get(self.start)?;
+        self.start += 1;
+        Some(slot)
+    }
+
+    /// Looks at what follows in `permutation`, without a branch.
+    #[inline]
+    fn look(&mut self, permutation: &mut Permutation, size: u32, taken: &[u64]) {
+        (self.start, self.end) = (0, 0);
+        for _ in 0..LOOK_AHEAD {
+            // A slot that is taken is overwritten by the next.
+            self.slots[self.end % LOOK_AHEAD] = permutation.next;
+            self.end += usize::from(is_free(taken, permutation.next));
+            permutation.advance(size);
+        }
+    }
+}
+
+#[inline]
+fn is_free(taken: &[u64], slot: u32) -> bool {
+    taken[slot as usize / 64] >> (slot % 64) & 1 == 0
 }
 
 /// Lets backends claim slots in the order of `turns`, of which there are as many as slots.
@@ -162,16 +203,24 @@ fn fill(size: u32, set: &[(Identity, u32)], turns: &[u32]) -> Box<[u32]> {
     let mut taken = vec![0u64; size as usize / 64 + 1];
     let mut permutations: Vec<Permutation> =
         set.iter().map(|&(identity, _)| Permutation::new(size, identity)).collect();
+    let mut aheads = vec![Ahead::NOTHING; set.len()];
     let tried = turns.len() - turns.len() / (LAST_SHARE * set.len());
     for &backend in &turns[..tried] {
-        let permutation = &mut permutations[backend as usize];
-        while taken[permutation.next as usize / 64] >> (permutation.next % 64) & 1 != 0 {
-            permutation.advance(size);
-        }
-        let slot = permutation.next;
+        let ahead = &mut aheads[backend as usize];
+        let slot = loop {
+            match ahead.next() {
+                Some(slot) if is_free(&taken, slot) => break slot,
+                // Another has claimed it since.
+                Some(_) => {}
+                None => ahead.look(&mut permutations[backend as usize], size, &taken),
+            }
+        };
         taken[slot as usize / 64] |= 1 << (slot % 64);
         table[slot as usize] = backend;
-        permutation.advance(size);
+    }
+    // What was looked at and not claimed is still to come.
+    for (permutation, ahead) in permutations.iter_mut().zip(&mut aheads) {
+        permutation.next = ahead.next().unwrap_or(permutation.next);
     }
     fill_last(size, &mut table, &taken, &permutations, &turns[tried..]);
     table
@@ -179,8 +228,8 @@ fn fill(size: u32, set: &[(Identity, u32)], turns: &[u32]) -> Box<[u32]> {
 
 /// Lets backends claim the slots that are not `taken` yet, as many as there are `turns`.
 fn fill_last(size: u32, table: &mut [u32], taken: &[u64], permutations: &[Permutation], turns: &[u32]) {
-    let is_free = |slot: &u32| taken[*slot as usize / 64] >> (slot % 64) & 1 == 0;
-    let free: Vec<u32> = if turns.is_empty() { Vec::new() } else { (0..size).filter(is_free).collect() };
+    let free = |slot: &u32| is_free(taken, *slot);
+    let free: Vec<u32> = if turns.is_empty() { Vec::new() } else { (0..size).filter(free).collect() };
     let mut orders: Vec<Vec<(u32, u32)>> = vec![Vec::new(); permutations.len()];
     let mut claimed = vec![false; free.len()];
     for &backend in turns {
