@@ -16,7 +16,7 @@ use dataplane::counters::{Counter, PccCause, WorkerCounters};
 use dataplane::drops::DropReason;
 use dataplane::flow::{FlowKey, Protocol};
 use dataplane::ids::{BackendId, ServiceId};
-use dataplane::limits::{BACKENDS_MAX, SERVICES_MAX};
+use dataplane::limits::{BACKEND_SLOTS_MAX, SERVICES_MAX};
 use dataplane::neighbour::NeighbourView;
 use dataplane::offload::OffloadState;
 use dataplane::snapshot::{Affinity, Backend, BackendState, Mode, Service, Snapshot};
@@ -53,7 +53,7 @@ impl Books {
         Books {
             workers,
             services: Ledger::new(SERVICES_MAX),
-            backends: Ledger::new(BACKENDS_MAX),
+            backends: Ledger::new(BACKEND_SLOTS_MAX),
             policy: PolicyBooks::new(),
             tenants: TenantBooks::new(),
         }

@@ -6,7 +6,7 @@ use dataplane::config::Tenant;
 use dataplane::counters::{Counter, WorkerCounters};
 use dataplane::drops::DropReason;
 use dataplane::ids::TenantId;
-use dataplane::limits::{BACKENDS_MAX, SERVICES_MAX};
+use dataplane::limits::{BACKEND_SLOTS_MAX, SERVICES_MAX};
 use dataplane::snapshot::Snapshot;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ pub(crate) struct TenantBooks {
 
 impl TenantBooks {
     pub(crate) fn new() -> TenantBooks {
-        TenantBooks { services: Ledger::new(SERVICES_MAX), backends: Ledger::new(BACKENDS_MAX) }
+        TenantBooks { services: Ledger::new(SERVICES_MAX), backends: Ledger::new(BACKEND_SLOTS_MAX) }
     }
 
     /// Slots belong to whom `snapshot` says, from now on.

@@ -8,8 +8,11 @@ pub const PORTS_MAX: usize = 1024;
 pub const WORKERS_MAX: usize = 64;
 /// Services a configuration can have.
 pub const SERVICES_MAX: usize = 4096;
-/// Backend slots: configured backends and removed ones that still have connections.
+/// Backends a configuration can have.
 pub const BACKENDS_MAX: usize = 16384;
+/// Backend slots: configured backends, and removed ones that still have connections. So all can be exchanged
+/// for others at once.
+pub const BACKEND_SLOTS_MAX: usize = 2 * BACKENDS_MAX;
 /// VLAN tags of a frame: none, 802.1Q, or 802.1ad with 802.1Q inside.
 pub const VLAN_TAGS_MAX: usize = 2;
 /// IPv6 extension headers followed before a packet is given up.
@@ -68,6 +71,6 @@ pub const NEIGHBOUR_QUEUE_MAX: u16 = 256;
 const _: () = assert!(OFFLOAD_POLL_MS_MAX < HARDWARE_STALE_MS, "connections in use would expire");
 const _: () = assert!(TIMEOUT_MAX_MS < u32::MAX / 2, "ticks would be ambiguous");
 const _: () = assert!(DEVICES_MAX <= PORTS_MAX && PORTS_MAX <= u16::MAX as usize, "PortId is 16 bits");
-const _: () = assert!(BACKENDS_MAX <= u16::MAX as usize, "BackendId is 16 bits");
+const _: () = assert!(BACKEND_SLOTS_MAX <= u16::MAX as usize, "BackendId is 16 bits");
 const _: () = assert!(RULE_NUMBERS_MAX <= u16::MAX as usize, "RuleNumber is 16 bits");
 const _: () = assert!(SERVICES_MAX <= u16::MAX as usize, "ServiceId is 16 bits");

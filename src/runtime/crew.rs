@@ -17,7 +17,7 @@ use core_affinity::CoreId;
 use dataplane::config::{Config, Workers};
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::WorkerId;
-use dataplane::limits::{BACKENDS_MAX, DEVICES_MAX, RULE_NUMBERS_MAX, SERVICES_MAX, TENANTS_MAX};
+use dataplane::limits::{BACKEND_SLOTS_MAX, DEVICES_MAX, RULE_NUMBERS_MAX, SERVICES_MAX, TENANTS_MAX};
 use dataplane::owner::Owners;
 use dataplane::packet::Burst;
 use dataplane::snapshot::Snapshot;
@@ -117,7 +117,7 @@ impl Crew {
     /// A crew as configured.
     pub(crate) fn new(config: &Config, snapshot: &Snapshot) -> Crew {
         let counters = || {
-            let counters = WorkerCounters::new(SERVICES_MAX, BACKENDS_MAX);
+            let counters = WorkerCounters::new(SERVICES_MAX, BACKEND_SLOTS_MAX);
             counters.with_rules(RULE_NUMBERS_MAX).with_tenants(TENANTS_MAX)
         };
         let member = |core: &u16| Member {

@@ -19,7 +19,7 @@ use super::{
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::config::{self, Config};
 use crate::ids::{BackendId, PortId, ServiceId};
-use crate::limits::{BACKENDS_MAX, SERVICES_MAX};
+use crate::limits::{BACKEND_SLOTS_MAX, SERVICES_MAX};
 use crate::policy::Policy;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -187,7 +187,7 @@ impl Slots {
             let id = match self.backend_ids.get(&key) {
                 Some(&id) => id,
                 None => {
-                    let index = free_slot(&mut self.backends, &mut self.next_backend, BACKENDS_MAX)
+                    let index = free_slot(&mut self.backends, &mut self.next_backend, BACKEND_SLOTS_MAX)
                         .ok_or(BuildError::TooManyBackends)?;
                     BackendId(index)
                 }
@@ -490,7 +490,8 @@ mod tests {
 
     #[test]
     fn slots_run_out_politely() {
-        let all: Vec<_> = (0..BACKENDS_MAX as u32).map(|n| (n as u8, Some((n >> 8) as u16 + 1), 1)).collect();
+        let all: Vec<_> =
+            (0..BACKEND_SLOTS_MAX as u32).map(|n| (n as u8, Some((n >> 8) as u16 + 1), 1)).collect();
         let mut list = vec![("a".to_owned(), all)];
         let mut config = config(&list);
         config.maglev.table_size = 65537;
