@@ -60,6 +60,13 @@ pub(crate) enum Request {
     Readiness(Reply<Vec<String>>),
 }
 
+impl Request {
+    /// Whether more than an answer may come of it.
+    pub(crate) fn changes(&self) -> bool {
+        matches!(self, Request::Drain(..) | Request::Undrain(..) | Request::Reload(..))
+    }
+}
+
 /// What wakes the manager.
 #[derive(Debug)]
 pub(crate) enum Event {

@@ -6,6 +6,7 @@
 
 mod access;
 mod api;
+mod beside;
 mod cli;
 mod client;
 mod clock;
@@ -132,12 +133,12 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
         owners: owners.clone(),
         clock,
     };
-    let mut manager = Manager::new(running);
+    let mut manager = Manager::new(running, inbox);
     let forward = || {
         crew.run(&equipment, || {
             let server = server::start(listeners, events)?;
             memory::log_tables();
-            health::beside(checker, || manager.run(&inbox));
+            health::beside(checker, || manager.run());
             tracing::info!("stopping");
             server.stop();
             Ok(())

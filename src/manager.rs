@@ -1,11 +1,16 @@
 //! The manager: the main thread while packets flow. It owns everything but the packets.
 //!
 //! It waits for events (requests from the control API, signals) and handles one after the other, so that
-//! nothing here is shared or locked. Workers are told through their mailboxes.
+//! nothing here is shared or locked. Workers are told through their mailboxes. What takes long, which is to
+//! read a configuration and to build its tables, is done beside: questions are answered meanwhile, and what
+//! would change anything waits.
 
 use crate::access::Caller;
-use crate::api::{BackendName, Changed, ConnectionQuery, Connections, NeighbourRow, PortRow, Refusal};
+use crate::api::{
+    BackendName, ChangeRow, Changed, ConnectionQuery, Connections, NeighbourRow, PortRow, Refusal,
+};
 use crate::api::{OffloadRow, RefusalKind, Reloaded, RuleQuery, VersionInfo, WorkerRow};
+use crate::beside::beside;
 use crate::clock::{self, Clock};
 use crate::control::{Event, Request};
 use crate::history::History;
@@ -23,7 +28,7 @@ use dataplane::ids::BackendId;
 use dataplane::owner::Owners;
 use dataplane::snapshot::{Backend, BackendState, OnRemove, Overrides, PortFacts, Snapshot};
 use dataplane::worker::{Shadow, Sizes};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -35,6 +40,8 @@ const PAGE_ROWS: usize = 4096;
 const UPKEEP: Duration = Duration::from_secs(1);
 /// By how many policies connections may be behind. Generations of policies come round after 256.
 const POLICIES_AHEAD_MAX: u8 = 100;
+/// How long to wait for a question while something is being built.
+const GLANCE: Duration = Duration::from_millis(1);
 /// How long a worker may take for a turn before it counts as stuck.
 const TURN_MAX: Duration = Duration::from_secs(1);
 
@@ -72,6 +79,9 @@ pub(crate) struct Running<'a> {
 /// See the module's header.
 pub(crate) struct Manager<'a> {
     running: Running<'a>,
+    events: Receiver<Event>,
+    /// Events that came while something was being built.
+    waiting: VecDeque<Event>,
     mailboxes: Vec<Arc<Mailbox>>,
     counters: Vec<Arc<WorkerCounters>>,
     overrides: Overrides,
@@ -87,8 +97,8 @@ pub(crate) struct Manager<'a> {
 }
 
 impl<'a> Manager<'a> {
-    /// A manager of what has just been started.
-    pub(crate) fn new(running: Running<'a>) -> Manager<'a> {
+    /// A manager of what has just been started, which will handle these events.
+    pub(crate) fn new(running: Running<'a>, events: Receiver<Event>) -> Manager<'a> {
         let mailboxes = running.workers.iter().map(|worker| Arc::clone(&worker.mailbox)).collect();
         let counters: Vec<_> = running.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
         let mut books = Books::new(counters.clone());
@@ -99,6 +109,8 @@ impl<'a> Manager<'a> {
         history.note("start", &by, Some(generation), format!("{} services", running.config.services.len()));
         Manager {
             running,
+            events,
+            waiting: VecDeque::new(),
             mailboxes,
             counters,
             overrides: Overrides::default(),
@@ -114,12 +126,12 @@ impl<'a> Manager<'a> {
     }
 
     /// Handles events until told to stop.
-    pub(crate) fn run(&mut self, events: &Receiver<Event>) {
+    pub(crate) fn run(&mut self) {
         self.log_ready();
         self.running.health.publish(&self.running.snapshot);
         let mut upkeep_at = clock::monotonic() + UPKEEP;
         loop {
-            match events.recv_timeout(upkeep_at.saturating_duration_since(clock::monotonic())) {
+            match self.next_event(upkeep_at.saturating_duration_since(clock::monotonic())) {
                 Ok(Event::Request(request)) => self.handle(request),
                 Ok(Event::Reload) => drop(self.reload("SIGHUP", false)),
                 Ok(Event::Health) => self.follow_health(),
@@ -133,6 +145,22 @@ impl<'a> Manager<'a> {
                 self.follow_health();
                 upkeep_at = clock::monotonic() + UPKEEP;
             }
+        }
+    }
+
+    fn next_event(&mut self, patience: Duration) -> Result<Event, RecvTimeoutError> {
+        self.waiting.pop_front().map_or_else(|| self.events.recv_timeout(patience), Ok)
+    }
+
+    /// Answers a question if there is one. What would change anything waits for the change that is being
+    /// made; the end comes first then.
+    fn attend(&mut self) {
+        match self.events.recv_timeout(GLANCE) {
+            Ok(Event::Request(request)) if !request.changes() => self.handle(request),
+            Ok(Event::Stop) => self.waiting.push_front(Event::Stop),
+            Ok(event) => self.waiting.push_back(event),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(GLANCE),
         }
     }
 
@@ -193,7 +221,7 @@ impl<'a> Manager<'a> {
     }
 
     fn try_reload(&mut self, dry_run: bool) -> Result<Reloaded, Refusal> {
-        let (config, text) = commands::read(&self.running.file).map_err(|failure| match failure {
+        let (config, text, changes) = self.read().map_err(|failure| match failure {
             Failure::Faulty(faults) if !dry_run => {
                 commands::log_faults(&faults);
                 refusal_of(Failure::Faulty(faults))
@@ -222,7 +250,6 @@ impl<'a> Manager<'a> {
             config.services.iter().any(configured)
         });
         let before = self.running.snapshot.generation;
-        let changes = plan::changes(&self.running.text, &text);
         let effects = self.effects(&config);
         let (done, generation) = if dry_run {
             // Built as it would be, for it can be refused for lack of slots.
@@ -238,6 +265,17 @@ impl<'a> Manager<'a> {
         };
         let message = format!("{done} {}: {}", self.running.file.display(), plan::summary(&changes));
         Ok(Reloaded { generation, dry_run, message, changes, effects })
+    }
+
+    /// The configuration that the file has now, its text, and how that differs from the running one's.
+    fn read(&mut self) -> Result<(Config, String, Vec<ChangeRow>), Failure> {
+        let (file, running) = (self.running.file.clone(), self.running.text.clone());
+        let read = || {
+            let (config, text) = commands::read(&file)?;
+            let changes = plan::changes(&running, &text);
+            Ok((config, text, changes))
+        };
+        beside(read, || self.attend())
     }
 
     /// What becomes of the connections of backends that `config` does not have any more.
@@ -264,12 +302,22 @@ impl<'a> Manager<'a> {
     }
 
     /// The snapshot that would follow.
-    fn next(&self, config: &Config, overrides: &Overrides) -> Result<Snapshot, Refusal> {
+    fn next(&mut self, config: &Config, overrides: &Overrides) -> Result<Snapshot, Refusal> {
         let now_ms = self.now_ms();
-        let live = |id| self.in_use(id, now_ms);
-        let current = &*self.running.snapshot;
-        Snapshot::build(config, &self.running.facts, overrides, Some(current), &live)
-            .map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))
+        // A removed backend gets no new connections, so what is free now stays so.
+        let removed = self
+            .running
+            .snapshot
+            .backends
+            .iter()
+            .flatten()
+            .filter(|backend| matches!(backend.state, BackendState::Removed(_)));
+        let in_use: HashSet<BackendId> =
+            removed.map(|backend| backend.id).filter(|&id| self.in_use(id, now_ms) > 0).collect();
+        let live = |id| u64::from(in_use.contains(&id));
+        let (facts, current) = (self.running.facts.clone(), Arc::clone(&self.running.snapshot));
+        let build = || Snapshot::build(config, &facts, overrides, Some(&current), &live);
+        beside(build, || self.attend()).map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))
     }
 
     /// Drains a backend, or ends that.
@@ -299,9 +347,8 @@ impl<'a> Manager<'a> {
     /// is late is an error, and changes nothing about what is in force.
     fn change(&mut self, config: Config, overrides: Overrides) -> Result<u64, Refusal> {
         let failed = |error: String| Refusal::new(RefusalKind::Failed, error);
-        let current = &self.running.snapshot;
         // Slots may only be given away once all workers have stopped using them.
-        mailbox::publish(&self.mailboxes, current)
+        mailbox::publish(&self.mailboxes, &self.running.snapshot)
             .map_err(|late| failed(format!("{late}: it has not taken up the configuration before")))?;
         let next = Arc::new(self.next(&config, &overrides)?);
         if let Some(worker) = self.behind(next.policy().generation()) {
@@ -674,6 +721,7 @@ fn refusal_of(failure: Failure) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
 
     const ONE_BACKEND: &str = r#"
 [[port]]
@@ -707,7 +755,7 @@ address = "10.0.0.2"
             capacity: 0,
             neighbours_max: 0,
         };
-        let mut manager = Manager::new(Running {
+        let running = Running {
             file: PathBuf::new(),
             config: before,
             text: String::new(),
@@ -722,7 +770,9 @@ address = "10.0.0.2"
             offloading: Offloading::new(Err("none here".to_owned()), config::EngineChoice::Auto),
             clock: Clock::new(0, 1_000_000_000),
             dpdk: String::new(),
-        });
+        };
+        let (_events, inbox) = mpsc::channel();
+        let mut manager = Manager::new(running, inbox);
         let refusal = manager.change(after.clone(), Overrides::default()).expect_err("nobody reads the mail");
         assert_eq!(refusal.error, "worker 0 does not answer; the change is in force and reaches it later");
         assert_eq!(manager.running.snapshot.generation, 2);
