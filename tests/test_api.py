@@ -1,11 +1,12 @@
 """The control API: it is as described, only for those who may, and nobody can do it any harm."""
 
+import contextlib
 import os
 import re
 import socket
 import subprocess
 
-from lab import clients
+from lab import clients, servers
 from lab.api import ask, forwarded, schemathesis
 from lab.millrace import service
 from lab.topology import VIP4, Shape, backend4
@@ -21,7 +22,7 @@ def unix(path) -> socket.socket:
     return connection
 
 
-def tested(report: str) -> int:
+def operations(report: str) -> int:
     """How many operations were tested; none of them must have been left out."""
     found = re.search(r"Operations:\s+(\d+) selected / (\d+) total", report)
     assert found, report
@@ -34,7 +35,7 @@ def test_the_socket_is_as_described(labs):
     millrace = lab.start_millrace([service("web", 1, backends=[1])])
     with forwarded(lambda: unix(millrace.socket)) as port:
         report = schemathesis(port, lab.directory)
-    assert tested(report) >= 14
+    assert operations(report) >= 14
     assert clients.count_answers(lab.client, VIP, 20).total() == 20
 
 
@@ -56,7 +57,7 @@ def test_readers_are_as_described_and_need_the_token(labs):
         report = schemathesis(port, lab.directory, "--header", header)
         argv = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{port}/v1/services"]
         assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "401"
-    assert tested(report) >= 10
+    assert operations(report) >= 10
 
 
 def as_nobody(path, *, groups: str = "--clear-groups") -> tuple[int, str]:
@@ -87,6 +88,64 @@ def test_a_group_is_let_in(labs):
     assert as_nobody(millrace.socket) == (7, "000")
 
 
+def exchange(path, *parts: bytes) -> bytes:
+    """Sends until it is refused, then reads what was answered."""
+    with unix(path) as connection:
+        with contextlib.suppress(OSError):
+            for part in parts:
+                connection.sendall(part)
+            connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        with contextlib.suppress(OSError):
+            while data := connection.recv(65536):
+                answer += data
+        return answer
+
+
+def post(page: str, length: int) -> bytes:
+    head = f"POST {page} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    return head.encode()
+
+
+def memory(millrace) -> int:
+    """Resident memory, bytes."""
+    status = open(f"/proc/{millrace.process.popen.pid}/status").read()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) << 10
+
+
+def test_large_slow_and_malformed_requests_harm_nothing(labs):
+    lab = labs()
+    millrace = lab.start_millrace([service("web", 1)])
+    before = memory(millrace)
+    generation = ask(millrace.socket, "GET", "/v1/version")[1]["generation"]
+    load = clients.wrk(lab.client, VIP, lab.directory / "wrk.log", seconds=8, connections=16)
+
+    large = 100 << 20
+    megabyte = b" " * (1 << 20)
+    assert b" 413 " in exchange(millrace.socket, post("/v1/drain", large), *[megabyte] * 100)
+    # A page without a body answers without reading it.
+    assert b" 200 " in exchange(millrace.socket, post("/v1/reload?dry_run=true", large), *[megabyte] * 100)
+    chunked = post("/v1/drain", 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    assert b" 413 " in exchange(millrace.socket, chunked, *[b"100000\r\n" + megabyte + b"\r\n"] * 100)
+    for nonsense in (b"\0" * 100_000, b"GET / HTTP/9.9\r\n\r\n", b"A" * 1_000_000, os.urandom(1 << 20), b"\r\n" * 1000):
+        answer = exchange(millrace.socket, nonsense)
+        assert not answer or answer.startswith(b"HTTP/1.1 4"), answer[:200]
+    nested = b"[" * 60_000
+    assert b" 422 " in exchange(millrace.socket, post("/v1/drain", len(nested)), nested)
+    # As many as there is room for say nothing, or half of it; whoever comes then waits for one of them to be ended.
+    slow = [unix(millrace.socket) for _ in range(32)]
+    for number, connection in enumerate(slow):
+        connection.sendall(post("/v1/drain", 100) if number % 2 else b"GET /v1/ser")
+    assert ask(millrace.socket, "GET", "/v1/services")[0] == 200
+    for connection in slow:
+        connection.close()
+
+    result = load.finish()
+    assert result.failed == 0 and result.completed > 0
+    assert memory(millrace) - before < 64 << 20
+    assert ask(millrace.socket, "GET", "/v1/version")[1]["generation"] == generation
+
+
 def test_a_dry_run_tells_and_history_remembers(labs):
     lab = labs()
     millrace = lab.start_millrace([service("web", 1)])
@@ -113,3 +172,38 @@ def test_a_dry_run_tells_and_history_remembers(labs):
     assert [row["generation"] is None for row in rows] == [False, False, False, True]
     assert all(row["by"].startswith("user 0, process ") for row in rows[1:])
     assert "GENERATION" in millrace.do("history")
+
+
+def many(services: int, backends: int, first: int) -> list[dict]:
+    """Services on VIPs of their own, whose backends are nowhere."""
+
+    def one(number: int) -> dict:
+        low, high = number % 250, number // 250
+        members = [{"address": f"198.51.100.{100 + first + n}:{10_000 + number}"} for n in range(backends)]
+        return {
+            "name": f"s{number}", "vip": f"100.64.{high}.{low}", "protocol": "tcp", "ports": [80], "backend": members,
+        }
+
+    return [one(number) for number in range(services)]
+
+
+def test_a_large_reload_under_load_disturbs_nobody(labs):
+    """1,000 services and 10,000 backends come, then all backends give way to others. Takes an optimized build."""
+    lab = labs()
+    servers.make_file(lab.files / "slow", 2_000_000)
+    web = service("web", 1)
+    millrace = lab.start_millrace([web])
+    url = f"http://{VIP}/files/slow?rate=200000&n=[1-20]"
+    argv = ["curl", "-sS", "--parallel", "--parallel-max", "20", "--parallel-immediate", "--max-time", "60"]
+    downloads = clients.Background(lab.client, [*argv, "-o", "/dev/null", "-w", "%{http_code} %{size_download}\n", url])
+    load = clients.wrk(lab.client, VIP, lab.directory / "wrk.log", seconds=9, connections=16, close=True)
+    for first in (0, 50):
+        millrace.config["service"] = [web, *many(1000, 10, first)]
+        millrace.write()
+        status, reloaded = ask(millrace.socket, "POST", "/v1/reload")
+        assert status == 200, reloaded
+    assert len(ask(millrace.socket, "GET", "/v1/services")[1]) == 1001
+    result = load.finish()
+    assert result.failed == 0 and result.completed > 0
+    assert downloads.output().splitlines() == ["200 2000000"] * 20
+    assert [row["dropped"] for row in millrace.show("services") if row["name"] == "web"] == [0]
