@@ -371,6 +371,10 @@ pub(crate) struct OffloadRow {
     pub(crate) lost: u64,
     /// Rules found without a connection that wants them.
     pub(crate) orphans: u64,
+    /// Whether packets are kept from rules, as those that a new policy denies take long to remove.
+    pub(crate) fenced: bool,
+    /// Times that began.
+    pub(crate) fences: u64,
 }
 
 /// What to look for among rules; everything given must match.

@@ -131,8 +131,10 @@ metrics! {
     Counter tenant_packets_total [tenant, direction, path] "Packets forwarded between clients and backends. direction: original (from clients) or reply; path: sw (software) or hw (hardware).";
     Counter tenant_bytes_total [tenant, direction, path] "Bytes of IP packets forwarded between clients and backends, labels as for tenant_packets_total.";
     Counter tenant_drops_total [tenant, reason] "Packets dropped on their way that arrived on the tenant's ports, by reason; reasons for which none was are left out.";
+    Gauge offload_fenced [] "1 while all packets of some kind of connection are kept from hardware, as rules that a new policy denies take long to remove.";
+    Counter offload_fences_total [] "Times that began.";
     Counter policy_rule_matched_total [rule, action] "Connections, and packets that belong to none, that a policy rule decided. rule: its name, its action and a digest of what it says, or the default of a direction.";
-    Histogram policy_time_to_enforce_seconds [] "From a new configuration until a rule that it does not allow was out of hardware.";
+    Histogram policy_time_to_enforce_seconds [] "From a new configuration until a connection that it does not allow was out of hardware, or fenced off.";
     Gauge mempool_available [pool] "Free packet buffers.";
     Gauge mempool_size [pool] "Packet buffers in the pool.";
     Gauge policy_generation [] "Generation of the configuration in force; it grows with every reload, drain and undrain.";
@@ -371,6 +373,8 @@ impl Exporter {
         self.total(Name::offload_recoveries_total, [], row.recoveries);
         self.total(Name::offload_lost_total, [], row.lost);
         self.total(Name::offload_orphans_total, [], row.orphans);
+        self.value(Name::offload_fenced, [], f64::from(u8::from(row.fenced)));
+        self.total(Name::offload_fences_total, [], row.fences);
         let gauges = [(Name::offload_connections, &row.connections), (Name::offload_queue, &row.queues)];
         for (name, counts) in gauges {
             counts.iter().for_each(|(label, count)| self.value(name, [label.as_str()], *count as f64));

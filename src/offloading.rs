@@ -273,6 +273,8 @@ fn figures(counters: &OffloadCounters, workers: &[Arc<WorkerCounters>]) -> Offlo
         recoveries: counters.recoveries.get(),
         lost: counters.lost.get(),
         orphans: counters.orphans.get(),
+        fenced: counters.fenced.get() > 0,
+        fences: counters.fences.get(),
         ..OffloadRow::default()
     }
 }

@@ -485,6 +485,7 @@ pub(crate) fn offload(row: &OffloadRow) -> String {
     line("wanted back", tally(&row.revocations));
     line("recoveries", format!("{} ({} connections lost)", row.recoveries, row.lost));
     line("orphans", row.orphans.to_string());
+    line("fences", format!("{}{}", row.fences, if row.fenced { ", one of them now" } else { "" }));
     table.render("")
 }
 
@@ -650,6 +651,7 @@ mod tests {
         wanted back          none
         recoveries           0 (0 connections lost)
         orphans              0
+        fences               0
         ");
         let none = OffloadRow {
             engine: "none".into(),

@@ -461,6 +461,11 @@ fn packets_that_should_not_be_here_are_counted_once_rules_have_settled() {
     from_server(&mut world, "A");
     from_server(&mut world, "SA");
     assert_eq!((count(&world, |c| &c.offload_late), count(&world, |c| &c.offload_miss)), (1, 2));
+    // While they are kept from their rules on purpose, they should.
+    world.workers[0].set_fenced(true);
+    from_client(&mut world, "A");
+    assert_eq!((count(&world, |c| &c.offload_late), count(&world, |c| &c.offload_miss)), (1, 2));
+    world.workers[0].set_fenced(false);
 
     // A direction that is software's cannot miss.
     world.answer(&removed(&ask, 0));

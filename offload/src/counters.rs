@@ -211,6 +211,11 @@ pub struct OffloadCounters {
     /// From a new configuration, or a worker's wish that follows from it, until rules it does not allow
     /// were out.
     pub time_to_enforce: Histogram,
+    /// Times packets were kept from rules, as it would have taken too long to take out those that the policy
+    /// denies,
+    pub fences: Counter,
+    /// and whether they are now (gauge).
+    pub fenced: Counter,
     /// Times everything was taken out because what hardware held was no longer certain.
     pub recoveries: Counter,
     /// Attempts at that which failed.

@@ -192,6 +192,11 @@ pub fn leg(
     Ok(Rule { port, attr, items, actions })
 }
 
+/// Whether packets come to a connection's rules by way of base rules only: not if one is a hairpin's.
+pub(crate) fn is_led_to(topology: &Topology, ask: &Ask) -> bool {
+    ask.legs.iter().flatten().all(|leg| topology.way(leg.ingress, leg.egress) == Some(Way::Eswitch))
+}
+
 /// The rules that lead packets to the connections' rules, and keep those away that software must see. They
 /// come first, and stay; of a port's, those that keep packets away are in force before those that lead.
 #[must_use]

@@ -6,7 +6,9 @@
 //! * `pair`: the rules of one connection, their states, and the slab that holds them;
 //! * `enter`: from a request to rules in force, and who has to make room;
 //! * `leave`: how rules are taken out, and what completions mean;
-//! * `rounds`: counters are read, idle rules found, a new configuration enforced, last counts settled;
+//! * `fence`: what keeps packets from denied rules that are not out yet;
+//! * `policy`: what a configuration allows, and a new one is enforced;
+//! * `rounds`: counters are read, idle rules found, last counts settled;
 //! * `answers`: what workers are owed;
 //! * `recover`: what is done when it is no longer certain what hardware holds;
 //! * `rows`: what is shown to people.
@@ -17,6 +19,7 @@
 
 mod answers;
 mod enter;
+mod fence;
 mod leave;
 mod pair;
 mod policy;
@@ -35,6 +38,7 @@ use dataplane::limits::TENANTS_MAX;
 use dataplane::offload::{Answer, Ask, Removal, Revocation, Revoke};
 use dataplane::snapshot::Snapshot;
 use enter::{Failures, Refusals, Waiting};
+use fence::Fence;
 use pair::Slab;
 use recover::Health;
 use rounds::{Round, Sweep};
@@ -155,6 +159,8 @@ pub struct Machine {
     /// Pairs with a leg that the engine could not take at once.
     opening: VecDeque<u32>,
     leaving: VecDeque<u32>,
+    /// Likewise, of connections that the policy denies: ahead of all others.
+    denied: VecDeque<u32>,
     owing: VecDeque<u32>,
     settling: VecDeque<u32>,
 
@@ -183,6 +189,7 @@ pub struct Machine {
     adopted_ns: u64,
     /// and pairs it does not allow that are not out yet.
     enforcing: u32,
+    fence: Fence,
     aged_ns: u64,
 
     step_ns: u64,
@@ -239,6 +246,7 @@ impl Machine {
             refused: VecDeque::with_capacity(REQUESTS_MAX + 1),
             opening: queue(),
             leaving: queue(),
+            denied: queue(),
             owing: queue(),
             settling: queue(),
             in_flight: 0,
@@ -258,6 +266,7 @@ impl Machine {
             sweep: None,
             adopted_ns: now_ns,
             enforcing: 0,
+            fence: Fence::new(now_ns),
             aged_ns: now_ns,
             step_ns: now_ns,
             begun: 0,
@@ -297,21 +306,13 @@ impl Machine {
         match self.slab.get(index) {
             Some(pair) if pair.ask.flow == revoke.flow => {
                 if revoke.why == Revocation::Policy {
-                    self.enforce(index);
+                    let denied = self.denies(&pair.ask);
+                    self.enforce(now_ns, index, denied);
                 }
                 self.close(now_ns, index, Removal::Revoked(revoke.why), 0);
             }
             _ => self.counters.late.add(1),
         }
-    }
-
-    /// Takes a new configuration, and begins to take out what it does not allow. Returns the old one, to be
-    /// freed where there is time for it.
-    pub fn adopt(&mut self, now_ns: u64, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
-        let now_ns = self.clock.at(now_ns);
-        self.adopted_ns = now_ns;
-        self.sweep = Some(Sweep::new());
-        std::mem::replace(&mut self.snapshot, snapshot)
     }
 
     /// Does a bounded part of what there is to do. Removals come before admissions.
@@ -320,6 +321,7 @@ impl Machine {
         self.pull(now_ns, engine);
         if self.recover(now_ns, engine) {
             self.sweep_some(now_ns);
+            self.fence_some(now_ns, engine);
             self.take_out(now_ns, engine);
             self.put_in(now_ns, engine);
             if self.begun > 0 {
@@ -365,12 +367,13 @@ impl Machine {
         let counters = &self.counters;
         counters.waiting.set(self.waiting.len() as u64);
         counters.in_flight.set(u64::from(self.in_flight));
-        counters.leaving.set(self.leaving.len() as u64);
+        counters.leaving.set((self.denied.len() + self.leaving.len()) as u64);
         counters.owing.set(self.owing.len() as u64);
         counters.settling.set(self.settling.len() as u64);
         counters.price.set(u64::from(self.price()));
+        counters.fenced.set(u64::from(self.is_fenced()));
         counters.stats_age_ms.set(self.round.age_ms(now_ns));
-        let more = !self.leaving.is_empty() || self.sweep.is_some();
+        let more = self.is_leaving() || self.sweep.is_some() || self.is_fenced();
         // What waits for an engine that is not running is not done any sooner by asking again.
         let busy =
             if self.health.is_running() { self.was_busy || more } else { self.health.is_at_work(now_ns) };

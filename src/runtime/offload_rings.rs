@@ -1,9 +1,10 @@
-//! Bounded rings between the workers and the offload thread, and the price it asks of them.
+//! Bounded rings between the workers and the offload thread, the price it asks of them, and whether there is
+//! a fence before rules.
 //!
 //! ```text
 //! worker ── asks, revocations ──▶ offload thread
 //!   ▲                                │
-//!   └────── answers, price ──────────┘
+//!   └────── answers, price, fence ───┘
 //! ```
 //!
 //! Asks and revocations have rings of their own, so that what must leave hardware never waits behind what
@@ -14,7 +15,7 @@ use crossbeam::utils::CachePadded;
 use dataplane::ids::WorkerId;
 use dataplane::offload::{Answer, Ask, Revoke};
 use offload::machine::Outbox;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// Requests of one worker that may wait. One that finds no room is made again by a later packet.
 const ASKS_MAX: usize = 1024;
@@ -31,6 +32,8 @@ const NEVER: u32 = u32::MAX;
 pub(crate) struct OffloadRings {
     /// Packets that a connection must have carried to be asked for.
     price: CachePadded<AtomicU32>,
+    /// Whether packets are kept from rules that are in force.
+    fenced: CachePadded<AtomicBool>,
     workers: Box<[CachePadded<Channel>]>,
 }
 
@@ -52,18 +55,24 @@ impl OffloadRings {
         };
         OffloadRings {
             price: CachePadded::new(AtomicU32::new(NEVER)),
+            fenced: CachePadded::new(AtomicBool::new(false)),
             workers: std::iter::repeat_with(channel).take(workers).collect(),
         }
     }
 
     /// The end of worker `id`; `None` if there is no such worker.
     pub(crate) fn worker(&self, id: WorkerId) -> Option<WorkerEnd<'_>> {
-        Some(WorkerEnd { price: &self.price, channel: self.workers.get(id.index())? })
+        Some(WorkerEnd { price: &self.price, fenced: &self.fenced, channel: self.workers.get(id.index())? })
     }
 
     /// What workers are to ask for from now on.
     pub(crate) fn set_price(&self, price: u32) {
         self.price.store(price, Relaxed);
+    }
+
+    /// Whether workers are to expect packets of connections that hardware has.
+    pub(crate) fn set_fenced(&self, fenced: bool) {
+        self.fenced.store(fenced, Relaxed);
     }
 
     /// Nothing is to be asked for until [`OffloadRings::set_price`].
@@ -107,6 +116,7 @@ impl Outbox for &OffloadRings {
 #[derive(Clone, Copy)]
 pub(crate) struct WorkerEnd<'a> {
     price: &'a AtomicU32,
+    fenced: &'a AtomicBool,
     channel: &'a Channel,
 }
 
@@ -115,6 +125,12 @@ impl WorkerEnd<'_> {
     #[inline]
     pub(crate) fn price(&self) -> u32 {
         self.price.load(Relaxed)
+    }
+
+    /// Whether packets of connections in hardware come here for a reason.
+    #[inline]
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fenced.load(Relaxed)
     }
 
     /// Asks; `false` if there is no room.

@@ -124,6 +124,7 @@ impl Thread<'_> {
     fn hear(&mut self, now: Tick) {
         let Some(offload) = self.offload else { return };
         self.worker.set_price(offload.price());
+        self.worker.set_fenced(offload.is_fenced());
         for _ in 0..ANSWERS_MAX {
             let Some(answer) = offload.take_answer() else { break };
             self.worker.on_answer(now, &answer, &mut self.outside);

@@ -219,6 +219,9 @@ fn hardware_text(hardware: Hardware) -> &'static str {
     match hardware {
         Hardware::Missed => "hardware has the connection, and should have forwarded this packet",
         Hardware::Late => "hardware has taken the connection, and such packets, just now",
+        Hardware::Fenced => {
+            "hardware has the connection, and leaves it to software while a policy is enforced"
+        }
         Hardware::NotSuch => "hardware has the connection, but leaves such packets to software",
         Hardware::TakenBack(_) => "hardware is told to give the connection back",
         Hardware::Waits => "hardware has refused; it is asked again later",

@@ -2,7 +2,9 @@
 
 use super::Action;
 use crate::addr::{Ip, Prefix};
+use crate::flow::{FlowKey, Protocol};
 use crate::ids::TenantId;
+use crate::wire::{tcp, udp};
 use core::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -47,6 +49,27 @@ pub struct Subject {
     pub icmp: Option<(u8, u8)>,
     /// What is known of its connection.
     pub state: Standing,
+}
+
+impl Subject {
+    /// A connection to a virtual address; `key` is that of its client's packets.
+    #[must_use]
+    pub fn connection(key: &FlowKey, state: Standing) -> Subject {
+        Subject {
+            tenant: key.tenant,
+            way: Way::Ingress,
+            src: key.src,
+            dst: key.dst,
+            src_port: key.src_port,
+            dst_port: key.dst_port,
+            protocol: match key.protocol {
+                Protocol::Tcp => tcp::PROTOCOL,
+                Protocol::Udp => udp::PROTOCOL,
+            },
+            icmp: None,
+            state,
+        }
+    }
 }
 
 /// How a connection came to be known, as a rule asks for it.

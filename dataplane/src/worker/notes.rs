@@ -139,6 +139,8 @@ pub enum Hardware {
     Missed,
     /// It was under way when hardware took the connection.
     Late,
+    /// Rules are kept from their packets while a new policy is enforced.
+    Fenced,
     /// Hardware has the connection, but no rule of it matches such a packet.
     NotSuch,
     /// Hardware is told to give the connection back.

@@ -38,6 +38,8 @@ const REVIEW_BUDGET: u32 = 1_024;
 pub(super) struct Bargain {
     /// Packets that a connection must have carried to be asked for.
     pub(super) price: u32,
+    /// Whether packets are kept from rules that are in force.
+    pub(super) fenced: bool,
     /// The next request's token.
     pub(super) token: u32,
     /// The next slot to review, and when the last ones were.
@@ -47,7 +49,7 @@ pub(super) struct Bargain {
 
 impl Bargain {
     pub(super) fn new(now: Tick) -> Bargain {
-        Bargain { price: u32::MAX, token: 0, next: 0, reviewed: now }
+        Bargain { price: u32::MAX, fenced: false, token: 0, next: 0, reviewed: now }
     }
 }
 
@@ -56,6 +58,12 @@ impl<B: PacketBuf> Worker<B> {
     /// to take it; `u32::MAX` is never. At first, never.
     pub fn set_price(&mut self, price: u32) {
         self.state.offload.price = price;
+    }
+
+    /// Sets whether hardware leaves packets of connections that it has to us, on purpose: there is a fence
+    /// before their rules while a new policy is enforced. At first, not.
+    pub fn set_fenced(&mut self, fenced: bool) {
+        self.state.offload.fenced = fenced;
     }
 
     /// Takes what the offload engine says about a connection.
@@ -87,7 +95,9 @@ impl<E: Env> Walk<'_, E> {
         if !fits {
             return self.env.note(Note::Hardware(Hardware::NotSuch));
         }
-        if entry.is_in_hardware(direction) {
+        if self.state.offload.fenced {
+            self.env.note(Note::Hardware(Hardware::Fenced));
+        } else if entry.is_in_hardware(direction) {
             self.env.note(Note::Hardware(Hardware::Missed));
             self.state.counters.offload_miss.add(1);
         } else if !entry.is_settled() {

@@ -18,11 +18,11 @@ use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey, Protocol};
 use crate::offload::Revocation;
 use crate::packet::PacketBuf;
-use crate::policy::{Action, LogEvent, Policy, Standing, Subject, Verdict, Way};
+use crate::policy::{Action, LogEvent, Policy, Standing, Subject, Verdict};
 use crate::rate::RateLimit;
 use crate::rewrite::{self, IcmpError};
 use crate::time::Tick;
-use crate::wire::{Kind, Parsed, tcp, udp};
+use crate::wire::{Kind, Parsed};
 
 /// Slots that a call of a sweep looks at,
 const LOOKS: u32 = 256;
@@ -109,12 +109,12 @@ impl<E: Env> Walk<'_, E> {
     /// Gives back a packet that may open a connection, or pass without one; any other is refused. `key` is
     /// that of a client's packet.
     pub(super) fn admit(&mut self, packet: E::Buf, parsed: &Parsed, key: &FlowKey) -> Option<E::Buf> {
-        self.admit_subject(packet, parsed, &connection(key, standing(parsed, key.protocol)))
+        self.admit_subject(packet, parsed, &Subject::connection(key, standing(parsed, key.protocol)))
     }
 
     /// Likewise of a segment from a backend, whose client is told, too.
     pub(super) fn admit_reply(&mut self, packet: E::Buf, parsed: &Parsed, key: &FlowKey) -> Option<E::Buf> {
-        let subject = connection(key, standing(parsed, key.protocol));
+        let subject = Subject::connection(key, standing(parsed, key.protocol));
         match self.judge(&subject) {
             Action::Allow => return Some(packet),
             Action::Deny => self.drop(packet, DropReason::PolicyDenied),
@@ -130,7 +130,7 @@ impl<E: Env> Walk<'_, E> {
     pub(super) fn admit_echo(&mut self, packet: E::Buf, parsed: &Parsed) -> Option<E::Buf> {
         let message = parsed.transport(packet.data()).first_chunk::<2>();
         let (protocol, icmp) = (parsed.protocol, message.map(|&[kind, code]| (kind, code)));
-        let subject = Subject { protocol, icmp, ..connection(&parsed.key, Standing::New) };
+        let subject = Subject { protocol, icmp, ..Subject::connection(&parsed.key, Standing::New) };
         self.admit_subject(packet, parsed, &subject)
     }
 
@@ -228,7 +228,8 @@ impl<E: Env> Walk<'_, E> {
 
     /// Likewise, without a word of what is refused.
     fn judge_entry(&mut self, slot: Slot) -> (Subject, Verdict) {
-        let subject = connection(&self.state.table.key(slot, Direction::Original), Standing::Established);
+        let key = self.state.table.key(slot, Direction::Original);
+        let subject = Subject::connection(&key, Standing::Established);
         let verdict = self.snapshot.policy().judge(&subject);
         let allowed = verdict.action == Action::Allow;
         // What is refused is never taken for judged, however long it stays.
@@ -353,24 +354,6 @@ impl<E: Env> Walk<'_, E> {
             return Some(parting);
         }
         parting.again.then(|| Parting::after(self.now))
-    }
-}
-
-/// A connection as the policy sees it; `key` is that of a client's packet.
-fn connection(key: &FlowKey, state: Standing) -> Subject {
-    Subject {
-        tenant: key.tenant,
-        way: Way::Ingress,
-        src: key.src,
-        dst: key.dst,
-        src_port: key.src_port,
-        dst_port: key.dst_port,
-        protocol: match key.protocol {
-            Protocol::Tcp => tcp::PROTOCOL,
-            Protocol::Udp => udp::PROTOCOL,
-        },
-        icmp: None,
-        state,
     }
 }
 

@@ -45,6 +45,7 @@ struct Rest {
     shut: Option<Shut>,
     rates: Rates,
     price: u32,
+    fenced: bool,
     token: u32,
     datagrams: u64,
 }
@@ -100,6 +101,7 @@ impl<B: PacketBuf> Worker<B> {
             shut: state.table.shut(now, *tenant),
             rates: state.rates,
             price: state.offload.price,
+            fenced: state.offload.fenced,
             token: state.offload.token,
             datagrams: state.datagrams,
         });
@@ -161,6 +163,7 @@ impl Shadow {
             datagrams: rest.datagrams,
         };
         (state.offload.price, state.offload.token) = (rest.price, rest.token);
+        state.offload.fenced = rest.fenced;
         let table = &mut state.table;
         let take = |copy: &ConnectionCopy| Some((table.imitate(copy)?, copy.flow));
         let names = excerpt.connections.iter().filter_map(take).collect();

@@ -155,15 +155,29 @@ pub trait FlowEngine {
     /// rule may be told again, or have been used since, or be gone.
     fn aged(&mut self, aged: &mut Vec<LegId>);
 
-    /// Whether the base rules are in force. They are on their way from the beginning and after each flush,
-    /// and without them no packet comes to the rules of connections. What became of one may be lost: if it
-    /// takes too long, only a flush helps.
+    /// Whether the base rules are in force, but those that [`FlowEngine::fence`] wants out, which are. They
+    /// are on their way from the beginning and after each flush, and without them no packet comes to the
+    /// rules of connections. What became of one may be lost: if it takes too long, only a flush helps.
     fn is_ready(&self) -> bool {
         true
     }
 
+    /// Begins to keep all packets from the rules of these groups (a bit each, see [`crate::lower`]), which
+    /// stay where they are, and lets them through to all others: what does not get there goes to software.
+    /// That takes a few operations, however many rules there are. Returns whether it can.
+    fn fence(&mut self, groups: u8) -> bool {
+        let _ = groups;
+        false
+    }
+
+    /// Groups of the fence by now: not a packet comes to their rules.
+    fn fenced(&self) -> u8 {
+        0
+    }
+
     /// Takes out everything at once, whatever its state, and starts anew: afterwards no rule is in force,
-    /// no operation on one is under way and no counter is held. The base rules are on their way.
+    /// no operation on one is under way and no counter is held. The base rules are on their way, and there is
+    /// no fence.
     ///
     /// # Errors
     /// The device does not answer; there may be rules left, and it has to be tried again.

@@ -241,6 +241,14 @@ impl FlowEngine for Engine<'_> {
         whichever!(self, engine => engine.is_ready())
     }
 
+    fn fence(&mut self, groups: u8) -> bool {
+        whichever!(self, engine => engine.fence(groups))
+    }
+
+    fn fenced(&self) -> u8 {
+        whichever!(self, engine => engine.fenced())
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         whichever!(self, engine => engine.flush())
     }

@@ -31,7 +31,7 @@ use eswitch::model::action::{Action, Shared};
 use eswitch::model::faults::Faults;
 use eswitch::model::profile::Profile;
 use eswitch::model::refusal::{Errno, Refusal};
-use eswitch::model::switch::{Eswitch, Fabric, RxConfig};
+use eswitch::model::switch::{Eswitch, Fabric, PROXY, RxConfig};
 use eswitch::model::types::{CounterId, RuleHandle, Steering, Tick, Topology as Vports, Vport, VportInfo};
 use eswitch::model::validate::Port;
 use queued::Queued;
@@ -94,7 +94,7 @@ pub struct SimEngine {
     held: HashMap<LegId, Held>,
     /// Operations that ended at once.
     done: VecDeque<Completion>,
-    base: Base,
+    base: Base<RuleHandle>,
     /// Since when it does not answer: it was reset.
     down_until: Option<Tick>,
     fail_flushes: u32,
@@ -205,14 +205,41 @@ impl SimEngine {
         while let Some((number, rule)) = self.base.next() {
             let laid = match &mut self.queued {
                 Some(queued) => queued.lay(&mut self.device, self.now, number, rule).is_ok(),
-                None => create(&mut self.device, self.now, rule, None, 0).is_ok(),
+                None => {
+                    self.spent_ns = self.spent_ns.saturating_add(self.device.create_cost());
+                    let created = create(&mut self.device, self.now, rule, None, 0);
+                    if let Ok(handle) = created {
+                        self.base.ended(number, Some(handle));
+                        continue;
+                    }
+                    false
+                }
             };
             if !laid {
                 return;
             }
             self.base.begun(number);
-            if self.queued.is_none() {
-                self.base.ended(number, true);
+        }
+    }
+
+    /// Begins to take out those that a fence wants out.
+    fn take_base_out(&mut self) {
+        while let Some((number, rule, handle)) = self.base.next_out() {
+            match &mut self.queued {
+                Some(queued) => {
+                    if queued.take_out(self.now, number, handle).is_err() {
+                        return;
+                    }
+                    self.base.leaving(number);
+                }
+                None => {
+                    let port = self.device.context().topology.vport_of(rule.port).unwrap_or(PROXY);
+                    self.spent_ns = self.spent_ns.saturating_add(self.device.destroy_cost());
+                    if self.device.destroy(self.now, port, handle).is_err() {
+                        return;
+                    }
+                    self.base.ended(number, None);
+                }
             }
         }
     }
@@ -340,6 +367,7 @@ impl FlowEngine for SimEngine {
         if self.is_down() {
             return;
         }
+        self.take_base_out();
         self.lay_base();
         let mut room = completions.capacity() - completions.len();
         while room > 0 {
@@ -387,6 +415,20 @@ impl FlowEngine for SimEngine {
 
     fn is_ready(&self) -> bool {
         self.base.is_laid()
+    }
+
+    fn fence(&mut self, groups: u8) -> bool {
+        self.base.fence(groups);
+        if !self.is_down() {
+            self.take_base_out();
+            self.lay_base();
+            self.push();
+        }
+        true
+    }
+
+    fn fenced(&self) -> u8 {
+        self.base.fenced()
     }
 
     fn flush(&mut self) -> Result<(), EngineError> {

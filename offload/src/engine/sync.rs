@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::base::Base;
 use super::legs::Legs;
 use super::spell;
 use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Traits};
@@ -41,7 +42,8 @@ struct Held {
 #[derive(Debug)]
 pub struct SyncEngine<'port> {
     ports: Vec<Flows<'port>>,
-    base: Vec<Rule>,
+    /// By the index of their port. Of ports that are not here, none is made.
+    base: Base<Option<(usize, RuleKey)>>,
     legs: Legs<Held>,
     ended: VecDeque<Completion>,
     rules_max: u32,
@@ -62,7 +64,7 @@ impl<'port> SyncEngine<'port> {
     ) -> Result<SyncEngine<'port>, FlowError> {
         let mut engine = SyncEngine {
             ports,
-            base,
+            base: Base::new(base),
             legs: Legs::new(pairs_max(rules_max)),
             ended: VecDeque::new(),
             rules_max,
@@ -74,21 +76,49 @@ impl<'port> SyncEngine<'port> {
     }
 
     fn install_base(&mut self) -> Result<(), FlowError> {
-        for rule in &self.base {
-            let Some(port) = self.ports.iter_mut().find(|flows| flows.number() == rule.port) else {
+        while let Some((number, rule)) = self.base.next() {
+            let Some(at) = self.ports.iter().position(|flows| flows.number() == rule.port) else {
+                self.base.ended(number, Some(None));
                 continue;
             };
+            let port = &mut self.ports[at];
             let actions = spell::actions(rule, &rule.actions, None, 0);
             let mut tries = 0;
             // A device that is short of something for a moment must not be without these.
-            while let Err(error) = port.create(spell::attr(rule), &spell::pattern(rule), &actions) {
-                tries += 1;
-                if tries == BASE_TRIES || spell::of_creation(&error) != EngineError::TableFull {
-                    return Err(error);
+            let key = loop {
+                match port.create(spell::attr(rule), &spell::pattern(rule), &actions) {
+                    Ok(key) => break key,
+                    Err(error) => {
+                        tries += 1;
+                        if tries == BASE_TRIES || spell::of_creation(&error) != EngineError::TableFull {
+                            return Err(error);
+                        }
+                    }
                 }
-            }
+            };
+            self.base.ended(number, Some(Some((at, key))));
         }
         Ok(())
+    }
+
+    /// Takes out the base rules that a fence wants out, and puts those in that none does any more. What fails
+    /// is tried again at the next pull.
+    fn keep_base(&mut self) {
+        while let Some((number, _, key)) = self.base.next_out() {
+            if let Some((port, rule)) = key {
+                if let Err(error) = self.ports[port].destroy(rule) {
+                    let again = spell::of_existing(&error) == EngineError::QueueFull;
+                    self.last_error = Some(error);
+                    if again {
+                        return;
+                    }
+                }
+            }
+            self.base.ended(number, None);
+        }
+        if let Err(error) = self.install_base() {
+            self.last_error = Some(error);
+        }
     }
 
     fn try_install(&mut self, leg: LegId, rule: &Rule) -> Result<Held, (EngineError, Option<FlowError>)> {
@@ -177,6 +207,9 @@ impl FlowEngine for SyncEngine<'_> {
     fn push(&mut self) {}
 
     fn pull(&mut self, completions: &mut Vec<Completion>) {
+        if !self.base.is_laid() {
+            self.keep_base();
+        }
         let room = completions.capacity() - completions.len();
         completions.extend(self.ended.drain(..room.min(self.ended.len())));
     }
@@ -214,9 +247,24 @@ impl FlowEngine for SyncEngine<'_> {
         }
     }
 
+    fn is_ready(&self) -> bool {
+        self.base.is_laid()
+    }
+
+    fn fence(&mut self, groups: u8) -> bool {
+        self.base.fence(groups);
+        self.keep_base();
+        true
+    }
+
+    fn fenced(&self) -> u8 {
+        self.base.fenced()
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         self.legs.clear();
         self.ended.clear();
+        self.base.forget();
         let mut flushed = Ok(());
         for port in &mut self.ports {
             let done = port.flush();

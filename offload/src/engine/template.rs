@@ -63,7 +63,7 @@ struct Held {
 pub struct TemplateEngine<'port> {
     queue: FlowQueue<'port>,
     tables: Tables,
-    base: Base,
+    base: Base<RuleKey>,
     legs: Legs<Held>,
     /// Rules whose creation failed, to be destroyed when there is room.
     dead: VecDeque<(u64, RuleKey)>,
@@ -139,6 +139,24 @@ impl<'port> TemplateEngine<'port> {
         Ok(())
     }
 
+    /// Enqueues the ends of base rules that a fence wants out.
+    fn take_base_out(&mut self) {
+        while let Some((number, _, key)) = self.base.next_out() {
+            match self.queue.enqueue_destroy(key) {
+                Ok(()) => {
+                    self.unpushed = true;
+                    self.base.leaving(number);
+                }
+                Err(error) if spell::of_existing(&error) == EngineError::QueueFull => return,
+                Err(error) => {
+                    // The device knows nothing of it.
+                    self.last_error = Some(error);
+                    self.base.ended(number, None);
+                }
+            }
+        }
+    }
+
     /// Enqueues the ends of failed rules as long as there is room.
     fn bury(&mut self) {
         while let Some((tag, key)) = self.dead.front().copied() {
@@ -204,12 +222,14 @@ impl<'port> TemplateEngine<'port> {
     fn settle_base(&mut self, done: Done) {
         let number = (done.tag & !BASE) as usize;
         match done.end {
-            End::Created => self.base.ended(number, true),
+            End::Created => self.base.ended(number, Some(done.rule)),
             End::CreateFailed => {
                 self.dead.push_back((done.tag, done.rule));
-                self.base.ended(number, false);
+                self.base.ended(number, None);
             }
-            End::Destroyed | End::DestroyFailed => {}
+            // Of a failed one that is buried, that says nothing.
+            End::Destroyed => self.base.left(number, done.rule, true),
+            End::DestroyFailed => self.base.left(number, done.rule, false),
         }
     }
 
@@ -317,6 +337,7 @@ impl FlowEngine for TemplateEngine<'_> {
             }
         }
         self.bury();
+        self.take_base_out();
         let laid = self.lay_base();
         self.note(laid);
         self.push();
@@ -352,6 +373,19 @@ impl FlowEngine for TemplateEngine<'_> {
 
     fn is_ready(&self) -> bool {
         self.base.is_laid()
+    }
+
+    fn fence(&mut self, groups: u8) -> bool {
+        self.base.fence(groups);
+        self.take_base_out();
+        let laid = self.lay_base();
+        self.note(laid);
+        self.push();
+        true
+    }
+
+    fn fenced(&self) -> u8 {
+        self.base.fenced()
     }
 
     fn flush(&mut self) -> Result<(), EngineError> {

@@ -165,7 +165,7 @@ impl Machine {
     /// half is left for removals.
     fn may_install(&self) -> bool {
         let most = (self.traits.operations_max / 2).max(1);
-        self.health.is_running() && self.leaving.is_empty() && self.installing < most
+        self.health.is_running() && !self.is_leaving() && self.installing < most
     }
 
     /// Whether a connection is worth the price, as far as there is one: without want of anything all are.
@@ -191,6 +191,7 @@ impl Machine {
         }
         match self.room_for(now_ns, waiting) {
             Room::Enough if waited_ms > WAIT_MS && !waiting.reserved => self.turn_away(ask, Declined::Budget),
+            Room::Enough if self.denies(ask) => Verdict::Decline(Declined::Path, RETRY_PATH_MS),
             Room::Enough => Verdict::Admit,
             Room::None(..) if waiting.reserved && waited_ms < WAIT_RESERVED_MS => {
                 self.waiting.push_back(*waiting);

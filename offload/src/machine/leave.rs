@@ -1,5 +1,6 @@
 //! How rules leave, and what completions mean.
 
+use super::fence;
 use super::pair::{DIRECTIONS, Ending, LegState, Phase, patterns};
 use super::{COMPLETIONS, MS, Machine, Timing};
 use crate::counters::removal_index;
@@ -63,7 +64,8 @@ impl Machine {
         let Some(pair) = self.slab.get_mut(index) else { return };
         if !pair.queued && pair.legs.contains(&LegState::Leaving) {
             pair.queued = true;
-            self.leaving.push_back(index);
+            let queue = if pair.denied { &mut self.denied } else { &mut self.leaving };
+            queue.push_back(index);
         }
     }
 
@@ -87,14 +89,21 @@ impl Machine {
         let settle_ns = if counted { u64::from(self.traits.settle_ms) * MS } else { 0 };
         pair.phase = Phase::Settling { ending, until_ns: now_ns + settle_ns, told: false };
         let enforced = std::mem::take(&mut pair.enforced);
+        let denied = std::mem::take(&mut pair.denied).then(|| fence::group_of(&self.topology, &pair.ask));
         for key in patterns(&pair.ask) {
             if self.by_key.get(&key) == Some(&index) {
                 self.by_key.remove(&key);
             }
         }
+        let fenced_ns = denied.map(|group| self.fence.note_out(now_ns, group)).unwrap_or(now_ns);
         if enforced {
             self.enforcing -= 1;
-            self.time(now_ns, Timing::Enforce, self.enforce_from(since_ns));
+            let from_ns = self.enforce_from(since_ns);
+            if fenced_ns < now_ns {
+                self.observe(Timing::Enforce, fenced_ns.saturating_sub(from_ns));
+            } else {
+                self.time(now_ns, Timing::Enforce, from_ns);
+            }
         }
         self.settling.push_back(index);
         self.owe(index);
@@ -107,21 +116,29 @@ impl Machine {
         if since_ns.saturating_sub(self.adopted_ns) < RELATED_NS { self.adopted_ns } else { since_ns }
     }
 
+    /// Whether rules wait to be taken out.
+    pub(super) fn is_leaving(&self) -> bool {
+        !self.denied.is_empty() || !self.leaving.is_empty()
+    }
+
     /// Tells the engine to take out what waits for it.
     pub(super) fn take_out<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E) {
         let most =
             if self.traits.operations_max <= 1 { REMOVALS_PER_STEP_BLOCKING } else { REMOVALS_PER_STEP };
         for _ in 0..most {
-            let Some(index) = self.leaving.pop_front() else { break };
+            let denied = !self.denied.is_empty();
+            let queue = if denied { &self.denied } else { &self.leaving };
+            let Some(&index) = queue.front() else { break };
             match self.remove(now_ns, engine, index) {
-                Ok(()) => {}
+                Ok(()) => {
+                    let queue = if denied { &mut self.denied } else { &mut self.leaving };
+                    queue.pop_front();
+                }
                 Err(EngineError::QueueFull) => {
-                    self.leaving.push_front(index);
                     self.blocked(now_ns);
                     break;
                 }
                 Err(_) => {
-                    self.leaving.push_front(index);
                     self.begin_recovery(Declined::Failed);
                     break;
                 }
@@ -246,16 +263,6 @@ impl Machine {
         self.full_until_ns = 0;
         self.rule_gone(index);
         self.settle_if_out(now_ns, index);
-    }
-
-    /// Notes that a configuration does not allow this pair, once.
-    pub(super) fn enforce(&mut self, index: u32) {
-        let Some(pair) = self.slab.get_mut(index) else { return };
-        let may_be_in = !matches!(pair.phase, Phase::Free | Phase::Settling { .. });
-        if may_be_in && !pair.enforced {
-            pair.enforced = true;
-            self.enforcing += 1;
-        }
     }
 
     /// Counts a pair that has ended.

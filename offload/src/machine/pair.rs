@@ -133,6 +133,8 @@ pub(super) struct Pair {
     pub(super) owing: bool,
     /// Whether the last configuration does not allow it.
     pub(super) enforced: bool,
+    /// Whether that is because of its policy.
+    pub(super) denied: bool,
     /// Readings in a row to which the device answered that it has lost the rule.
     pub(super) lost: u8,
     pub(super) ask: Ask,
@@ -151,6 +153,7 @@ impl Pair {
             queued: false,
             owing: false,
             enforced: false,
+            denied: false,
             lost: 0,
             ask,
         }

@@ -1,11 +1,93 @@
 //! What a configuration allows of a connection in hardware.
+//!
+//! Workers judge connections, too, and want those back that are denied; but each has a share of them, other
+//! work, and bounds. Here a new configuration is put to every pair at once.
 
 use super::Machine;
-use dataplane::offload::{Ask, Leg, Revocation};
+use super::fence::group_of;
+use super::pair::Phase;
+use super::rounds::Sweep;
+use dataplane::offload::{Ask, Leg, Removal, Revocation};
+use dataplane::policy::{Action, Standing, Subject};
 use dataplane::snapshot::{Mode, Snapshot};
+use std::sync::Arc;
+
+/// Pairs judged in one step: as many as policy lookups take about 300 us for,
+const JUDGED_PER_STEP: u32 = 2048;
+/// and slots looked at, most of which may be free.
+const SLOTS_PER_STEP: u32 = 16_384;
 
 impl Machine {
-    /// Why the present configuration does not allow this connection in hardware; `None` if it does.
+    /// Takes a new configuration, and begins to take out what it does not allow. Returns the old one, to be
+    /// freed where there is time for it.
+    pub fn adopt(&mut self, now_ns: u64, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        let now_ns = self.clock.at(now_ns);
+        self.adopted_ns = now_ns;
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        let changed = before.policy().generation() != self.snapshot.policy().generation();
+        // A sweep that is under way goes on from where it is: however often configurations come, each pair
+        // has its turn.
+        let (cursor, judges) = self.sweep.as_ref().map_or((0, false), |sweep| (sweep.cursor, sweep.judges));
+        self.sweep = Some(Sweep { cursor, left: self.slab.slots(), judges: judges || changed });
+        before
+    }
+
+    /// Goes on with the sweep that a new configuration began.
+    pub(super) fn sweep_some(&mut self, now_ns: u64) {
+        let Some(mut sweep) = self.sweep.take() else { return };
+        let slots = self.slab.slots();
+        let (mut looked, mut judged) = (0, 0);
+        while looked < sweep.left.min(SLOTS_PER_STEP) && judged < JUDGED_PER_STEP {
+            judged += u32::from(self.enforce_on(now_ns, sweep.cursor, sweep.judges));
+            sweep.cursor = (sweep.cursor + 1) % slots;
+            looked += 1;
+        }
+        sweep.left -= looked;
+        self.sweep = (sweep.left > 0).then_some(sweep);
+    }
+
+    /// Takes a pair out if the present configuration does not allow it; `false`: there is none.
+    fn enforce_on(&mut self, now_ns: u64, index: u32, judges: bool) -> bool {
+        let Some(pair) = self.slab.get(index) else { return false };
+        if matches!(pair.phase, Phase::Settling { .. }) {
+            return false;
+        }
+        let ask = pair.ask;
+        let denied = judges && self.denies(&ask);
+        let why = if denied { Some(Revocation::Policy) } else { self.snapshot_objects(&ask) };
+        if let Some(why) = why {
+            self.enforce(now_ns, index, denied);
+            self.close(now_ns, index, Removal::Revoked(why), 0);
+        }
+        true
+    }
+
+    /// Notes that the configuration does not allow this pair, once; `denied`: by its policy.
+    pub(super) fn enforce(&mut self, now_ns: u64, index: u32, denied: bool) {
+        let Some(pair) = self.slab.get_mut(index) else { return };
+        let may_be_in = !matches!(pair.phase, Phase::Free | Phase::Settling { .. });
+        if !may_be_in {
+            return;
+        }
+        if !pair.enforced {
+            pair.enforced = true;
+            self.enforcing += 1;
+        }
+        if denied && !pair.denied {
+            pair.denied = true;
+            self.fence.note_denied(now_ns, group_of(&self.topology, &pair.ask));
+        }
+    }
+
+    /// Whether the present policy refuses a connection.
+    pub(super) fn denies(&self, ask: &Ask) -> bool {
+        let policy = self.snapshot.policy();
+        let subject = || Subject::connection(&ask.key, Standing::Established);
+        policy.concerns(ask.key.tenant) && policy.judge(&subject()).action != Action::Allow
+    }
+
+    /// Why the present configuration does not allow this connection in hardware, its policy apart; `None` if
+    /// it does.
     pub(super) fn snapshot_objects(&self, ask: &Ask) -> Option<Revocation> {
         objection(&self.snapshot, ask)
     }

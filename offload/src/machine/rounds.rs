@@ -1,5 +1,5 @@
-//! What is done again and again: counters are read, idle rules found, a new configuration enforced, and the
-//! last counts of pairs that are out settled.
+//! What is done again and again: counters are read, idle rules found, and the last counts of pairs that are
+//! out settled.
 
 use super::pair::{DIRECTIONS, Ending, Phase};
 use super::{MS, Machine, Outbox};
@@ -12,8 +12,6 @@ use dataplane::wire::{ether, vlan};
 
 /// Slots looked at in one step of a round,
 const SLOTS_PER_STEP: u32 = 1024;
-/// of a sweep,
-const SWEEP_PER_STEP: u32 = 2048;
 /// and pairs settled in one step.
 const SETTLED_PER_STEP: usize = 512;
 /// How often the engine is asked for aged rules, nanoseconds.
@@ -47,13 +45,12 @@ impl Round {
 /// A walk over all pairs with a new configuration in hand.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    cursor: u32,
-}
-
-impl Sweep {
-    pub(super) fn new() -> Sweep {
-        Sweep { cursor: 0 }
-    }
+    /// The next slot,
+    pub(super) cursor: u32,
+    /// and how many are to come.
+    pub(super) left: u32,
+    /// Whether its policy judges differently from the one before.
+    pub(super) judges: bool,
 }
 
 impl Machine {
@@ -120,7 +117,7 @@ impl Machine {
         let Phase::Installed { told: true, .. } = pair.phase else { return };
         if pair.lost >= LOST_READINGS {
             self.close(now_ns, index, Removal::Lost, RETRY_IDLE_MS);
-        } else if now_ns - pair.used_ns >= self.idle_ns() {
+        } else if now_ns - pair.used_ns.max(self.fence.last_ns()) >= self.idle_ns() {
             self.close(now_ns, index, Removal::Idle, RETRY_IDLE_MS);
         }
     }
@@ -201,21 +198,6 @@ impl Machine {
             }
         }
         self.aged = aged;
-    }
-
-    /// Goes on with the sweep that a new configuration began.
-    pub(super) fn sweep_some(&mut self, now_ns: u64) {
-        let Some(Sweep { cursor }) = self.sweep else { return };
-        let end = cursor.saturating_add(SWEEP_PER_STEP).min(self.slab.slots());
-        for index in cursor..end {
-            let Some(pair) = self.slab.get(index) else { continue };
-            let ask = pair.ask;
-            if let Some(why) = self.snapshot_objects(&ask) {
-                self.enforce(index);
-                self.close(now_ns, index, Removal::Revoked(why), 0);
-            }
-        }
-        self.sweep = (end < self.slab.slots()).then_some(Sweep { cursor: end });
     }
 
     /// Reads the counters of pairs that are out one last time, once they have come to rest, and frees them.

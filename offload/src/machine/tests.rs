@@ -150,7 +150,7 @@ fn topology() -> Arc<Topology> {
 }
 
 fn capacities(machine: &Machine) -> Vec<usize> {
-    let queues = [&machine.opening, &machine.leaving, &machine.owing, &machine.settling];
+    let queues = [&machine.opening, &machine.denied, &machine.leaving, &machine.owing, &machine.settling];
     let mut capacities: Vec<usize> = queues.iter().map(|queue| queue.capacity()).collect();
     capacities.extend([
         machine.waiting.capacity(),

@@ -142,6 +142,14 @@ impl FlowEngine for Device {
         self.engine.is_ready()
     }
 
+    fn fence(&mut self, groups: u8) -> bool {
+        self.engine.fence(groups)
+    }
+
+    fn fenced(&self) -> u8 {
+        self.engine.fenced()
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         self.engine.flush()
     }

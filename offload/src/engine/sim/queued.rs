@@ -23,6 +23,7 @@ const OPERATIONS_SPARE: u32 = 64;
 /// What an operation was for, by the user data that comes back with its completion.
 enum Purpose {
     Base(usize, RuleHandle),
+    BaseOut(usize, RuleHandle),
     Create(LegId),
     Destroy(LegId),
 }
@@ -77,6 +78,13 @@ impl Queued {
         Ok(())
     }
 
+    /// Begins a base rule's end.
+    pub(super) fn take_out(&mut self, now: Tick, index: usize, handle: RuleHandle) -> Result<(), Refusal> {
+        self.queue.destroy(now, handle, self.next, false)?;
+        self.expect(Purpose::BaseOut(index, handle));
+        Ok(())
+    }
+
     /// Begins a connection's rule.
     pub(super) fn create(
         &mut self,
@@ -122,7 +130,7 @@ impl Queued {
     }
 
     /// One operation that has ended; base rules that failed are due again.
-    pub(super) fn pull(&mut self, now: Tick, base: &mut Base) -> Option<Completion> {
+    pub(super) fn pull(&mut self, now: Tick, base: &mut Base<RuleHandle>) -> Option<Completion> {
         while let Some((leg, handle)) = self.dead.front().copied() {
             if self.destroy(now, leg, handle, true).is_err() {
                 break;
@@ -134,13 +142,14 @@ impl Queued {
             let [queue::Completion { user_data, ok }] = out;
             match (self.under_way.remove(&user_data), ok) {
                 (Some(Purpose::Base(index, handle)), ok) => {
-                    base.ended(index, ok);
+                    base.ended(index, ok.then_some(handle));
                     if !ok {
                         // Nobody waits for that; without room it occupies its place until the next flush.
                         let _ = self.queue.destroy(now, handle, self.next, false);
                         self.next += 1;
                     }
                 }
+                (Some(Purpose::BaseOut(index, handle)), ok) => base.left(index, handle, ok),
                 (Some(Purpose::Create(leg)), true) => return Some(Completion::Installed(leg)),
                 (Some(Purpose::Create(leg)), false) => {
                     return Some(Completion::Failed(leg, EngineError::Failed));
