@@ -191,20 +191,24 @@ class Millrace:
         return Metrics(page)
 
     def at_rest(self, timeout: float = 5) -> Metrics:
-        """A scrape in which the counters are those of the scrape before it.
+        """A scrape in which the counters are those of the scrape before it, but for what Millrace itself
+        sends and takes in: health checks never cease.
 
         A worker counts a packet in and out at different moments and a scrape may fall between them, so one
         that shows an imbalance is taken again; what is really lost stays lost.
         """
         last = self.metrics()
 
+        def forwarded(page: Metrics) -> tuple[float, float]:
+            def count(what: str) -> float:
+                return page.sum(f"worker_{what}_packets_total")
+
+            return count("received") - count("consumed"), count("sent") - count("generated")
+
         def unchanged() -> Metrics | None:
             nonlocal last
             before, last = last, self.metrics()
-            same = all(
-                before.sum(name) == last.sum(name)
-                for name in ("worker_received_packets_total", "worker_sent_packets_total")
-            )
+            same = forwarded(before) == forwarded(last)
             settled = same and (not any(last.imbalance().values()) or time.monotonic() > patience)
             return last if settled else None
 
