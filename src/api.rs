@@ -77,6 +77,9 @@ pub(crate) struct BackendRow {
     pub(crate) state: String,
     /// Share of the Maglev table, 0 to 1.
     pub(crate) share: Share,
+    /// What its health checks say; absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<HealthRow>,
     /// `port via next hop`; empty without a route.
     pub(crate) next_hop: String,
     pub(crate) connections: u64,
@@ -85,6 +88,19 @@ pub(crate) struct BackendRow {
     pub(crate) reply: TrafficRow,
     /// Of these two, what hardware forwarded.
     pub(crate) hardware: HardwareRow,
+}
+
+/// What health checks say of a backend.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HealthRow {
+    /// `unknown`, `up` or `down`.
+    pub(crate) state: String,
+    /// For how long it has been so.
+    pub(crate) age_ms: u64,
+    /// The cause of the last failure; empty if there was none.
+    pub(crate) last_error: String,
+    /// How often the state changed, by cause.
+    pub(crate) transitions: BTreeMap<String, u64>,
 }
 
 /// A share of a whole in parts per million, written as a number from 0 to 1.

@@ -32,6 +32,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
 
+/// What `/readyz` says.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness {
+    /// What is missing.
+    pub(crate) problems: Vec<String>,
+    /// What somebody should know of, though traffic goes on.
+    pub(crate) notes: Vec<String>,
+}
+
 /// What the manager is asked to do.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -57,7 +66,7 @@ pub(crate) enum Request {
     /// What is wrong with the process; empty when it is healthy.
     Health(Reply<Vec<String>>),
     /// What keeps traffic from being served; empty when ready.
-    Readiness(Reply<Vec<String>>),
+    Readiness(Reply<Readiness>),
 }
 
 impl Request {
@@ -190,8 +199,8 @@ fn api_pages(read_only: bool) -> Pages {
 fn metrics_router(events: Events) -> Router {
     Router::new()
         .route("/metrics", get(metrics_page))
-        .route("/healthz", get(|State(events): State<Events>| probe(events, Request::Health)))
-        .route("/readyz", get(|State(events): State<Events>| probe(events, Request::Readiness)))
+        .route("/healthz", get(liveness))
+        .route("/readyz", get(readiness))
         .layer(from_fn(http::in_time))
         .with_state(events)
 }
@@ -204,13 +213,25 @@ async fn metrics_page(State(events): State<Events>) -> Response {
     }
 }
 
-/// 200 when nothing is wrong, else 503 with a line for each thing that is.
-async fn probe(events: Events, request: impl FnOnce(Reply<Vec<String>>) -> Request) -> Response {
-    let problems = answer(&events, request).await.unwrap_or_else(|refusal| vec![refusal.error]);
-    if problems.is_empty() {
-        (StatusCode::OK, "ok\n").into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n").into_response()
+async fn liveness(State(events): State<Events>) -> Response {
+    let problems = answer(&events, Request::Health).await.unwrap_or_else(|refusal| vec![refusal.error]);
+    Readiness { problems, notes: Vec::new() }.into_response()
+}
+
+async fn readiness(State(events): State<Events>) -> Response {
+    let none = |refusal: Refusal| Readiness { problems: vec![refusal.error], notes: Vec::new() };
+    answer(&events, Request::Readiness).await.unwrap_or_else(none).into_response()
+}
+
+impl IntoResponse for Readiness {
+    /// 200 when nothing is wrong, else 503 with a line for each thing that is; then what is worth a note.
+    fn into_response(self) -> Response {
+        let well = self.problems.is_empty();
+        let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let lines =
+            self.problems.into_iter().chain(self.notes.into_iter().map(|note| format!("note: {note}")));
+        let lines: Vec<String> = well.then(|| "ok".to_owned()).into_iter().chain(lines).collect();
+        (status, lines.join("\n") + "\n").into_response()
     }
 }
 
@@ -319,7 +340,10 @@ mod tests {
             }
             Request::Metrics(reply) => drop(reply.send("up 1\n".into())),
             Request::Health(reply) => drop(reply.send(Vec::new())),
-            Request::Readiness(reply) => drop(reply.send(vec!["port wan: no link".into()])),
+            Request::Readiness(reply) => drop(reply.send(Readiness {
+                problems: vec!["port wan: no link".into()],
+                notes: vec!["health of web is ignored".into()],
+            })),
             // Dropped unanswered, as by a manager that stops.
             _ => {}
         }
@@ -467,7 +491,11 @@ mod tests {
         assert!(metrics.contains("text/plain; version=0.0.4") && metrics.ends_with("up 1\n"), "{metrics}");
         assert!(served.page("/healthz").starts_with("HTTP/1.1 200"));
         let ready = served.page("/readyz");
-        assert!(ready.starts_with("HTTP/1.1 503") && ready.ends_with("port wan: no link\n"), "{ready}");
+        assert!(
+            ready.starts_with("HTTP/1.1 503")
+                && ready.ends_with("port wan: no link\nnote: health of web is ignored\n"),
+            "{ready}"
+        );
     }
 
     #[test]

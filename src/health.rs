@@ -5,14 +5,19 @@
 //! by itself ([`health::Machine`] does) and waits for nobody. Without it, or when it hangs, backends stay as
 //! they are.
 
+mod hints;
+
+use crate::api::{BackendRow, HealthRow};
 use crate::clock::Clock;
 use crate::control::{Event, Events};
 use crate::ports::OpenPort;
 use crate::runtime::probe_rings::ProbeRings;
+use dataplane::counters::WorkerCounters;
 use dataplane::ids::BackendId;
 use dataplane::snapshot::{Backend, BackendState, Mode, Service, Snapshot, Standings};
 use health::machine::{BackendSpec, ServiceSpec, View};
-use health::{Job, Machine, Outcome, Prober, State, TargetId, Wire};
+use health::{Cause, Job, Machine, Outcome, Prober, State, TargetId, Wire};
+use hints::{Hint, Hints};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +27,8 @@ use std::time::Duration;
 const FLIGHTS_MAX: usize = 4096;
 /// Least time between two changes of the snapshot.
 const BATCH_MS: u64 = 50;
+/// How old what is shown may be where nothing has changed.
+const REFRESH_MS: u64 = 1000;
 /// A thread that was away for so long cannot tell who was silent meanwhile.
 const STALL_MS: u64 = 100;
 /// Between two looks while answers may come.
@@ -34,16 +41,69 @@ const REST: Duration = Duration::from_millis(5);
 pub(crate) struct Board {
     /// The manager's latest snapshot, until the checker has seen it.
     snapshot: Option<Arc<Snapshot>>,
-    findings: Findings,
+    findings: Arc<Findings>,
 }
 
 /// What the checker has found.
-#[derive(Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Findings {
     /// For the next snapshot.
     pub(crate) standings: Standings,
     /// Services whose health is ignored, as too few of their backends are up.
     pub(crate) panics: Vec<String>,
+    /// Probes that went well, went badly, and of which nothing is known.
+    pub(crate) probes: [u64; 3],
+    /// By service, and the backend's name.
+    backends: HashMap<Arc<str>, HashMap<String, Finding>>,
+}
+
+/// What was found of a backend.
+#[derive(Clone, Debug)]
+struct Finding {
+    state: State,
+    since_ms: u64,
+    last_error: Option<Cause>,
+    transitions: [u64; Cause::ALL.len()],
+}
+
+impl Findings {
+    /// Adds what was found to the backends' rows.
+    pub(crate) fn annotate(&self, now_ms: u64, rows: &mut [BackendRow]) {
+        for row in rows {
+            let of_service = self.backends.get(row.service.as_str());
+            row.health = of_service.and_then(|backends| backends.get(&row.backend)).map(|f| f.row(now_ms));
+        }
+    }
+
+    /// A service of which nothing was found yet.
+    #[cfg(test)]
+    pub(crate) fn checked(service: &str) -> Findings {
+        let backends = [(service.into(), HashMap::new())].into_iter().collect();
+        Findings { backends, panics: vec![service.to_owned()], ..Findings::default() }
+    }
+
+    /// Services that are checked, and whether their health is ignored.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (&str, bool)> {
+        let ignored = |name: &str| self.panics.iter().any(|panic| panic == name);
+        self.backends.keys().map(move |name| (&**name, ignored(name)))
+    }
+}
+
+impl Finding {
+    fn of(view: &View<'_>) -> Finding {
+        let View { state, since_ms, last_error, transitions, .. } = *view;
+        Finding { state, since_ms, last_error, transitions }
+    }
+
+    fn row(&self, now_ms: u64) -> HealthRow {
+        let transitions = Cause::ALL.iter().zip(self.transitions).filter(|(_, count)| *count > 0);
+        HealthRow {
+            state: self.state.name().to_owned(),
+            age_ms: now_ms.saturating_sub(self.since_ms),
+            last_error: self.last_error.map_or_else(String::new, |cause| cause.name().to_owned()),
+            transitions: transitions.map(|(cause, count)| (cause.name().to_owned(), count)).collect(),
+        }
+    }
 }
 
 /// Between the checker and the manager.
@@ -62,8 +122,8 @@ impl Shared {
     }
 
     /// What was found.
-    pub(crate) fn findings(&self) -> Findings {
-        self.with(|board| board.findings.clone())
+    pub(crate) fn findings(&self) -> Arc<Findings> {
+        self.with(|board| Arc::clone(&board.findings))
     }
 }
 
@@ -72,15 +132,22 @@ pub(crate) struct Checker<'a> {
     shared: Shared,
     rings: Arc<ProbeRings>,
     ports: &'a [OpenPort<'a>],
+    workers: Vec<Arc<WorkerCounters>>,
     clock: Clock,
     events: Events,
 }
 
 impl<'a> Checker<'a> {
-    /// A checker that asks by way of these ports, and tells its news as events.
-    pub(crate) fn new(ports: &'a [OpenPort<'a>], clock: Clock, events: Events) -> Checker<'a> {
+    /// A checker that asks by way of these ports, takes hints from what these workers count, and tells its
+    /// news as events.
+    pub(crate) fn new(
+        ports: &'a [OpenPort<'a>],
+        workers: Vec<Arc<WorkerCounters>>,
+        clock: Clock,
+        events: Events,
+    ) -> Checker<'a> {
         let rings = Arc::new(ProbeRings::new());
-        Checker { shared: Shared::default(), rings, ports, clock, events }
+        Checker { shared: Shared::default(), rings, ports, workers, clock, events }
     }
 
     /// The manager's side.
@@ -114,6 +181,9 @@ struct Work<'a> {
     prober: Prober,
     line: Line<'a>,
     jobs: HashMap<TargetId, Job>,
+    hints: Hints,
+    /// See [`Findings::probes`].
+    probes: [u64; 3],
     panics: Vec<String>,
     published_ms: u64,
     changed: bool,
@@ -158,6 +228,8 @@ impl<'a> Work<'a> {
             prober: Prober::new(seed, FLIGHTS_MAX),
             line: Line { checker, devices: Vec::new(), number: 0 },
             jobs: HashMap::new(),
+            hints: Hints::new(checker.workers.clone()),
+            probes: [0; 3],
             panics: Vec::new(),
             published_ms: 0,
             changed: false,
@@ -170,7 +242,7 @@ impl<'a> Work<'a> {
             let now_ms = self.now_ms();
             if now_ms > last_ms + STALL_MS {
                 for target in self.prober.give_up_all() {
-                    self.machine.on_outcome(now_ms, target, Outcome::Void);
+                    self.conclude(now_ms, target, Outcome::Void);
                 }
             }
             last_ms = now_ms;
@@ -192,12 +264,25 @@ impl<'a> Work<'a> {
     fn hear(&mut self, now_ms: u64) {
         while let Some(packet) = self.checker.rings.answer() {
             if let Some((target, outcome)) = self.prober.on_packet(now_ms, packet.bytes(), &mut self.line) {
-                self.machine.on_outcome(now_ms, target, outcome);
+                self.conclude(now_ms, target, outcome);
             }
         }
         while let Some((target, outcome)) = self.prober.poll(now_ms, &mut self.line) {
-            self.machine.on_outcome(now_ms, target, outcome);
+            self.conclude(now_ms, target, outcome);
         }
+        for Hint { target, failures } in self.hints.take(now_ms) {
+            self.machine.on_hint(now_ms, target, failures);
+        }
+    }
+
+    fn conclude(&mut self, now_ms: u64, target: TargetId, outcome: Outcome) {
+        let [good, bad, void] = &mut self.probes;
+        *match outcome {
+            Outcome::Good => good,
+            Outcome::Bad(_) => bad,
+            Outcome::Void => void,
+        } += 1;
+        self.machine.on_outcome(now_ms, target, outcome);
     }
 
     fn probe(&mut self, now_ms: u64) {
@@ -209,7 +294,7 @@ impl<'a> Work<'a> {
                 None => Some((target, Outcome::Void)),
             };
             if let Some((target, outcome)) = ended {
-                self.machine.on_outcome(now_ms, target, outcome);
+                self.conclude(now_ms, target, outcome);
             }
         }
     }
@@ -249,6 +334,7 @@ impl<'a> Work<'a> {
         let targets = self.machine.views().flat_map(|(_, _, views)| views).map(|(target, _)| target);
         let jobs = targets.collect::<Vec<_>>().into_iter().zip(jobs);
         self.jobs = jobs.filter_map(|(target, job)| Some((target, Job { target, ..job? }))).collect();
+        self.hints.follow(self.jobs.iter().map(|(target, job)| (*target, job.backend)));
     }
 
     /// Tells the log and the manager what has changed.
@@ -264,26 +350,29 @@ impl<'a> Work<'a> {
             }
         }
         self.changed |= self.machine.take_changed();
-        if !self.changed || now_ms < self.published_ms + BATCH_MS {
+        let wait_ms = if self.changed { BATCH_MS } else { REFRESH_MS };
+        if now_ms < self.published_ms + wait_ms {
             return;
         }
         (self.changed, self.published_ms) = (false, now_ms);
-        let mut findings = Findings::default();
+        let mut findings = Findings { probes: self.probes, ..Findings::default() };
         for (service, panics, views) in self.machine.views() {
             let standing =
                 |(_, view): (TargetId, View<'_>)| ((view.spec.address, view.spec.port), view.standing);
+            let named = |(_, view): &(TargetId, View<'_>)| {
+                (crate::rows::backend_name(view.spec.address, view.spec.port), Finding::of(view))
+            };
+            findings.backends.insert(Arc::clone(service), views.iter().map(named).collect());
             findings.standings.set(service, views.into_iter().map(standing));
             if panics {
                 findings.panics.push(service.to_string());
             }
         }
         self.shout(&findings.panics);
-        let news = self.checker.shared.with(|board| {
-            let news = board.findings.standings != findings.standings;
-            board.findings = findings;
-            news
-        });
-        if news {
+        let findings = Arc::new(findings);
+        let before =
+            self.checker.shared.with(|board| std::mem::replace(&mut board.findings, Arc::clone(&findings)));
+        if before.standings != findings.standings {
             // A manager that is gone needs to know nothing.
             let _ = self.checker.events.send(Event::Health);
         }

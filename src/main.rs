@@ -106,7 +106,7 @@ fn run(file: &Path, socket: Option<&Path>) -> Result<(), Failure> {
     let crew = Crew::new(&config, &snapshot);
     let (unit, engine) = engine::start(&config, &prepared, &ports, &snapshot, clock, main_core)
         .map_or_else(|why| (None, Err(why)), |(unit, engine)| (Some(unit), Ok(engine)));
-    let checker = Checker::new(&ports, clock, events.clone());
+    let checker = Checker::new(&ports, crew.counters(), clock, events.clone());
     let equipment = Equipment {
         eal: &eal,
         owners: &owners,

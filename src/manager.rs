@@ -9,10 +9,10 @@ use crate::access::Caller;
 use crate::api::{
     BackendName, ChangeRow, Changed, ConnectionQuery, Connections, NeighbourRow, PortRow, Refusal,
 };
-use crate::api::{OffloadRow, RefusalKind, Reloaded, RuleQuery, VersionInfo, WorkerRow};
+use crate::api::{BackendRow, OffloadRow, RefusalKind, Reloaded, RuleQuery, VersionInfo, WorkerRow};
 use crate::beside::beside;
 use crate::clock::{self, Clock};
-use crate::control::{Event, Request};
+use crate::control::{Event, Readiness, Request};
 use crate::history::History;
 use crate::metrics::{Exporter, Figures, PoolRow};
 use crate::offloading::Offloading;
@@ -174,7 +174,7 @@ impl<'a> Manager<'a> {
                 let tenants = &self.running.config.tenants;
                 drop(reply.send(rows::services(snapshot, tenants, &self.books)));
             }
-            Request::Backends(reply) => drop(reply.send(rows::backends(snapshot, &self.books))),
+            Request::Backends(reply) => drop(reply.send(self.backends())),
             Request::Connections(query, reply) => drop(reply.send(self.connections(&query))),
             Request::Ports(reply) => drop(reply.send(self.ports())),
             Request::Workers(reply) => drop(reply.send(self.workers())),
@@ -194,7 +194,7 @@ impl<'a> Manager<'a> {
             Request::History(reply) => drop(reply.send(self.history.rows())),
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
             Request::Health(reply) => drop(reply.send(self.stuck_workers())),
-            Request::Readiness(reply) => drop(reply.send(self.not_ready())),
+            Request::Readiness(reply) => drop(reply.send(self.readiness())),
         }
     }
 
@@ -383,11 +383,11 @@ impl<'a> Manager<'a> {
 
     /// Gives new connections to those whose health checks succeed.
     fn follow_health(&mut self) {
-        let health = self.running.health.findings().standings;
-        if health == self.overrides.health {
+        let findings = self.running.health.findings();
+        if findings.standings == self.overrides.health {
             return;
         }
-        let overrides = Overrides { health, ..self.overrides.clone() };
+        let overrides = Overrides { health: findings.standings.clone(), ..self.overrides.clone() };
         // What cannot be done now is tried again a second later.
         if let Err(refusal) = self.change(self.running.config.clone(), overrides) {
             tracing::warn!("backends stay as they are: {}", refusal.error);
@@ -449,8 +449,14 @@ impl<'a> Manager<'a> {
         }
     }
 
+    fn backends(&self) -> Vec<BackendRow> {
+        let mut rows = rows::backends(&self.running.snapshot, &self.books);
+        self.running.health.findings().annotate(self.now_ms(), &mut rows);
+        rows
+    }
+
     fn offload(&self) -> OffloadRow {
-        let backends = rows::backends(&self.running.snapshot, &self.books);
+        let backends = self.backends();
         self.running.offloading.row(&backends, &self.counters)
     }
 
@@ -561,7 +567,7 @@ impl<'a> Manager<'a> {
             available: pool.mempool.available().into(),
             size: pool.size.into(),
         };
-        let backends = rows::backends(snapshot, &self.books);
+        let backends = self.backends();
         let offloading = &self.running.offloading;
         let figures = Figures {
             services: rows::services(snapshot, &self.running.config.tenants, &self.books),
@@ -570,6 +576,7 @@ impl<'a> Manager<'a> {
             offload: offloading.row(&backends, &self.counters),
             engine: offloading.counters().map(Arc::clone),
             backends,
+            health: self.running.health.findings(),
             workers: self.workers(),
             tables: self.counters.iter().map(|counters| rows::table_events(counters)).collect(),
             ports: self.ports(),
@@ -605,6 +612,12 @@ impl<'a> Manager<'a> {
     }
 
     /// What keeps traffic from being served.
+    fn readiness(&self) -> Readiness {
+        let ignored = |service: &String| format!("health of {service} is ignored: too few backends are up");
+        let notes = self.running.health.findings().panics.iter().map(ignored).collect();
+        Readiness { problems: self.not_ready(), notes }
+    }
+
     fn not_ready(&self) -> Vec<String> {
         let mut problems: Vec<String> = self
             .ports()

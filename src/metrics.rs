@@ -4,10 +4,12 @@
 //! totals into samples. `docs/metrics.md` lists [`METRICS`]; a test compares.
 
 use crate::api::{BackendRow, DropRow, OffloadRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
+use crate::health::Findings;
 use crate::policy::PolicyRow;
 use crate::tenants::TenantRow;
 use crate::version;
 use dataplane::counters::PccCause;
+use health::{Cause, State};
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use offload::counters::{BOUNDS_NS, EngineState, Histogram, OffloadCounters};
@@ -67,7 +69,11 @@ metrics! {
     Counter lb_connections_total [service, backend] "Connections given to a backend.";
     Gauge lb_connections [service, backend] "Connections of a backend in the tables now.";
     Gauge lb_backend_weight [service, backend] "Weight of a backend as configured.";
-    Gauge lb_backends [service, state] "Backends of a service. state: active, draining or removed (unconfigured, but still with connections).";
+    Gauge lb_backend_state [service, backend, state] "1 for what health checks say of a backend, 0 for what they do not; only where there are some. state: unknown (not decided yet), up or down.";
+    Counter lb_backend_transitions_total [service, backend, to, cause] "Changes of lb_backend_state, each shown once it has occurred. to: up or down; cause: answered, timeout, refused (the port is closed), closed (before it had answered), unreachable, wrong_answer or passive (clients' connections).";
+    Gauge lb_health_ignored [service] "1 if too few backends of a service with health checks are up, so that all of them get connections as if they were.";
+    Counter health_probes_total [result] "Health checks made. result: good, bad or void (nothing is known, as our own side may have failed).";
+    Gauge lb_backends [service, state] "Backends of a service. state: active, down (by its health checks), draining or removed (unconfigured, but still with connections).";
     Counter lb_opened_total [service] "Connections opened by a SYN or a first datagram.";
     Counter lb_picked_up_total [service] "TCP connections picked up in the middle: a segment without SYN and without an entry.";
     Counter lb_dropped_total [service] "Packets dropped after they were known to be for this service; drops_total has the reasons.";
@@ -85,7 +91,7 @@ metrics! {
     Counter worker_received_packets_total [worker] "Packets taken from ports.";
     Counter worker_sent_packets_total [worker] "Packets accepted by ports' transmit queues.";
     Counter worker_generated_packets_total [worker] "Packets Millrace made itself (ARP, ND, ICMP errors, RST).";
-    Counter worker_consumed_packets_total [worker] "Packets for Millrace itself (ARP and ND answers).";
+    Counter worker_consumed_packets_total [worker] "Packets for Millrace itself (answers to ARP, ND and health checks).";
     Counter worker_dropped_packets_total [worker] "Packets not sent, all reasons together.";
     Counter worker_handed_out_packets_total [worker] "Packets given to the worker that owns their client.";
     Counter worker_handed_in_packets_total [worker] "Packets taken over from other workers.";
@@ -171,6 +177,7 @@ pub(crate) struct Figures {
     pub(crate) policy: Vec<PolicyRow>,
     pub(crate) tenants: Vec<TenantRow>,
     pub(crate) backends: Vec<BackendRow>,
+    pub(crate) health: Arc<Findings>,
     pub(crate) workers: Vec<WorkerRow>,
     /// By position in `workers`.
     pub(crate) tables: Vec<TableEvents>,
@@ -224,6 +231,7 @@ impl Exporter {
         self.recorder = empty_recorder();
         self.services(figures);
         self.tenants(figures);
+        self.health(figures);
         self.workers(figures);
         self.ports(figures);
         self.offload(&figures.offload);
@@ -283,6 +291,28 @@ impl Exporter {
             for (reason, packets) in &row.drops {
                 self.total(Name::tenant_drops_total, [tenant, reason.as_str()], *packets);
             }
+        }
+    }
+
+    fn health(&self, figures: &Figures) {
+        for row in &figures.backends {
+            let Some(health) = &row.health else { continue };
+            let (service, backend) = (row.service.as_str(), row.backend.as_str());
+            for state in State::ALL.map(State::name) {
+                let is = f64::from(u8::from(state == health.state));
+                self.value(Name::lb_backend_state, [service, backend, state], is);
+            }
+            for (cause, count) in &health.transitions {
+                let to = if cause == Cause::Answered.name() { State::Up } else { State::Down };
+                let labels = [service, backend, to.name(), cause.as_str()];
+                self.total(Name::lb_backend_transitions_total, labels, *count);
+            }
+        }
+        for (service, ignored) in figures.health.services() {
+            self.value(Name::lb_health_ignored, [service], f64::from(u8::from(ignored)));
+        }
+        for (result, count) in ["good", "bad", "void"].into_iter().zip(figures.health.probes) {
+            self.total(Name::health_probes_total, [result], count);
         }
     }
 
@@ -457,7 +487,15 @@ fn key<const N: usize>(name: Name, kind: Kind, values: [&str; N]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::HardwareRow;
+    use crate::api::{HardwareRow, HealthRow};
+
+    fn checked(row: BackendRow) -> BackendRow {
+        let transitions = [("timeout".to_owned(), 1)].into_iter().collect();
+        BackendRow {
+            health: Some(HealthRow { state: "up".into(), transitions, ..HealthRow::default() }),
+            ..row
+        }
+    }
 
     fn figures() -> Figures {
         let backend = |backend: &str, state: &str| BackendRow {
@@ -473,6 +511,8 @@ mod tests {
             ..BackendRow::default()
         };
         let one = |name: &str, count| [(name.to_owned(), count)].into_iter().collect();
+        let rule =
+            PolicyRow { rule: "web".into(), action: "deny".into(), matched: 4, ..PolicyRow::default() };
         Figures {
             services: vec![ServiceRow {
                 name: "web".into(),
@@ -481,12 +521,7 @@ mod tests {
                 picked_up: 1,
                 ..ServiceRow::default()
             }],
-            policy: vec![PolicyRow {
-                rule: "web".into(),
-                action: "deny".into(),
-                matched: 4,
-                ..PolicyRow::default()
-            }],
+            policy: vec![rule],
             tenants: vec![TenantRow {
                 name: "blue".into(),
                 connections: 6,
@@ -498,7 +533,11 @@ mod tests {
                 drops: one("tenant_limit", 2),
                 ..TenantRow::default()
             }],
-            backends: vec![backend("10.0.0.3:80", "active"), backend("[2001:db8::3]:80", "draining")],
+            backends: vec![
+                checked(backend("10.0.0.3:80", "active")),
+                backend("[2001:db8::3]:80", "draining"),
+            ],
+            health: Arc::new(Findings::checked("web")),
             workers: vec![WorkerRow {
                 received: 100,
                 busy_cycles: 5000,

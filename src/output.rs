@@ -216,6 +216,8 @@ pub(crate) fn backends(rows: &[BackendRow]) -> String {
         "SERVICE",
         "BACKEND",
         "STATE",
+        "HEALTH",
+        "LAST ERROR",
         ">WEIGHT",
         ">SHARE",
         ">CONNS",
@@ -229,10 +231,16 @@ pub(crate) fn backends(rows: &[BackendRow]) -> String {
     ]);
     for row in rows {
         let [packets_in, bytes_in, packets_out, bytes_out] = traffic(row.original, row.reply);
+        let health = row.health.as_ref();
         table.row([
             row.service.clone(),
             row.backend.clone(),
             row.state.clone(),
+            health.map_or_else(
+                || "-".to_owned(),
+                |health| format!("{} {}", health.state, duration(health.age_ms)),
+            ),
+            or_dash(health.map_or("", |health| &health.last_error)),
             row.weight.to_string(),
             percent(u64::from(row.share.parts_per_million), 1_000_000),
             row.connections.to_string(),
@@ -551,6 +559,7 @@ pub(crate) fn version(info: &VersionInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::HealthRow;
     use crate::api::{RuleRow, Share};
 
     #[test]
@@ -571,6 +580,12 @@ mod tests {
             weight: 10,
             state: "active".into(),
             share: Share::of(1, 3),
+            health: Some(HealthRow {
+                state: "up".into(),
+                age_ms: 185_000,
+                last_error: "timeout".into(),
+                ..HealthRow::default()
+            }),
             next_hop: "lan via 10.0.0.3".into(),
             connections: 12,
             opened: 3456,
@@ -585,13 +600,14 @@ mod tests {
             backend: "10.0.0.4:8080".into(),
             state: "draining".into(),
             share: Share::default(),
+            health: None,
             next_hop: String::new(),
             ..row.clone()
         };
         insta::assert_snapshot!(backends(&[row, draining]), @r"
-        SERVICE  BACKEND        STATE     WEIGHT  SHARE  CONNS  OPENED  PKTS IN  BYTES IN  PKTS OUT  BYTES OUT  IN HW  NEXT HOP
-        web      10.0.0.3:8080  active        10  33.3%     12    3456      100  6.25 KiB        99    145 KiB  74.9%  lan via 10.0.0.3
-        web      10.0.0.4:8080  draining      10   0.0%     12    3456      100  6.25 KiB        99    145 KiB  74.9%  no route
+        SERVICE  BACKEND        STATE     HEALTH    LAST ERROR  WEIGHT  SHARE  CONNS  OPENED  PKTS IN  BYTES IN  PKTS OUT  BYTES OUT  IN HW  NEXT HOP
+        web      10.0.0.3:8080  active    up 3m05s  timeout         10  33.3%     12    3456      100  6.25 KiB        99    145 KiB  74.9%  lan via 10.0.0.3
+        web      10.0.0.4:8080  draining  -         -               10   0.0%     12    3456      100  6.25 KiB        99    145 KiB  74.9%  no route
         ");
     }
 

@@ -254,6 +254,7 @@ fn backend_row(snapshot: &Snapshot, books: &Books, backend: &Backend, slots: &[u
         weight: backend.weight,
         state: state.to_owned(),
         share: Share::of(slots[backend.id.index()], table),
+        health: None,
         next_hop,
         connections: books.live(backend.id),
         opened: totals[8],

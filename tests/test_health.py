@@ -61,6 +61,9 @@ def test_when_all_checks_fail_traffic_goes_on_and_it_is_shouted(labs):
     lab = labs()
     millrace = lab.start_millrace([service("web", 1, health={"type": "tcp", "port": CHECK_PORT})])
     wait_until("the shout", lambda: "health is ignored" in said(millrace))
+    note = "ok\nnote: health of web is ignored: too few backends are up\n"
+    wait_until("the note", lambda: millrace.get("/readyz") == (200, note))
+    assert millrace.metrics().sum("lb_health_ignored", service="web") == 1
     answers = clients.count_answers(lab.client, VIP, 300)
     assert answers.total() == 300
     assert set(answers) == {"b1", "b2", "b3"}
@@ -104,3 +107,38 @@ def test_under_dsr_the_vip_is_asked_at_each_backend(labs):
     lab.processes.remove(lab.web[1].process)
     wait_for(millrace, "active", "down", "active")
     assert set(clients.count_answers(lab.client, VIP4.format(DSR_HOSTS[0]), 300)) == {"b1", "b3"}
+
+
+def test_what_clients_meet_with_counts_too_and_is_shown(labs):
+    """Asked at a port where all is well, a backend refuses its clients: they tell."""
+    lab = labs()
+    argv = ["/usr/bin/python3", "-m", "http.server", str(CHECK_PORT)]
+    listeners = [
+        Process(f"check{n}", host.enter(argv), lab.directory / f"check{n}.log")
+        for n, host in enumerate(lab.network.backends, 1)
+    ]
+    try:
+        check = {"type": "tcp", "port": CHECK_PORT, "interval_ms": 10_000, "fall": 2, "passive": True}
+        millrace = lab.start_millrace([service("web", 1, health=check)])
+        wait_until("backends to be known", lambda: said(millrace).count("backend is up") == 3)
+        lab.web[0].process.stop()
+        lab.processes.remove(lab.web[0].process)
+
+        def told() -> bool:
+            argv = ["curl", "-s", "-o", "/dev/null", "-H", "Connection: close", f"http://{VIP}/?[1-40]"]
+            clients.Background(lab.client, argv).output()
+            return states(millrace) == ["down", "active", "active"]
+
+        wait_until("clients to tell", told)
+        [row] = [row for row in millrace.show("backends") if row["state"] == "down"]
+        assert (row["health"]["state"], row["health"]["last_error"]) == ("down", "passive")
+        labels = {"service": "web", "backend": row["backend"]}
+        page = millrace.metrics()
+        assert page.sum("lb_backend_state", **labels, state="down") == 1
+        assert page.sum("lb_backend_state", **labels, state="up") == 0
+        assert page.sum("lb_backend_transitions_total", **labels, to="down", cause="passive") == 1
+        assert page.sum("lb_health_ignored") == 0 and page.sum("health_probes_total", result="good") >= 3
+        assert millrace.get("/readyz") == (200, "ok\n")
+    finally:
+        for listener in listeners:
+            listener.stop()

@@ -70,7 +70,7 @@ def test_the_tests_of_the_alerts_can_fail(tmp_path):
 def test_all_names_are_metrics_that_are_documented():
     known = documented()
     rules = re.findall(r"expr: (?:>-\n)?((?:.|\n)+?)\n\s+(?:for|labels):", RULES.read_text())
-    assert len(rules) == 16
+    assert len(rules) == 20
     for query in rules + [query for _, query in queries()]:
         assert names(query), query
         assert names(query) <= known | FOREIGN, (query, names(query) - known)
@@ -104,7 +104,7 @@ def test_prometheus_answers_what_the_dashboard_asks(labs):
     """On a node with traffic; which of the panels may be empty on a healthy one without an engine is said."""
     lab = labs()
     digest = servers.make_file(lab.files / "file", 4 << 20)
-    lab.start_millrace([service("web", 1)])
+    lab.start_millrace([service("web", 1, health={"type": "tcp"})])
     prometheus = lab.start_prometheus()
     for _ in range(6):
         assert clients.http_sha256(lab.client, VIP4.format(1), "/files/file") == digest

@@ -87,6 +87,12 @@ pub struct BackendCounters {
     pub live: Counter,
     /// Forwarded by hardware, by [`crate::flow::Direction`]: as far as it has been reported.
     pub hardware: [Traffic; 2],
+    /// Clients' SYNs that it answered by a RST.
+    pub refused: Counter,
+    /// Clients' SYNs that came again before it had answered.
+    pub asked_again: Counter,
+    /// Connections whose time ran out before it had answered the SYN.
+    pub unanswered: Counter,
 }
 
 /// What is counted for a service.

@@ -32,7 +32,7 @@ mod upkeep;
 
 use crate::addr::Ip;
 use crate::config::Limits;
-use crate::conntrack::{Candidates, Outcome, Shape, Slot, Table};
+use crate::conntrack::{self, Candidates, Outcome, Shape, Slot, Table};
 use crate::counters::WorkerCounters;
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowHasher, FlowKey, Protocol};
@@ -497,6 +497,7 @@ impl<'a, E: Env> Walk<'a, E> {
         let entry = self.state.table.entry(slot);
         let (backend, service) = (entry.backend(), entry.service());
         let state = entry.state();
+        let later = self.now.since(entry.last_seen()) > 0;
         self.env.note(Note::Known { slot, direction, state, service, backend });
         if !self.snapshot.keeps_connections(backend) {
             return self.backend_gone(packet, parsed, slot, direction);
@@ -509,6 +510,9 @@ impl<'a, E: Env> Walk<'a, E> {
             Outcome::Reuse => return self.reopen(packet, parsed, slot),
             Outcome::Changed(state) => self.env.note(Note::Becomes(state)),
             Outcome::Unchanged => {}
+        }
+        if state == conntrack::State::SynSent {
+            self.state.count_hint(backend, outcome, later);
         }
         self.count_traffic(backend, direction, parsed.packet_len());
         if self.state.table.entry(slot).concerns_hardware(self.state.offload.price) {

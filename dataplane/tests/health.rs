@@ -224,3 +224,40 @@ fn who_starts_slowly_has_a_smaller_part_of_the_table() {
     with_standing(&mut world, &untagged(), &[]);
     assert_eq!(slots(&world.snapshot), even);
 }
+
+#[test]
+fn what_clients_meet_with_is_counted() {
+    let config = format!(
+        "{}[service.timeouts]\ntcp_half_open_s = 3\n",
+        untagged().replace(":8080\" }, { address = \"10.0.1.12:8080\" }", ":8080\" }")
+    );
+    let mut world = started(&config, 1);
+    world.know(BACK, "10.0.1.11", ONE);
+    world.know(FRONT, "10.0.0.254", ONE);
+    let say = |world: &mut World, client: u16, flags: &str| {
+        let frame = tcp(PORT_MACS[0], &format!("10.9.0.1:{client}"), "192.0.2.80:80", flags, &[]);
+        world.receive(FRONT, &from_station(frame));
+    };
+    let answer = |world: &mut World, client: u16, flags: &str| {
+        let frame = tcp(PORT_MACS[1], "10.0.1.11:8080", &format!("10.9.0.1:{client}"), flags, &[]);
+        world.receive(BACK, &from_station(frame));
+    };
+    let counted = |world: &World| {
+        let counters = &world.envs[0].counters.backends[0];
+        [&counters.refused, &counters.asked_again, &counters.unanswered].map(|counter| counter.get())
+    };
+    for client in 1..=4 {
+        say(&mut world, client, "S");
+    }
+    answer(&mut world, 1, "SA");
+    answer(&mut world, 2, "RA");
+    assert_eq!(counted(&world), [1, 0, 0]);
+    world.pass_ms(1000, 10);
+    say(&mut world, 1, "A");
+    answer(&mut world, 1, "R");
+    say(&mut world, 3, "S");
+    assert_eq!(counted(&world), [1, 1, 0], "of what came before an answer");
+    world.pass_ms(10_000, 10);
+    assert_eq!(counted(&world), [1, 1, 2]);
+    world.assert_conserved();
+}

@@ -28,6 +28,8 @@ use target::Target;
 
 /// How often new connections' share grows while a backend starts slowly.
 const RAMP_STEPS: u64 = 10;
+/// Clients cannot have a backend probed more often than that.
+const HINT_GAP_MS: u64 = 50;
 
 /// A backend being probed. Never used again for another one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,6 +47,9 @@ pub enum State {
 }
 
 impl State {
+    /// All states, in declaration order.
+    pub const ALL: [State; 3] = [State::Unknown, State::Up, State::Down];
+
     /// The name in labels and output.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -283,18 +288,20 @@ impl Machine {
         self.note(id, change);
     }
 
-    /// Clients' connections fare badly: the backend is probed at once; and, if `refused` and its service
-    /// counts that, it has failed once more.
-    pub fn on_hint(&mut self, now_ms: u64, id: TargetId, refused: bool) {
+    /// Clients' connections fare badly: the backend is probed at once, or soon after the last probe; and, if
+    /// its service counts that, it has failed so many times more.
+    pub fn on_hint(&mut self, now_ms: u64, id: TargetId, failures: u64) {
         let Some(target) = self.targets.get_mut(&id) else { return };
         let health = &self.services[target.service].spec.health;
-        let change = match refused && health.passive {
-            true => target.fail(now_ms, health, Cause::Passive),
-            false => None,
-        };
-        if target.due_ms.is_some_and(|due| due > now_ms) && target.state != State::Down {
-            target.due_ms = Some(now_ms);
-            self.due.push(Reverse((now_ms, id)));
+        let failures = if health.passive { failures.min(u64::from(health.fall)) } else { 0 };
+        let mut change = None;
+        for _ in 0..failures {
+            change = target.fail(now_ms, health, Cause::Passive).or(change);
+        }
+        let soon = now_ms.max(target.started_ms + HINT_GAP_MS);
+        if target.due_ms.is_some_and(|due| due > soon) && target.state != State::Down {
+            target.due_ms = Some(soon);
+            self.due.push(Reverse((soon, id)));
         }
         self.note(id, change);
     }

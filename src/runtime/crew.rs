@@ -146,6 +146,11 @@ impl Crew {
         self.members.iter().map(handle).collect()
     }
 
+    /// What each worker counts.
+    pub(crate) fn counters(&self) -> Vec<Arc<WorkerCounters>> {
+        self.members.iter().map(|member| Arc::clone(&member.counters)).collect()
+    }
+
     /// Verdicts of all workers that are to be logged.
     pub(crate) fn verdicts(&self) -> Arc<Verdicts> {
         Arc::clone(&self.verdicts)

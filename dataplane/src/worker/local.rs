@@ -4,12 +4,14 @@
 //! Probes come from our own addresses and from [`PROBE_PORTS`]. No client has such an address, so their
 //! answers belong to no connection; nothing of them is remembered here.
 
-use super::{Env, Walk, Worker};
+use super::{Env, State, Walk, Worker};
+use crate::conntrack::{self, Gone, Outcome};
 use crate::drops::DropReason;
 use crate::flow::FlowKey;
 use crate::ids::BackendId;
 use crate::packet::PacketBuf;
 use crate::rewrite::ORIGINATED_L3;
+use crate::snapshot::{Mode, Snapshot};
 use crate::time::Tick;
 use crate::wire::{FragmentRole, IcmpMessage, Parsed};
 use core::ops::RangeInclusive;
@@ -31,6 +33,25 @@ impl<B: PacketBuf> Worker<B> {
         self.state.count_held();
         sent
     }
+}
+
+impl<B: PacketBuf> State<B> {
+    /// A packet of a connection whose SYN the backend has not answered: what its `outcome` says of the
+    /// backend. The client's SYN is nothing `later` than the entry; a SYN that is comes again.
+    pub(super) fn count_hint(&self, backend: BackendId, outcome: Outcome, later: bool) {
+        let Some(counters) = self.counters.backend(backend) else { return };
+        match outcome {
+            Outcome::Changed(conntrack::State::ResetBackend) => counters.refused.add(1),
+            Outcome::Unchanged if later => counters.asked_again.add(1),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a connection has ended without a word of its backend's. Where answers pass us by, nobody knows.
+pub(super) fn went_unanswered(snapshot: &Snapshot, gone: &Gone) -> bool {
+    gone.state == conntrack::State::SynSent
+        && snapshot.service(gone.service).is_some_and(|service| service.mode == Mode::Nat)
 }
 
 impl<E: Env> Walk<'_, E> {

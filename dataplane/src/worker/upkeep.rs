@@ -1,6 +1,7 @@
 //! Between bursts: ageing, neighbour upkeep, announcements, a new snapshot, and what `show` asks for.
 //! Every call does a bounded amount of work.
 
+use super::local;
 use super::offload::revoke_gone;
 use super::{Env, State, Walk, Worker};
 use crate::addr::{Ip, MacAddr};
@@ -232,6 +233,7 @@ impl<E: Env> Walk<'_, E> {
                 counters.expired.add(1);
                 if let Some(backend) = counters.backend(gone.backend) {
                     backend.live.sub(1);
+                    backend.unanswered.add(u64::from(local::went_unanswered(snapshot, &gone)));
                 }
                 revoke_gone(env, counters, &gone);
             },

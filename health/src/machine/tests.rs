@@ -244,17 +244,21 @@ fn hints_bring_the_next_probe_forward_and_count_where_they_are_to() {
     let mut bench = Bench::new(health(), 2);
     bench.run_ms(600);
     let before = bench.probes[0];
-    bench.machine.on_hint(bench.now, TargetId(0), true);
-    bench.run_ms(1);
-    assert_eq!(bench.probes[0], before + 1);
+    for _ in 0..60 {
+        bench.machine.on_hint(bench.now, TargetId(0), 9);
+        bench.run_ms(1);
+    }
+    assert!((before + 1..=before + 2).contains(&bench.probes[0]), "they are no way to have it flooded");
     assert_eq!(bench.up(), [true, true]);
     let mut passive = Bench::new(Health { passive: true, interval_ms: 60_000, ..health() }, 2);
     passive.run_ms(600);
-    for _ in 0..3 {
-        passive.machine.on_hint(passive.now, TargetId(0), true);
-    }
-    assert_eq!(passive.up(), [false, true]);
-    passive.machine.on_hint(passive.now, TargetId(99), true);
+    passive.machine.on_hint(passive.now, TargetId(0), 2);
+    assert_eq!(passive.up(), [true, true]);
+    passive.run_ms(60);
+    passive.machine.on_hint(passive.now, TargetId(0), 2);
+    passive.machine.on_hint(passive.now, TargetId(1), 1_000_000);
+    assert_eq!(passive.up(), [true, false], "the first has answered a probe meanwhile");
+    passive.machine.on_hint(passive.now, TargetId(99), 1);
 }
 
 #[test]
