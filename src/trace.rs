@@ -31,20 +31,31 @@ const ICMPV6: u8 = 58;
 /// Who hands us the packet: nobody's address.
 const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xfe]);
 
+/// How flows are described: both ends of the same family, ports or none. More is understood, such as all that
+/// is short for an IPv6 address.
+const FLOW: &str = concat!(
+    r"^((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}(:[1-9]\d{0,3})? -> ",
+    r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}(:[1-9]\d{0,3})?|",
+    r"([0-9a-f]{1,4}:){1,6}:[0-9a-f]{1,4} -> ([0-9a-f]{1,4}:){1,6}:[0-9a-f]{1,4})/(tcp|udp|icmp)$",
+);
+
 /// A packet to be traced.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TraceQuery {
     /// Its ends: `10.0.0.1:5555 -> 192.0.2.53:53/udp`; the protocol is `tcp`, `udp` or `icmp` (a ping).
+    #[schemars(regex(pattern = FLOW))]
     pub(crate) flow: String,
     /// The port that it comes in by; if not given, the one that leads back to its source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) port: Option<String>,
     /// Letters of `FSRPAU`; `S` if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[FSRPAUfsrpau.]*$"))]
     pub(crate) tcp_flags: Option<String>,
-    /// Bytes of IP packet; as few as there can be if not given.
+    /// Bytes of IP packet; as few as there can be if not given, or if it is less.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9000))]
     pub(crate) size: Option<u16>,
     /// TTL or hop limit; 64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,9 +141,9 @@ impl Packet {
             _ => return Err(bad("the protocol is none of these")),
         };
         let least = header + if v4 { 20 } else { 40 };
-        let size = query.size.unwrap_or(least);
-        if !(least..=9000).contains(&size) {
-            return Err(malformed(format!("size {size} is not within {least} and 9000 bytes")));
+        let size = query.size.unwrap_or(least).max(least);
+        if size > 9000 {
+            return Err(malformed(format!("size {size} is more than 9000 bytes")));
         }
         let flags = tcp_flags(query.tcp_flags.as_deref().unwrap_or("S"))?;
         Ok(Packet { src, dst, protocol, flags, size, ttl: query.ttl.unwrap_or(64) })
