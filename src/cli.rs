@@ -18,6 +18,7 @@ Examples:
   millrace drain web 10.0.0.3:8080                  no new connections to that backend
   millrace reload --dry-run                         what the configuration file would change
   millrace trace '10.0.0.1:5555 -> 192.0.2.53:53/udp'  what becomes of a packet, and why
+  millrace top                                      what flows right now
   millrace reload                                   read the configuration again (so does SIGHUP)
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or a faulty configuration.";
@@ -87,6 +88,11 @@ pub(crate) enum Command {
     /// neighbours, or with --config of a Millrace that has just started with that file.
     Trace(TraceArgs),
 
+    /// Watch what flows: rates of services and backends, drops, the share of hardware, workers
+    ///
+    /// `q` quits. Without a terminal, or with --json, it looks once.
+    Top(TopArgs),
+
     /// Print the version of this program and, if it runs, of the one behind the control socket
     Version,
 }
@@ -118,6 +124,17 @@ pub(crate) struct TraceArgs {
     /// By this configuration file, instead of the running Millrace
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TopArgs {
+    /// Look once and print it
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Time over which rates are taken, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub(crate) interval_ms: u64,
 }
 
 #[derive(Args, Debug)]

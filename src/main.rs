@@ -36,6 +36,7 @@ mod runtime;
 mod server;
 mod socket;
 mod tenants;
+mod top;
 mod totals;
 mod trace;
 mod verdicts;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         Command::Reload { dry_run } => commands::reload(&cli, *dry_run),
         Command::History => commands::history(&cli),
         Command::Trace(args) => commands::trace(&cli, args),
+        Command::Top(args) => top::top(&cli, args),
         Command::Version => commands::version(&cli),
     };
     match result {

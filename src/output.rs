@@ -10,41 +10,55 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// A table whose columns are as wide as they need to be.
-struct Table {
+pub(crate) struct Table {
     /// Titles; one that starts with `>` makes its column right-aligned.
     titles: &'static [&'static str],
     cells: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(titles: &'static [&'static str]) -> Table {
+    pub(crate) fn new(titles: &'static [&'static str]) -> Table {
         Table { titles, cells: Vec::new() }
     }
 
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(cells.len(), self.titles.len());
         self.cells.push(cells.into());
     }
 
+    pub(crate) fn cells(&self) -> &[Vec<String>] {
+        &self.cells
+    }
+
+    pub(crate) fn titles(&self) -> Vec<String> {
+        self.titles.iter().map(|title| title.trim_start_matches('>').to_owned()).collect()
+    }
+
+    pub(crate) fn is_right(&self, column: usize) -> bool {
+        self.titles.get(column).is_some_and(|title| title.starts_with('>'))
+    }
+
+    /// How many characters each column needs.
+    pub(crate) fn widths(&self) -> Vec<usize> {
+        let width = |(column, title): (usize, String)| {
+            let cells = self.cells.iter().map(|row| row[column].chars().count());
+            cells.chain([title.chars().count()]).max().unwrap_or(0)
+        };
+        self.titles().into_iter().enumerate().map(width).collect()
+    }
+
     /// The table as text; `nothing` instead if it has no rows.
-    fn render(&self, nothing: &str) -> String {
+    pub(crate) fn render(&self, nothing: &str) -> String {
         if self.cells.is_empty() {
             return format!("{nothing}\n");
         }
-        let title = |column: usize| self.titles[column].trim_start_matches('>');
-        let width = |column: usize| {
-            let cells = self.cells.iter().map(|row| row[column].chars().count());
-            cells.chain([title(column).chars().count()]).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.titles.len()).map(width).collect();
-        let titles: Vec<String> = (0..self.titles.len()).map(|column| title(column).to_owned()).collect();
+        let (titles, widths) = (self.titles(), self.widths());
         let mut text = String::new();
         for row in std::iter::once(&titles).chain(&self.cells) {
             let mut line = String::new();
-            for (column, cell) in row.iter().enumerate() {
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
                 let gap = if column == 0 { "" } else { "  " };
-                let width = widths[column];
-                let _ = if self.titles[column].starts_with('>') {
+                let _ = if self.is_right(column) {
                     write!(line, "{gap}{cell:>width$}")
                 } else {
                     write!(line, "{gap}{cell:<width$}")
@@ -55,6 +69,18 @@ impl Table {
         }
         text
     }
+}
+
+/// `1.40M`: three significant digits of a rate, exact below 1000.
+pub(crate) fn scaled(n: u64) -> String {
+    const UNITS: [&str; 6] = ["k", "M", "G", "T", "P", "E"];
+    if n < 1000 {
+        return n.to_string();
+    }
+    let exponent = (n.ilog10() / 3) as usize;
+    let value = n as f64 / 1000f64.powi(exponent as i32);
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$}{}", UNITS[exponent - 1])
 }
 
 /// `1.4 MiB`: three significant digits, exact below 1 KiB.
@@ -98,7 +124,7 @@ fn duration(ms: u64) -> String {
     }
 }
 
-fn percent(part: u64, whole: u64) -> String {
+pub(crate) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.1}%", part as f64 * 100.0 / whole as f64) }
 }
 
