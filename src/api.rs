@@ -289,6 +289,9 @@ pub(crate) struct PortRow {
     /// The VLAN that tells its frames from its parent's: `10`, or `100.10` with an outer tag.
     #[serde(default)]
     pub(crate) vlan: String,
+    /// The tunnel that it is behind: `vxlan 100 to 10.0.0.9`. Without a far end it only receives.
+    #[serde(default)]
+    pub(crate) tunnel: String,
     pub(crate) driver: String,
     pub(crate) mac: String,
     pub(crate) mtu: u16,

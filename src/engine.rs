@@ -68,7 +68,8 @@ fn settings(wanted: &config::Offload) -> Settings {
     }
 }
 
-/// The ports as rules see them. Those on one device differ in their tags.
+/// The ports as rules see them. Those on one device differ in their tags; no rule leads to those behind
+/// tunnels, nor to what is for them.
 fn topology(config: &Config, ports: &[OpenPort<'_>], snapshot: &Snapshot) -> Topology {
     let facts = config.ports.iter().zip(&snapshot.ports).enumerate().map(|(index, (configured, port))| {
         let open = &ports[port.parent.map_or(index, PortId::index)];
@@ -76,12 +77,15 @@ fn topology(config: &Config, ports: &[OpenPort<'_>], snapshot: &Snapshot) -> Top
         PortFacts {
             ethdev: number,
             proxy: open.port.transfer_proxy().unwrap_or(number),
-            domain: open.port.switch_domain(),
+            domain: open.port.switch_domain().filter(|_| port.tunnel.is_none()),
             mac: port.mac,
             any_mac: configured.pass_to.is_some(),
             mtu: port.mtu,
             vlan: port.vlan,
-            hairpins: open.hairpins.facts(open.rx_queues),
+            hairpins: match port.tunnel {
+                None => open.hairpins.facts(open.rx_queues),
+                Some(_) => Vec::new(),
+            },
         }
     });
     Topology { ports: facts.collect() }

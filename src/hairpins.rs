@@ -64,6 +64,8 @@ pub(crate) fn plan(config: &Config, devices: &[Device<'_>]) -> Vec<Queues> {
 /// Whether a backend is reached through this port's device, and clients may be, too.
 fn has_both_sides(config: &Config, id: PortId) -> bool {
     let on_device = config.ports.iter().enumerate();
+    // What is behind a tunnel is no way for hardware.
+    let on_device = on_device.filter(|(_, port)| port.tunnel().is_none());
     let mut on_device = on_device.filter(|(at, port)| *at == id.index() || port.parent() == Some(id));
     on_device.any(|(_, port)| port.faces != Faces::Backends && leads_to_backend(config, port))
 }

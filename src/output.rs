@@ -402,7 +402,11 @@ pub(crate) fn ports(rows: &[PortRow]) -> String {
         table.row([
             row.name.clone(),
             if has_device { row.device.clone() } else { format!("on {}", row.parent) },
-            if has_device { row.driver.clone() } else { format!("vlan {}", row.vlan) },
+            match &row.tunnel[..] {
+                "" if has_device => row.driver.clone(),
+                "" => format!("vlan {}", row.vlan),
+                tunnel => tunnel.to_owned(),
+            },
             row.mac.clone(),
             row.mtu.to_string(),
             link,

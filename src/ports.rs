@@ -6,7 +6,7 @@ use dataplane::addr::MacAddr;
 use dataplane::config::{self, Config, Faces};
 use dataplane::ids::PortId;
 use dataplane::owner::{self, Owners, OwnersError};
-use dataplane::snapshot::{PortFacts, Snapshot};
+use dataplane::snapshot::{PortFacts, Snapshot, TunnelEnd};
 use dpdk::{Device, Eal, Mempool, PoolConfig, Port, PortConfig, Rss};
 use offload::engine::open::Prepared;
 
@@ -210,14 +210,15 @@ pub(crate) fn start(ports: &mut [OpenPort<'_>], prepared: &Prepared) -> Result<(
 /// What is known of every port, those on the devices of others included.
 pub(crate) fn facts(config: &Config, ports: &[OpenPort<'_>]) -> Vec<PortFacts> {
     let of_device = |port: &config::Port, on: PortFacts| {
-        let mtu = port.mtu.map_or(on.mtu, |mtu| mtu.min(on.mtu));
+        let most = on.mtu.saturating_sub(port.tunnel().map_or(0, |end| end.overhead()));
+        let mtu = port.mtu.map_or(most, |mtu| mtu.min(most));
         if port.mtu.is_some_and(|wanted| wanted > mtu) {
             tracing::warn!(port = port.name, mtu, "the device takes no larger packets");
         }
         PortFacts { mtu, ..on }
     };
     let fact = |(index, port): (usize, &config::Port)| {
-        let on = ports[port.parent().map_or(index, PortId::index)].facts;
+        let on = ports[config.device_port(port).map_or(index, PortId::index)].facts;
         if port.parent().is_some() { of_device(port, on) } else { on }
     };
     config.ports.iter().enumerate().map(fact).collect()
@@ -245,6 +246,7 @@ fn on_another(port: &dataplane::snapshot::Port, parent: &PortRow) -> PortRow {
         name: port.name.clone(),
         parent: parent.name.clone(),
         vlan: vids.join("."),
+        tunnel: port.tunnel.map_or_else(String::new, |end| tunnel(&end)),
         mac: port.mac.to_string(),
         mtu: port.mtu,
         link_up: parent.link_up,
@@ -252,6 +254,12 @@ fn on_another(port: &dataplane::snapshot::Port, parent: &PortRow) -> PortRow {
         steering: parent.steering.clone(),
         ..PortRow::default()
     }
+}
+
+/// A tunnel in words: `vxlan 100 to 10.0.0.9`.
+fn tunnel(end: &TunnelEnd) -> String {
+    let network = format!("{} {}", end.encapsulation.name(), end.vni);
+    end.remote.map_or_else(|| network.clone(), |remote| format!("{network} to {remote}"))
 }
 
 /// Stops every port, in the reverse of the order in which they were started, and then closes them likewise.

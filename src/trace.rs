@@ -279,7 +279,9 @@ impl Arrival {
     pub(crate) fn walk(&self, snapshot: &Snapshot, lines: &Lines, shadow: &mut Shadow) -> TraceRow {
         let Some(port) = snapshot.port(self.port) else { return TraceRow::default() };
         let frame = self.packet.frame(port);
-        let walked = shadow.receive(port.parent.unwrap_or(self.port), [frame.as_slice()]);
+        // What is behind a tunnel begins where its frames have been taken out.
+        let device = port.parent.filter(|_| port.tunnel.is_none());
+        let walked = shadow.receive(device.unwrap_or(self.port), [frame.as_slice()]);
         let connection = walked.notes.iter().find_map(|note| match note {
             Note::Known { slot, .. } => shadow.connection(*slot),
             _ => None,
@@ -300,7 +302,7 @@ impl Arrival {
 pub(crate) fn offline(config: &Config, text: &str, query: &TraceQuery) -> Result<TraceRow, Refusal> {
     let failed = |error: String| Refusal::new(RefusalKind::Faulty, error);
     let facts = |(number, port): (usize, &config::Port)| {
-        let device = port.parent().map_or(number, PortId::index);
+        let device = config.device_port(port).map_or(number, PortId::index);
         let of_device = config.ports.get(device).and_then(|port| port.mtu);
         let mac = MacAddr([2, 0, 0, 0, 1, device as u8]);
         PortFacts { mac, mtu: port.mtu.or(of_device).unwrap_or(1500) }

@@ -86,6 +86,19 @@ drop_reasons! {
     FragmentUnknown = "fragment_unknown",
     /// A fragment that overlaps the transport header or is otherwise malformed.
     FragmentInvalid = "fragment_invalid",
+    /// What came for the end of a tunnel has no header of that tunnel's kind in front of an Ethernet frame,
+    /// or came in fragments.
+    TunnelMalformed = "tunnel_malformed",
+    /// The UDP checksum around a frame from a tunnel is wrong.
+    TunnelChecksum = "tunnel_checksum",
+    /// GENEVE options that must be understood, and are not.
+    TunnelOption = "tunnel_option",
+    /// A frame from a tunnel of a network (VNI) that no port is on.
+    TunnelNetwork = "tunnel_network",
+    /// A frame from a tunnel whose far end is not the port's `remote`.
+    TunnelRemote = "tunnel_remote",
+    /// Congestion was met inside a tunnel by a packet whose ends could not be told (RFC 6040).
+    TunnelEcn = "tunnel_ecn",
     /// The destination is neither a service nor known here.
     NoService = "no_service",
     /// A packet of no connection that may not open one: a TCP segment without SYN for a `strict` service,

@@ -13,6 +13,7 @@
 //!
 //! The originated ones (`into_…`, `write_…`) are in submodules by protocol.
 
+mod decap;
 mod encap;
 mod icmp;
 mod neighbour;
@@ -20,7 +21,9 @@ mod originate;
 mod plain;
 mod reset;
 
-pub use encap::{OUTER_MAX, Outer, encapsulate, entropy};
+pub use decap::{datagram, decapsulate, udp_is_intact};
+use encap::class;
+pub use encap::{OUTER_MAX, Outer, encapsulate, entropy, wrap};
 pub use icmp::{IcmpError, into_echo_reply, into_icmp_error};
 pub use neighbour::{
     Station, into_arp_reply, into_neighbour_advertisement, write_arp_request, write_gratuitous_arp,

@@ -11,7 +11,8 @@
 //! neighbouring packets overlap: while one packet's connection is being fetched, the next one's index
 //! bucket is. Everything else hangs off it: `express` (the shortcut for what nearly every packet is),
 //! `open` (first packets), `egress` (rewrite, next hop, the link header), `punt` (everything that is not a
-//! plain forwarded packet), `policy` (what is let through), `upkeep` (ageing, neighbour upkeep,
+//! plain forwarded packet), `policy` (what is let through), `tunnel_port` (what comes
+//! out of tunnels, and goes into them), `upkeep` (ageing, neighbour upkeep,
 //! announcements), `offload` (what hardware takes over, and gives back).
 //!
 //! A packet is moved, never copied, and ends in exactly one way, counted once: sent, dropped under a
@@ -28,6 +29,7 @@ mod punt;
 mod shadow;
 mod tenants;
 mod tunnel;
+mod tunnel_port;
 mod upkeep;
 
 use crate::addr::Ip;
@@ -46,7 +48,7 @@ use crate::policy::LogEvent;
 use crate::rate::RateLimit;
 use crate::snapshot::{Port, Service, Snapshot};
 use crate::time::Tick;
-use crate::wire::plain::{Address, Family, Plain, V4, V6};
+use crate::wire::plain::{Address, Family, Link, Plain, V4, V6};
 use crate::wire::{self, Kind, Parsed};
 use arrayvec::ArrayVec;
 use egress::Translation;
@@ -183,6 +185,8 @@ struct State<B: PacketBuf> {
     upkeep: upkeep::Cursors,
     offload: offload::Bargain,
     judging: policy::Judging,
+    /// Frames that are yet to be put into tunnels.
+    aside: tunnel_port::Aside<B>,
     /// Datagrams scheduled without affinity so far: the walk over the Maglev table.
     datagrams: u64,
 }
@@ -300,6 +304,7 @@ impl<B: PacketBuf> Worker<B> {
             upkeep: upkeep::Cursors::new(setup.id),
             offload: offload::Bargain::new(now),
             judging: policy::Judging::new(),
+            aside: tunnel_port::Aside::new(),
             datagrams: 0,
         };
         state.share_out(&snapshot.tenants);
@@ -432,6 +437,12 @@ impl<'a, E: Env> Walk<'a, E> {
     fn take_closely(&mut self, mut packet: E::Buf, steering: Steering, lanes: &mut Lanes<E::Buf>) {
         if let Some(port) = self.snapshot.lan(packet.port(), packet.data()) {
             packet.set_port(port);
+        }
+        if self.snapshot.link(packet.port()).is_some_and(Link::has_tunnels) {
+            packet = match self.take_out(packet, steering, lanes) {
+                Some(packet) => packet,
+                None => return,
+            };
         }
         let (parsed, addressee) = match self.parse(&packet) {
             Ok(parsed) => parsed,

@@ -107,6 +107,7 @@ fn snapshot(policy: Arc<Policy>) -> Arc<Snapshot> {
         tenant: TenantId(0),
         pass_to: None,
         parent: None,
+        tunnel: None,
     };
     let service = Service {
         id: ServiceId(0),

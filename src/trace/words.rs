@@ -76,6 +76,7 @@ impl Words<'_> {
             Note::Parsed { port, kind, key } => {
                 format!("{key} ({kind:?}), received on {}, tenant {}", self.port(port), key.tenant)
             }
+            Note::Unwrapped { port } => format!("out of a tunnel, as a frame of {}", self.port(port)),
             Note::Judged(verdict) => self.judged(&verdict),
             Note::Known { slot, direction, state, service, backend } => format!(
                 "of a connection of {} with {}: {}, {direction:?}, slot {}",
@@ -167,7 +168,7 @@ impl Words<'_> {
 /// The part of the walk that a note is of.
 fn step_of(note: &Note) -> &'static str {
     match note {
-        Note::Parsed { .. } | Note::InPassing => "parse",
+        Note::Parsed { .. } | Note::InPassing | Note::Unwrapped { .. } => "parse",
         Note::Judged(_) => "policy",
         Note::Classified(_) | Note::ReplyFrom { .. } => "service",
         Note::Picked { .. } | Note::ReplyCollision => "backend",

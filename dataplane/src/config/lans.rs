@@ -3,16 +3,17 @@
 use super::fault::{At, Sink};
 use super::network::find_name;
 use super::raw::RawPort;
-use super::{Attachment, Port};
+use super::{Attachment, Port, tunnel_ports};
 use crate::ids::PortId;
 use crate::limits;
 use crate::snapshot::VlanTags;
 use std::collections::HashMap;
 
-/// The order in which ports are numbered: those with devices first, so that a device's number is its port's.
+/// The order in which ports are numbered: those with devices first, so that a device's number is its port's,
+/// and those behind tunnels last, behind the ports that their packets go by.
 pub(super) fn devices_first(raw: &[RawPort]) -> Vec<&RawPort> {
     let mut ports: Vec<&RawPort> = raw.iter().collect();
-    ports.sort_by_key(|port| port.has_parent);
+    ports.sort_by_key(|port| (port.has_parent, port.has_tunnel));
     ports
 }
 
@@ -43,6 +44,7 @@ pub(super) fn check_counts(ports: &[&RawPort], sink: &Sink<'_>) {
 
 /// What a port's frames travel by.
 pub(super) fn attachment(raw: &RawPort, all: &[&RawPort], sink: &Sink<'_>) -> Option<Attachment> {
+    tunnel_ports::check_none(raw, sink);
     if !raw.has_parent {
         return raw.device.as_ref().map(|device| Attachment::Device(device.value.clone()));
     }
@@ -50,12 +52,23 @@ pub(super) fn attachment(raw: &RawPort, all: &[&RawPort], sink: &Sink<'_>) -> Op
         let remedy = "remove it here, and set it there if it is to hold";
         sink.error(place, format!("`{key}` is the business of the port whose device this is"), remedy);
     }
-    if !raw.has_vlan {
-        sink.error(&raw.place, "nothing tells its frames from its parent's", "give it a vlan of its own");
+    if !raw.has_vlan && !raw.has_tunnel {
+        let remedy = "give it a vlan of its own, or a tunnel";
+        sink.error(&raw.place, "nothing tells its frames from its parent's", remedy);
     }
     let parent = raw.parent.as_ref()?;
     let index = find_name(parent, "port", names(all), sink)?;
     let found = all.get(usize::from(index))?;
+    if raw.has_tunnel && found.has_tunnel {
+        let remedy = "name a port that has a device or a vlan";
+        sink.error(&parent.place, format!("{:?} is behind a tunnel itself", parent.value), remedy);
+        return None;
+    }
+    if let Some(tunnel) = &raw.tunnel {
+        let mac = raw.mac.as_ref().map(|mac| mac.value);
+        let end = tunnel_ports::end(raw, tunnel, found, PortId(index), sink)?;
+        return Some(Attachment::Tunnel { end, mac });
+    }
     if found.has_parent {
         let remedy = "name the port that has the device";
         sink.error(&parent.place, format!("{:?} has no device of its own", parent.value), remedy);
@@ -73,7 +86,7 @@ pub(super) fn attachment(raw: &RawPort, all: &[&RawPort], sink: &Sink<'_>) -> Op
 /// Frames of one device must say which port they are for.
 pub(super) fn check_tags(all: &[&RawPort], sink: &Sink<'_>) {
     let mut seen: HashMap<(&str, VlanTags), &RawPort> = HashMap::new();
-    for &port in all {
+    for &port in all.iter().filter(|port| !port.has_tunnel) {
         let device = if port.has_parent { &port.parent } else { &port.name };
         let Some(device) = device else { continue };
         let Some(first) = seen.insert((&device.value, port.tags()), port) else { continue };

@@ -20,6 +20,7 @@ mod services;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tunnel_ports;
 mod tunnels;
 mod values;
 
@@ -27,7 +28,7 @@ use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::ids::{PortId, TenantId};
 use crate::policy::Source;
-use crate::snapshot::{self, Affinity, Draining, Mode, OnRemove, Timeouts, VlanTags};
+use crate::snapshot::{self, Affinity, Draining, Mode, OnRemove, Timeouts, TunnelEnd, VlanTags};
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -73,6 +74,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// The port whose device `port` is on, if it has none of its own.
+    #[must_use]
+    pub fn device_port(&self, port: &Port) -> Option<PortId> {
+        let parent = port.parent()?;
+        let below = self.ports.get(parent.index()).and_then(Port::parent);
+        Some(below.unwrap_or(parent))
+    }
+
     /// Reads and validates `text`; `file_name` is what faults call it.
     ///
     /// # Errors
@@ -388,6 +397,13 @@ pub enum Attachment {
     Device(String),
     /// The device of this other port, told apart by VLAN tags.
     Vlan(PortId),
+    /// Packets of another port, which carry them.
+    Tunnel {
+        /// The tunnel.
+        end: TunnelEnd,
+        /// Its MAC address; `None` derives one.
+        mac: Option<MacAddr>,
+    },
 }
 
 /// `[[port]]`: a link and our presence on it.
@@ -433,16 +449,35 @@ impl Port {
     pub fn device(&self) -> Option<&str> {
         match &self.attachment {
             Attachment::Device(device) => Some(device),
-            Attachment::Vlan(_) => None,
+            Attachment::Vlan(_) | Attachment::Tunnel { .. } => None,
         }
     }
 
-    /// The port whose device it is on, if that is another's.
+    /// The port that its frames go by, if it has no device of its own.
     #[must_use]
     pub fn parent(&self) -> Option<PortId> {
         match self.attachment {
             Attachment::Device(_) => None,
             Attachment::Vlan(parent) => Some(parent),
+            Attachment::Tunnel { end, .. } => Some(end.link),
+        }
+    }
+
+    /// The tunnel that it is behind, if it is.
+    #[must_use]
+    pub fn tunnel(&self) -> Option<TunnelEnd> {
+        match self.attachment {
+            Attachment::Tunnel { end, .. } => Some(end),
+            Attachment::Device(_) | Attachment::Vlan(_) => None,
+        }
+    }
+
+    /// Its MAC address, given that of the device.
+    #[must_use]
+    pub fn mac(&self, of_device: MacAddr) -> MacAddr {
+        match self.attachment {
+            Attachment::Tunnel { end, mac } => mac.unwrap_or_else(|| end.derived_mac(of_device)),
+            Attachment::Device(_) | Attachment::Vlan(_) => of_device,
         }
     }
 }

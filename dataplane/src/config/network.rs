@@ -4,6 +4,7 @@ use super::fault::{At, Place, Sink};
 use super::lans;
 use super::raw::{RawConfig, RawNeighbour, RawPort, RawRoute, RawTenant};
 use super::suggest::nearest;
+use super::tunnel_ports;
 use super::values::network;
 use super::{DEFAULT_TENANT, Limits, Neighbour, Port, Route, Tenant};
 use crate::addr::{Ip, Prefix};
@@ -102,6 +103,7 @@ pub(super) fn ports(raw: &[RawPort], tenants: &[Tenant], limits: &Limits, sink: 
     check_addresses_unique(&built, sink);
     check_destinations_unique(&built, sink);
     lans::check_tags(raw, sink);
+    tunnel_ports::check_networks(raw, sink);
     let mut ports: Vec<Port> = built.into_iter().filter_map(|(_, _, port)| port).collect();
     if !sink.has_errors_in("port") {
         lans::inherit(&mut ports);
@@ -156,6 +158,11 @@ fn find_pass_to(raw: &RawPort, to: &At<String>, all: &[&RawPort], sink: &Sink<'_
     }
     let index = find_name(to, "port", lans::names(all), sink)?;
     let target = all.get(usize::from(index))?;
+    if raw.has_tunnel || target.has_tunnel {
+        let remedy = "remove it: services, and what they answer, do go from tunnel to link";
+        sink.error(&to.place, "frames are not passed on into tunnels, nor out of them", remedy);
+        return None;
+    }
     if (raw.has_parent || target.has_parent) && raw.tags() != target.tags() {
         let remedy = "give both ports the same vlan and outer_vlan, or pass to the one that has them";
         sink.error(&to.place, "frames are passed on as they are, and its tags are others", remedy);
@@ -177,7 +184,7 @@ fn check_presence(raw: &RawPort, all: &[&RawPort], sink: &Sink<'_>) {
     }
 }
 
-fn is_link_local(ip: Ip) -> bool {
+pub(super) fn is_link_local(ip: Ip) -> bool {
     !ip.is_v4() && ip.words()[0] >> 54 == 0xfe80 >> 6
 }
 

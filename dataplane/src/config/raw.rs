@@ -8,6 +8,7 @@ use super::fault::{At, Place, Sink};
 use super::health;
 use super::policy::{self, RawPolicy};
 use super::reader::Section;
+use super::tunnel_ports::{self, RawTunnelEnd};
 use super::tunnels::{self, RawTunnel};
 use super::values::{
     absolute_path, boolean, choice, destination, endpoint, file_mode, host, integer, interface, listen, mac,
@@ -65,6 +66,10 @@ pub(super) struct RawPort {
     pub(super) has_vlan: bool,
     pub(super) vlan: Option<At<u16>>,
     pub(super) outer_vlan: Option<At<u16>>,
+    /// Whether it is one behind a tunnel, whatever is said of that.
+    pub(super) has_tunnel: bool,
+    pub(super) tunnel: Option<RawTunnelEnd>,
+    pub(super) mac: Option<At<MacAddr>>,
     pub(super) pass_to: Option<At<String>>,
     pub(super) rx_descriptors: u16,
     pub(super) tx_descriptors: u16,
@@ -409,6 +414,9 @@ fn read_port(section: &Section<'_>) -> RawPort {
         has_vlan: section.has("vlan"),
         vlan: section.optional("vlan", vlan_ids()),
         outer_vlan: section.optional("outer_vlan", vlan_ids()),
+        has_tunnel: section.has("tunnel"),
+        tunnel: tunnel_ports::read(&section.table("tunnel", "port.tunnel")),
+        mac: section.optional("mac", mac),
         pass_to: section.optional("pass_to", name),
         rx_descriptors: section.default("rx_descriptors", super::DESCRIPTORS, descriptors()),
         tx_descriptors: section.default("tx_descriptors", super::DESCRIPTORS, descriptors()),

@@ -78,6 +78,8 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "mtu",
             "vlan",
             "outer_vlan",
+            "tunnel",
+            "mac",
             "pass_to",
             "rx_descriptors",
             "tx_descriptors",
@@ -88,6 +90,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "route",
         ],
     ),
+    ("port.tunnel", &["kind", "vni", "remote", "port"]),
     ("port.neighbour", &["address", "mac"]),
     ("port.route", &["to", "via"]),
     (

@@ -11,10 +11,12 @@ use super::originate::HOPS;
 use crate::addr::{Ip, MacAddr};
 use crate::drops::DropReason;
 use crate::flow::FlowKey;
+use crate::ids::TenantId;
 use crate::maglev;
 use crate::packet::PacketBuf;
 use crate::snapshot::{Encapsulation, Tunnel, VlanTags};
 use crate::wire::checksum::Sum;
+use crate::wire::{self, FragmentRole, Kind, Parsed};
 use crate::wire::{ether, field, field_mut, geneve, gue, ipv4, ipv6, udp, vxlan};
 
 /// Bytes of an outer header at most: IPv6, UDP, VXLAN or GENEVE, and the inner Ethernet header.
@@ -87,6 +89,14 @@ impl Outer {
             traffic_class: tunnel.dscp.unwrap_or(0) << 2,
             sum,
         }
+    }
+
+    /// The header of frames, which bring an Ethernet header of their own. The encapsulation must be one of
+    /// frames.
+    #[must_use]
+    pub fn of_frames(tunnel: &Tunnel, from: Ip, to: Ip) -> Outer {
+        let whole = Outer::new(tunnel, from, to, true, MacAddr::default());
+        Outer { len: whole.len.saturating_sub(ether::LEN as u8), ..whole }
     }
 
     /// Bytes that it adds to an IP packet.
@@ -220,9 +230,41 @@ pub fn encapsulate<B: PacketBuf>(
     outer.fill(packet, inner_class, entropy).ok_or(DropReason::TooBig)
 }
 
+/// Puts a frame, link header and all, into a tunnel. Afterwards the outer IP header is at [`ORIGINATED_L3`].
+///
+/// # Errors
+/// [`DropReason::NoHeadroom`] if the buffer has no room for the header, [`DropReason::TooBig`] for what no IP
+/// packet can hold.
+pub fn wrap<B: PacketBuf>(buf: &mut B, outer: &Outer) -> Result<(), DropReason> {
+    let (inner_class, entropy) = match wire::parse(buf.data(), TenantId(0)) {
+        Ok(parsed) => {
+            // Behind the packet is what filled a frame up on another link.
+            let _ = buf.set_len(parsed.end.into());
+            let is_ip = parsed.kind != Kind::Arp;
+            let class = is_ip.then(|| class(buf.data(), parsed.l3.into())).flatten();
+            (class.unwrap_or_default(), entropy_within(&parsed))
+        }
+        Err(_) => (0, 0),
+    };
+    let room = usize::from(ORIGINATED_L3) + usize::from(outer.overhead());
+    if !buf.grow_front(room) {
+        return Err(DropReason::NoHeadroom);
+    }
+    let packet = buf.data_mut().get_mut(ORIGINATED_L3.into()..).unwrap_or_default();
+    outer.fill(packet, inner_class, entropy).ok_or(DropReason::TooBig)
+}
+
+/// As [`entropy`]; of fragments, among which only the first has ports, by their addresses alone.
+fn entropy_within(parsed: &Parsed) -> u16 {
+    match parsed.fragment {
+        FragmentRole::Whole => entropy(&parsed.key),
+        _ => entropy(&FlowKey { src_port: 0, dst_port: 0, ..parsed.key }),
+    }
+}
+
 /// The traffic class of the IP packet at `l3`.
 #[inline]
-fn class(frame: &[u8], l3: usize) -> Option<u8> {
+pub(super) fn class(frame: &[u8], l3: usize) -> Option<u8> {
     let &[first, second] = field(frame, l3)?;
     Some(if first >> 4 == 4 { second } else { first << 4 | second >> 4 })
 }

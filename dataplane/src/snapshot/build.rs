@@ -14,7 +14,7 @@
 
 use super::{
     Backend, BackendState, BuildError, OnRemove, Parts, Port, Route, Service, Snapshot, Standings,
-    StaticNeighbour, link_local, tables,
+    StaticNeighbour, TunnelEnd, link_local, tables,
 };
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::config::{self, Config};
@@ -230,18 +230,24 @@ fn ports(config: &Config, facts: &[PortFacts]) -> Result<Vec<Port>, BuildError> 
     if facts.len() != config.ports.len() {
         return Err(BuildError::Ports { configured: config.ports.len(), found: facts.len() });
     }
-    let port = |(port, facts): (&config::Port, &PortFacts)| Port {
+    let port = |(port, own): (&config::Port, &PortFacts)| Port {
         name: port.name.clone(),
-        parent: port.parent(),
-        mac: facts.mac,
-        mtu: facts.mtu,
+        parent: config.device_port(port),
+        tunnel: port.tunnel(),
+        mac: port.mac(own.mac),
+        mtu: port.tunnel().map_or(own.mtu, |end| own.mtu.min(mtu_within(&end, facts))),
         addresses: port.addresses.clone(),
-        link_local: link_local(facts.mac),
+        link_local: link_local(port.mac(own.mac)),
         vlan: port.vlan,
         tenant: port.tenant,
         pass_to: port.pass_to,
     };
     Ok(config.ports.iter().zip(facts).map(port).collect())
+}
+
+/// The largest packet that fits into a tunnel, given the ports below.
+fn mtu_within(end: &TunnelEnd, facts: &[PortFacts]) -> u16 {
+    facts.get(end.link.index()).map_or(0, |below| below.mtu.saturating_sub(end.overhead()))
 }
 
 fn numbered(config: &Config) -> impl Iterator<Item = (PortId, &config::Port)> {

@@ -14,7 +14,7 @@ impl Lans {
     pub(super) fn new(ports: &[Port]) -> Lans {
         let numbered = ports.iter().zip(0u16..);
         let tagged = |(port, id): (&Port, u16)| Some(((port.parent?, port.vlan), PortId(id)));
-        Lans(numbered.filter_map(tagged).collect())
+        Lans(numbered.filter(|(port, _)| port.tunnel.is_none()).filter_map(tagged).collect())
     }
 
     /// The port for `frame`, which the device of `port` received; `None` if it is `port` itself, or nobody's.

@@ -13,10 +13,12 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod tunnel_ports;
 mod vips;
 
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::config::Health;
+use crate::drops::DropReason;
 use crate::flow::Protocol;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
 use crate::maglev::MaglevError;
@@ -29,11 +31,13 @@ use hashbrown::HashSet;
 use lans::Lans;
 use routes::Routes;
 use std::sync::Arc;
+use tunnel_ports::TunnelPorts;
 use vips::{Endpoint, Endpoints};
 
 pub use build::{Overrides, PortFacts};
 pub use standing::{Standing, Standings};
 pub use tunnel::{Encapsulation, Tunnel};
+pub use tunnel_ports::{IntoTunnel, TunnelEnd};
 
 /// How a packet gets from us to its backend.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -127,8 +131,10 @@ pub struct VlanTags {
 pub struct Port {
     /// Name in the configuration.
     pub name: String,
-    /// The port whose device it is on, told apart by `vlan`; `None` with one of its own.
+    /// The port whose device it is on, told apart by `vlan` or `tunnel`; `None` with one of its own.
     pub parent: Option<PortId>,
+    /// The tunnel that its frames travel by, if any.
+    pub tunnel: Option<TunnelEnd>,
     /// The MAC address we send from and listen to.
     pub mac: MacAddr,
     /// Largest IP packet that fits, bytes.
@@ -377,6 +383,7 @@ pub struct Snapshot {
     /// What plain packets need of `ports`, and of `backends`, in few lines: see [`Snapshot::link`].
     links: Vec<Link>,
     lans: Lans,
+    tunnel_ports: TunnelPorts,
     ways: Vec<Way>,
     /// By [`BackendId`]: what is put around packets. Empty if no service has a tunnel.
     tunnels: Vec<Option<Box<Outer>>>,
@@ -442,14 +449,16 @@ impl Snapshot {
             backend.hop = service.and_then(|service| routes.lookup(service.tenant, backend.address));
         }
         let tunnels = tunnel::outers(&services, &mut backends, &ports);
+        let tunnel_ports = TunnelPorts::new(&ports, &routes);
         let to_backends = backends.iter().flatten().filter_map(|backend| backend.hop);
-        let next_hops: HashSet<Hop, FixedState> = routes.gateways().chain(to_backends).collect();
+        let named = routes.gateways().chain(to_backends).chain(tunnel_ports.hops());
+        let next_hops: HashSet<Hop, FixedState> = named.collect();
         let hops = next_hops.iter().copied().collect();
         let announced = queries::announced(&ports, &services).collect();
         let resets = backends.iter().flatten().any(|backend| backend.state.resets());
         let own = queries::own(&ports).collect();
         let probes = services.iter().flatten().any(|service| service.health.is_some() && !service.removed);
-        let links = ports.iter().map(|port| Link::new(port.mac, port.vlan, port.mtu, port.tenant)).collect();
+        let links = tunnel_ports::links(&ports);
         let lans = Lans::new(&ports);
         let ways = ways(&backends, &tunnels);
         Ok(Snapshot {
@@ -474,6 +483,7 @@ impl Snapshot {
             resets,
             links,
             lans,
+            tunnel_ports,
             ways,
             tunnels,
         })
@@ -506,6 +516,36 @@ impl Snapshot {
     #[must_use]
     pub fn lan(&self, port: PortId, frame: &[u8]) -> Option<PortId> {
         self.lans.find(port, frame)
+    }
+
+    /// Whether frames of `port` travel inside other packets.
+    #[inline]
+    #[must_use]
+    pub fn is_behind_tunnel(&self, port: PortId) -> bool {
+        self.port(port).is_some_and(|port| port.tunnel.is_some())
+    }
+
+    /// What takes frames that leave by `port` into its tunnel, if it is behind one and the far end is known.
+    #[inline]
+    #[must_use]
+    pub fn into_tunnel(&self, port: PortId) -> Option<&IntoTunnel> {
+        self.tunnel_ports.way(port)
+    }
+
+    /// The kind of tunnel that ends at this UDP port of `port`, if any does.
+    #[inline]
+    #[must_use]
+    pub fn tunnel_at(&self, port: PortId, udp_port: u16) -> Option<Encapsulation> {
+        self.tunnel_ports.kind(port, udp_port)
+    }
+
+    /// The port for a frame of network `vni` that came out of such a tunnel, from the far end `from`.
+    ///
+    /// # Errors
+    /// Whether it is the network that no port has, or the far end.
+    #[inline]
+    pub fn tunnel_port(&self, port: PortId, udp_port: u16, vni: u32, from: Ip) -> Result<PortId, DropReason> {
+        self.tunnel_ports.find(port, udp_port, vni, from)
     }
 
     /// Whether there may be IPv6 connections.

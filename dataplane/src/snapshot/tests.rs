@@ -23,6 +23,7 @@ fn port(tenant: u16, addresses: &[&str]) -> Port {
         tenant: TenantId(tenant),
         pass_to: None,
         parent: None,
+        tunnel: None,
     }
 }
 

@@ -114,7 +114,7 @@ fn outer(tunnel: &Tunnel, vip: Ip, to: Ip, hop: Hop, ports: &[Port]) -> Option<O
 }
 
 /// The address of ours that a tunnel begins at: one of the link that it leaves by.
-fn source(port: &Port, hop: Hop, to: Ip) -> Option<Ip> {
+pub(super) fn source(port: &Port, hop: Hop, to: Ip) -> Option<Ip> {
     let same_link = port.addresses.iter().find(|prefix| prefix.contains(hop.next_hop));
     let same_family = |prefix: &&crate::addr::Prefix| prefix.address.is_v4() == to.is_v4();
     let found = same_link.filter(same_family).or_else(|| port.addresses.iter().find(same_family));

@@ -39,10 +39,12 @@ const IPV6_LOADED: u64 = ether::IPV6.swap_bytes() as u64;
 pub struct Link {
     /// The port's MAC address as the low six bytes of a load; no frame's if frames are tagged there.
     mac: u64,
-    /// Largest IP packet that fits, bytes.
+    /// Largest IP packet that fits, bytes; 0 if none leaves as a plain frame.
     pub mtu: u16,
     /// The tenant of everything received.
     pub tenant: TenantId,
+    /// Longest frame that is plain: none is until it was seen whether there is another one inside.
+    longest: u16,
 }
 
 impl Link {
@@ -50,7 +52,39 @@ impl Link {
     #[must_use]
     pub fn new(mac: MacAddr, vlan: VlanTags, mtu: u16, tenant: TenantId) -> Link {
         let mac = if vlan == VlanTags::default() { mac.to_word() } else { u64::MAX };
-        Link { mac, mtu, tenant }
+        Link { mac, mtu, tenant, longest: u16::MAX }
+    }
+
+    /// The same, where frames may have others inside, which are for ports behind tunnels.
+    #[must_use]
+    pub const fn with_tunnels(self) -> Link {
+        Link { longest: 0, ..self }
+    }
+
+    /// The same, for frames that have none inside.
+    #[must_use]
+    pub const fn without_tunnels(self) -> Link {
+        Link { longest: u16::MAX, ..self }
+    }
+
+    /// Whether frames may have others inside.
+    #[inline]
+    #[must_use]
+    pub const fn has_tunnels(&self) -> bool {
+        self.longest == 0
+    }
+
+    /// The same, where frames are put into a tunnel when they leave: no plain way.
+    #[must_use]
+    pub const fn into_tunnel(self) -> Link {
+        Link { mtu: 0, ..self }
+    }
+
+    /// Whether frames leave as plain ones.
+    #[inline]
+    #[must_use]
+    pub const fn leaves_plainly(&self) -> bool {
+        !self.is_tagged() && self.mtu > 0
     }
 
     /// The MAC address that frames leave from, as [`MacAddr::to_word`].
@@ -192,7 +226,7 @@ pub fn family(frame: &[u8], link: &Link) -> Option<Family> {
     let head: &[u8; IPV4_MIN] = frame.first_chunk()?;
     let to = load64(head, 0) & MAC_BITS;
     let from_and_type = load64(head, 6);
-    if to != link.mac || from_and_type & MAC_BITS == link.mac || frame.len() > usize::from(u16::MAX) {
+    if to != link.mac || from_and_type & MAC_BITS == link.mac || frame.len() > usize::from(link.longest) {
         return None;
     }
     match from_and_type >> ETHER_TYPE_SHIFT {

@@ -127,7 +127,7 @@ impl<E: Env> Walk<'_, E> {
             return self.drop(packet, reason);
         }
         if known.is_some() {
-            return self.env.send(hop.port, packet);
+            return self.emit(hop.port, packet);
         }
         if self.snapshot.names(hop) {
             // Forgotten while nobody needed it, perhaps. It must not compete with what a scan asks for; if
@@ -138,7 +138,7 @@ impl<E: Env> Walk<'_, E> {
             Hold::Held => self.env.note(Note::Waits),
             Hold::Send(mut packet, mac) => {
                 rewrite::set_destination(packet.data_mut(), mac);
-                self.env.send(hop.port, packet);
+                self.emit(hop.port, packet);
             }
             Hold::Drop(packet, reason) => self.drop(packet, reason),
         }

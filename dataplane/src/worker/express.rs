@@ -75,7 +75,7 @@ impl<'a, E: Env> Walk<'a, E> {
         hop: Hop,
     ) -> Option<E::Buf> {
         let plain = Plain::<A>::of(parsed, packet.data());
-        let link = self.snapshot.link(hop.port).filter(|link| !link.is_tagged());
+        let link = self.snapshot.link(hop.port).filter(|link| link.leaves_plainly());
         let (Some(plain), Some(link)) = (plain, link) else { return Some(packet) };
         let Some(mac) = self.state.neighbours.find(self.now, hop.port, hop.next_hop) else {
             return Some(packet);

@@ -28,6 +28,11 @@ pub enum Note {
         /// Its ends, and whose they are; ports are 0 where it has none.
         key: FlowKey,
     },
+    /// It came out of a tunnel, as a frame of this port. Nothing was said of what was around it.
+    Unwrapped {
+        /// The port behind the tunnel.
+        port: PortId,
+    },
     /// It is addressed to another station, on a port that is a bump in the wire.
     InPassing,
     /// It belongs to a connection.

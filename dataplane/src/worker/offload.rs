@@ -191,8 +191,12 @@ impl<E: Env> Walk<'_, E> {
         Ok(hop)
     }
 
-    /// One direction; `None` if only software can tell its sender that a packet is too big.
+    /// One direction; `None` if only software can tell its sender that a packet is too big, or knows the
+    /// tunnel that a port is behind.
     fn leg(&mut self, ingress: PortId, to: Hop) -> Result<Option<Leg>, Unknown> {
+        if [ingress, to.port].into_iter().any(|port| self.snapshot.is_behind_tunnel(port)) {
+            return Ok(None);
+        }
         let mtu = |port| self.snapshot.port(port).map(|port| port.mtu).ok_or(Unknown);
         if mtu(to.port)? < mtu(ingress)? {
             return Ok(None);

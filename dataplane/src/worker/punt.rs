@@ -98,7 +98,7 @@ impl<E: Env> Walk<'_, E> {
                 self.env.note(Note::Answered);
                 self.state.counters.consumed.add(1);
                 self.state.counters.generated.add(1);
-                self.env.send(port_id, packet);
+                self.emit(port_id, packet);
             }
             Err(reason) => self.drop(packet, reason),
         }

@@ -6,7 +6,9 @@
 //! shadow's verdicts are not the worker's: tests hold each packet's against it. What it does not have:
 //! fragments that were seen before.
 
-use super::{Env, Note, Rates, Sizes, State, Steering, Worker, WorkerSetup, offload, policy, upkeep};
+use super::{
+    Env, Note, Rates, Sizes, State, Steering, Worker, WorkerSetup, offload, policy, tunnel_port, upkeep,
+};
 use crate::addr::Ip;
 use crate::conntrack::{ConnectionCopy, ConnectionRow, Shape, Shut, Slot, Table};
 use crate::counters::WorkerCounters;
@@ -160,6 +162,7 @@ impl Shadow {
             upkeep: upkeep::Cursors::new(id),
             offload: offload::Bargain::new(now),
             judging: policy::Judging::new(),
+            aside: tunnel_port::Aside::new(),
             datagrams: rest.datagrams,
         };
         (state.offload.price, state.offload.token) = (rest.price, rest.token);

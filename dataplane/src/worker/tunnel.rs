@@ -104,7 +104,9 @@ impl<'a, E: Env> Walk<'a, E> {
             return None;
         }
         let hop = snapshot.backend(entry.backend())?.hop?;
-        let port = snapshot.port(hop.port).filter(|port| port.vlan == VlanTags::default())?;
+        let port = snapshot
+            .port(hop.port)
+            .filter(|port| port.vlan == VlanTags::default() && port.tunnel.is_none())?;
         let mtu = port.mtu.saturating_sub(outer.overhead());
         if plain.ttl <= 1 || plain.packet_len > mtu {
             return None;

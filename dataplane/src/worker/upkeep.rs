@@ -3,6 +3,7 @@
 
 use super::local;
 use super::offload::revoke_gone;
+use super::tunnel_port::{Aside, send_or_set_aside};
 use super::{Env, State, Walk, Worker};
 use crate::addr::{Ip, MacAddr};
 use crate::conntrack::{ConnectionRow, Slot};
@@ -117,10 +118,13 @@ impl<B: PacketBuf> Worker<B> {
         env: &mut E,
     ) -> Arc<Snapshot> {
         if snapshot.static_neighbours != self.snapshot.static_neighbours {
+            let counters = Arc::clone(&self.state.counters);
+            let mut aside = std::mem::take(&mut self.state.aside);
             self.state.set_statics(now, &snapshot, |port, mut packet, mac| {
                 rewrite::set_destination(packet.data_mut(), mac);
-                env.send(port, packet);
+                send_or_set_aside(env, (&snapshot, &counters), &mut aside, (port, packet));
             });
+            self.state.aside = aside;
         }
         if snapshot.tenants != self.snapshot.tenants {
             self.state.share_out(&snapshot.tenants);
@@ -137,7 +141,9 @@ impl<B: PacketBuf> Worker<B> {
         if self.state.id == ANNOUNCER && snapshot.announced() != self.snapshot.announced() {
             self.state.upkeep.announce = Some(0);
         }
-        std::mem::replace(&mut self.snapshot, snapshot)
+        let old = std::mem::replace(&mut self.snapshot, snapshot);
+        self.walk(now, env).put_in_aside();
+        old
     }
 
     /// The generation of the snapshot this worker forwards by.
@@ -291,12 +297,12 @@ impl<E: Env> Walk<'_, E> {
 
     /// Solicitations that are due, and packets that waited in vain.
     fn tend_neighbours(&mut self) {
-        let Walk { now, snapshot, state: State { neighbours, counters, .. }, env, .. } = self;
+        let Walk { now, snapshot, state: State { neighbours, counters, aside, .. }, env, .. } = self;
         neighbours.tick(*now, NEIGHBOUR_BUDGET, |action| match action {
             Action::Solicit { port, ip, unicast_to } => {
                 let Some(from) = station(snapshot, port, ip) else { return };
                 // Without a buffer this question goes unasked; the next one follows.
-                originate_link(*env, counters, port, |packet| {
+                originate_link(*env, (snapshot, counters), aside, port, |packet| {
                     if ip.is_v4() {
                         rewrite::write_arp_request(packet, &from, ip, unicast_to)
                     } else {
@@ -309,6 +315,7 @@ impl<E: Env> Walk<'_, E> {
                 drop(packet);
             }
         });
+        self.put_in_aside();
     }
 
     fn tend_fragments(&mut self) {
@@ -330,7 +337,8 @@ impl<E: Env> Walk<'_, E> {
             }
             let Some(port) = self.snapshot.port(port_id) else { continue };
             let from = Station { mac: port.mac, ip, vlan: port.vlan };
-            let announced = originate_link(self.env, &self.state.counters, port_id, |packet| {
+            let State { counters, aside, .. } = &mut *self.state;
+            let announced = originate_link(self.env, (self.snapshot, counters), aside, port_id, |packet| {
                 if ip.is_v4() {
                     rewrite::write_gratuitous_arp(packet, &from)
                 } else {
@@ -343,16 +351,19 @@ impl<E: Env> Walk<'_, E> {
             }
         }
         self.state.upkeep.announce = next;
+        self.put_in_aside();
     }
 
     /// Takes in a neighbour's address; packets that waited for it leave. `create` when the neighbour
     /// spoke to us first, which proves that it is there and that we shall answer it.
     pub(super) fn learn(&mut self, update: &NeighbourUpdate, create: bool) -> LearnOutcome {
-        let env = &mut *self.env;
-        self.state.neighbours.learn(self.now, update, create, |mut packet, mac| {
+        let Walk { now, snapshot, state: State { neighbours, counters, aside, .. }, env, .. } = self;
+        let outcome = neighbours.learn(*now, update, create, |mut packet, mac| {
             rewrite::set_destination(packet.data_mut(), mac);
-            env.send(update.port, packet);
-        })
+            send_or_set_aside(*env, (snapshot, counters), aside, (update.port, packet));
+        });
+        self.put_in_aside();
+        outcome
     }
 }
 
@@ -365,14 +376,15 @@ fn station(snapshot: &Snapshot, port_id: PortId, ip: Ip) -> Option<Station> {
 /// Sends a frame of our own, link header included; `false` if there was no free buffer for it.
 fn originate_link<E: Env>(
     env: &mut E,
-    counters: &WorkerCounters,
+    (snapshot, counters): (&Snapshot, &WorkerCounters),
+    aside: &mut Aside<E::Buf>,
     port: PortId,
     write: impl FnOnce(&mut E::Buf) -> Result<(), DropReason>,
 ) -> bool {
     let Some(mut packet) = env.alloc(port) else { return false };
     counters.generated.add(1);
     match write(&mut packet) {
-        Ok(()) => env.send(port, packet),
+        Ok(()) => send_or_set_aside(env, (snapshot, counters), aside, (port, packet)),
         Err(reason) => counters.drop_packet(reason),
     }
     true

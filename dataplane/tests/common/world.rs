@@ -426,7 +426,7 @@ fn build(
     live: &dyn Fn(BackendId) -> u64,
 ) -> Snapshot {
     let fact = |(index, port): (usize, &dataplane::config::Port)| {
-        let mac = PORT_MACS[port.parent().map_or(index, PortId::index)];
+        let mac = PORT_MACS[config.device_port(port).map_or(index, PortId::index)];
         PortFacts { mac, mtu: port.mtu.unwrap_or(1500) }
     };
     let facts: Vec<PortFacts> = config.ports.iter().enumerate().map(fact).collect();

@@ -106,6 +106,7 @@ fn snapshot() -> Arc<Snapshot> {
         tenant: TenantId(0),
         pass_to: None,
         parent: None,
+        tunnel: None,
     });
     let (services, backends) = (vec![Some(service)], vec![Some(backend)]);
     let parts = Parts { ports: ports.into(), services, backends, ..Parts::default() };

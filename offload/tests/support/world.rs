@@ -80,6 +80,7 @@ fn parts(tenant: u16, draining: &[u16]) -> Parts {
         tenant: TenantId(tenant),
         pass_to: None,
         parent: (tenant > 0).then_some(PortId(id)),
+        tunnel: None,
     };
     let service = Service {
         id: ServiceId(tenant),

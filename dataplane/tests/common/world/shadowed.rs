@@ -10,7 +10,8 @@ use dataplane::ids::{PortId, TenantId};
 use dataplane::offload::{Ask, FlowRef};
 use dataplane::owner::Owners;
 use dataplane::packet::{PacketBuf, TestPacket};
-use dataplane::snapshot::Snapshot;
+use dataplane::rewrite;
+use dataplane::snapshot::{Encapsulation, Snapshot};
 use dataplane::time::Tick;
 use dataplane::wire::{self, FragmentRole, IcmpMessage};
 use dataplane::worker::{Excerpt, Note, Shadow, Sizes, Walked, Worker};
@@ -36,6 +37,7 @@ fn counts(counters: &WorkerCounters) -> Vec<u64> {
 /// Between whom a frame's connection is; `None` of fragments, whose past a shadow does not know.
 fn ends_of(snapshot: &Snapshot, port: PortId, frame: &[u8]) -> Option<(TenantId, [Ip; 2])> {
     let port = snapshot.lan(port, frame).unwrap_or(port);
+    let (port, frame) = inside(snapshot, port, frame).unwrap_or((port, frame));
     let tenant = snapshot.port(port)?.tenant;
     let nobody = Some((tenant, [Ip::v4(0); 2]));
     let Ok(parsed) = wire::parse(frame, tenant) else { return nobody };
@@ -47,6 +49,18 @@ fn ends_of(snapshot: &Snapshot, port: PortId, frame: &[u8]) -> Option<(TenantId,
         _ => parsed.key,
     };
     Some((tenant, [key.src, key.dst]))
+}
+
+/// The frame inside of one that came through a tunnel, and the port behind that.
+fn inside<'f>(snapshot: &Snapshot, port: PortId, frame: &'f [u8]) -> Option<(PortId, &'f [u8])> {
+    let parsed = wire::parse(frame, TenantId(0)).ok()?;
+    let payload = rewrite::datagram(frame, &parsed).get(8..)?;
+    let (vni, at) = match snapshot.tunnel_at(port, parsed.key.dst_port)? {
+        Encapsulation::Geneve => wire::geneve::parse(payload).ok()?,
+        _ => (wire::vxlan::parse(payload).ok()?, 8),
+    };
+    let port = snapshot.tunnel_port(port, parsed.key.dst_port, vni, parsed.key.src).ok()?;
+    Some((port, payload.get(at..)?))
 }
 
 /// Asks a shadow of `worker` what will become of a frame.
