@@ -10,10 +10,12 @@ from lab import clients, servers
 from lab.eswitch import Eswitch
 from lab.lab import Lab
 from lab.millrace import Millrace, service
-from lab.net import wait_until
+from lab.net import Process, wait_until
 from lab.topology import VIP4, Shape
 
 REFUSED, OTHER = VIP4.format(1), VIP4.format(2)
+# On a network of their own, which spans both segments.
+OUTSIDE, INSIDE = "172.31.0.10", "172.31.0.11"
 EACH = 20
 SIZE = 1_000_000
 SECONDS = 8
@@ -67,3 +69,36 @@ def test_a_new_rule_ends_what_it_refuses_and_nothing_else(labs, where):
     millrace.config["policy"] = []
     millrace.reload()
     assert clients.count_answers(lab.client, REFUSED, 20).total() == 20
+
+
+def test_what_is_passed_on_answers_and_is_not_spoken_to(labs):
+    """Two stations with Millrace between them, of which one may speak first."""
+    lab = labs(Shape(backends=1))
+    host = lab.network.backends[0]
+    for netns, interface, own in ((lab.client, "eth0", OUTSIDE), (host, "back", INSIDE)):
+        netns.ip(f"addr add {own}/24 dev {interface}")
+    servers.make_file(lab.files / "file", SIZE)
+    web = ["python3", "-m", "http.server", "8000", "--directory", str(lab.files)]
+    lab.processes.append(Process("outside", lab.client.enter(web), lab.directory / "outside.log"))
+    inline = {"front": {"pass_to": "back"}, "back": {"pass_to": "front"}}
+    millrace = lab.start_millrace([], ports=inline, policy_default=[{"ingress": "deny", "egress": "allow"}])
+
+    def get(netns, url, *options):
+        argv = ["curl", "-sS", "--max-time", "3", "-o", "/dev/null", "-w", "%{exitcode}", *options, url]
+        return netns.run(argv, check=False)
+
+    wait_until("the server to answer", lambda: get(host, f"http://{OUTSIDE}:8000/file") == "0")
+    assert get(lab.client, f"http://{INSIDE}/") == "28", "nobody may speak to the host, or be told so"
+    assert millrace.metrics().sum("drops_total", reason="policy_denied") > 0
+
+    argv = ["curl", "-sS", "--limit-rate", str(SIZE // SECONDS), "-o", "/dev/null", "-w", "%{exitcode}"]
+    download = clients.Background(host, [*argv, f"http://{OUTSIDE}:8000/file"])
+    states = lambda: [row["state"] for row in millrace.show("connections")["connections"]]  # noqa: E731
+    wait_until("it to run", lambda: "established" in states())
+    millrace.config["policy"] = [{"action": "reject", "direction": "egress", "to": [OUTSIDE]}]
+    millrace.reload()
+    assert download.output(timeout=SECONDS).strip() != "0"
+    assert get(host, f"http://{OUTSIDE}:8000/file") == "7"
+    millrace.config["policy"] = []
+    millrace.reload()
+    assert get(host, f"http://{OUTSIDE}:8000/file") == "0"

@@ -11,8 +11,8 @@
 //! neighbouring packets overlap: while one packet's connection is being fetched, the next one's index
 //! bucket is. Everything else hangs off it: `express` (the shortcut for what nearly every packet is),
 //! `open` (first packets), `egress` (rewrite, next hop, the link header), `punt` (everything that is not a
-//! plain forwarded packet), `policy` (what is let through), `tunnel_port` (what comes
-//! out of tunnels, and goes into them), `upkeep` (ageing, neighbour upkeep,
+//! plain forwarded packet), `policy` (what is let through), `transit` (what is passed on under it),
+//! `tunnel_port` (what comes out of tunnels, and goes into them), `upkeep` (ageing, neighbour upkeep,
 //! announcements), `offload` (what hardware takes over, and gives back).
 //!
 //! A packet is moved, never copied, and ends in exactly one way, counted once: sent, dropped under a
@@ -28,6 +28,7 @@ mod policy;
 mod punt;
 mod shadow;
 mod tenants;
+mod transit;
 mod tunnel;
 mod tunnel_port;
 mod upkeep;
@@ -490,6 +491,9 @@ impl<'a, E: Env> Walk<'a, E> {
         foreseen: Option<&Foreseen<'a>>,
     ) {
         match (found, addressee) {
+            (Some((slot, _)), _) if self.is_in_passing(slot) => {
+                self.meet_in_passing(packet, parsed, slot, addressee);
+            }
             (Some((_, Direction::Original)), Addressee::Other) => self.refuse(packet, DropReason::NotOurMac),
             (Some((slot, direction)), _) => self.forward_known(packet, parsed, slot, direction),
             (None, Addressee::Us) => self.open(packet, parsed, foreseen),
@@ -605,8 +609,7 @@ impl<'a, E: Env> Walk<'a, E> {
     fn refuse(&mut self, packet: E::Buf, reason: DropReason) {
         match self.pass_to(&packet) {
             Some(port) if reason.is_someone_elses() || self.is_for_another(&packet, reason) => {
-                self.env.note(Note::PassedOn { port, why: reason });
-                self.env.send(port, packet);
+                self.pass_on(packet, port, reason);
             }
             _ => self.drop(packet, reason),
         }

@@ -106,6 +106,7 @@ fn snapshot(policy: Arc<Policy>) -> Arc<Snapshot> {
         vlan: VlanTags::default(),
         tenant: TenantId(0),
         pass_to: None,
+        opens: dataplane::policy::Way::Ingress,
         parent: None,
         tunnel: None,
     };

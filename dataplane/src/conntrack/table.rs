@@ -410,7 +410,7 @@ impl Table {
     }
 
     /// The ends of a connection.
-    #[inline]
+    #[inline(always)] // As every packet comes here, and a call would return them in memory.
     #[must_use]
     pub fn ends(&self, slot: Slot) -> Ends {
         let entry = &self.entries[slot.index()];

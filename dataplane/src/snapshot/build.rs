@@ -20,7 +20,7 @@ use crate::addr::{Ip, MacAddr, Prefix};
 use crate::config::{self, Config};
 use crate::ids::{BackendId, PortId, ServiceId};
 use crate::limits::{BACKEND_SLOTS_MAX, SERVICES_MAX};
-use crate::policy::Policy;
+use crate::policy::{Policy, Way};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -241,6 +241,10 @@ fn ports(config: &Config, facts: &[PortFacts]) -> Result<Vec<Port>, BuildError> 
         vlan: port.vlan,
         tenant: port.tenant,
         pass_to: port.pass_to,
+        opens: match port.faces {
+            config::Faces::Backends => Way::Egress,
+            config::Faces::Clients | config::Faces::Both => Way::Ingress,
+        },
     };
     Ok(config.ports.iter().zip(facts).map(port).collect())
 }

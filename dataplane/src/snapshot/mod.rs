@@ -22,7 +22,7 @@ use crate::drops::DropReason;
 use crate::flow::Protocol;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
 use crate::maglev::MaglevError;
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{self, Policy, PolicyError};
 use crate::rewrite::Outer;
 use crate::wire::plain::Link;
 use core::ops::RangeInclusive;
@@ -149,6 +149,8 @@ pub struct Port {
     pub tenant: TenantId,
     /// Where frames go, unchanged, that are none of our business (bump in the wire); dropped otherwise.
     pub pass_to: Option<PortId>,
+    /// Which way connections are opened by what is received here and passed on.
+    pub opens: policy::Way,
 }
 
 /// What a tenant may hold.

@@ -22,6 +22,7 @@ fn port(tenant: u16, addresses: &[&str]) -> Port {
         vlan: VlanTags::default(),
         tenant: TenantId(tenant),
         pass_to: None,
+        opens: crate::policy::Way::Ingress,
         parent: None,
         tunnel: None,
     }

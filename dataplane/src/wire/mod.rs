@@ -7,6 +7,7 @@
 
 pub mod arp;
 pub mod checksum;
+mod envelope;
 pub mod ether;
 pub mod geneve;
 pub mod gue;
@@ -22,6 +23,7 @@ pub mod udp;
 pub mod vlan;
 pub mod vxlan;
 
+pub use envelope::{Envelope, envelope};
 pub use parse::{
     FragmentRole, IcmpMessage, Kind, Parsed, Quoted, TcpFlags, icmp_message, parse, parse_quoted,
 };

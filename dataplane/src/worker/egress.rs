@@ -6,7 +6,7 @@ use crate::conntrack::Slot;
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey};
 use crate::fragments::FragmentKey;
-use crate::ids::{BackendId, TenantId};
+use crate::ids::{BackendId, PortId, TenantId};
 use crate::neighbour::Hold;
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, End, IcmpError, ORIGINATED_L3};
@@ -32,6 +32,8 @@ pub(super) enum Target {
     Tunnel(BackendId, u16),
     /// To an address, by the routes.
     Address(Ip),
+    /// Out of this port as it is, being none of our business for this reason.
+    Wire(PortId, DropReason),
 }
 
 impl<E: Env> Walk<'_, E> {
@@ -73,6 +75,9 @@ impl<E: Env> Walk<'_, E> {
     /// Translates one packet and sends it. Errors are judged before anything is changed, so that an
     /// ICMP error quotes what its receiver sent.
     pub(super) fn deliver_one(&mut self, packet: E::Buf, parsed: &Parsed, translation: &Translation) {
+        if let Target::Wire(port, why) = translation.target {
+            return self.pass(packet, port, why);
+        }
         let Some((hop, mtu)) = self.hop(parsed.key.tenant, translation.target) else {
             return self.drop(packet, DropReason::NoRoute);
         };
@@ -111,6 +116,7 @@ impl<E: Env> Walk<'_, E> {
             Target::Backend(id) => (self.snapshot.backend(id)?.hop?, 0),
             Target::Address(ip) => (self.snapshot.route(tenant, ip)?, 0),
             Target::Tunnel(id, _) => (self.snapshot.backend(id)?.hop?, self.snapshot.tunnel(id)?.overhead()),
+            Target::Wire(..) => return None,
         };
         Some((hop, self.snapshot.port(hop.port)?.mtu.saturating_sub(around)))
     }

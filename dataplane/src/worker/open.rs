@@ -493,7 +493,7 @@ impl<'a, E: Env> Walk<'a, E> {
     }
 
     /// An entry that made room for another.
-    fn end_evicted(&mut self, gone: &Gone) {
+    pub(super) fn end_evicted(&mut self, gone: &Gone) {
         self.env.note(Note::Evicted { half_open: gone.half_open });
         self.bury(gone);
         let counters = &self.state.counters;
@@ -521,7 +521,7 @@ impl<B: PacketBuf> super::State<B> {
 }
 
 /// What a packet is dropped for whose connection could not be opened.
-fn refusal(error: InsertError) -> DropReason {
+pub(super) fn refusal(error: InsertError) -> DropReason {
     match error {
         InsertError::ReplyCollision => DropReason::NatTupleInUse,
         InsertError::HalfOpenLimit => DropReason::HalfOpenLimit,

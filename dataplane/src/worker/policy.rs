@@ -11,8 +11,10 @@
 //!
 //! Nothing here is asked where the policy lets everything through; the shortcut compares one byte.
 
+use super::transit;
 use super::upkeep::SWEEP_AFTER_MS;
 use super::{Env, Note, State, Walk};
+use crate::addr::Ip;
 use crate::conntrack::Slot;
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey, Protocol};
@@ -67,7 +69,7 @@ struct Parting {
 
 /// What became of a connection that was judged again.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     /// It goes on.
     Stays,
     /// It has ended, or hardware is being told to let go of it.
@@ -144,7 +146,7 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// The verdict on a newcomer.
-    fn judge(&mut self, subject: &Subject) -> Action {
+    pub(super) fn judge(&mut self, subject: &Subject) -> Action {
         if self.snapshot.policy().allows_all() {
             return Action::Allow;
         }
@@ -159,8 +161,7 @@ impl<E: Env> Walk<'_, E> {
         match parsed.kind {
             Kind::Tcp => self.answer_reset(packet, parsed, DropReason::PolicyRejected),
             _ => {
-                let code = if parsed.key.src.is_v4() { PROHIBITED } else { PROHIBITED_V6 };
-                let error = IcmpError::Unreachable { code };
+                let error = prohibited(parsed.key.src);
                 self.answer_error(packet, parsed, error, DropReason::PolicyRejected);
             }
         }
@@ -218,7 +219,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// Judges a connection by the present policy, and remembers it if that lets it go on. That it goes on is
     /// no news.
-    fn judge_again(&mut self, slot: Slot) -> Verdict {
+    pub(super) fn judge_again(&mut self, slot: Slot) -> Verdict {
         let (subject, verdict) = self.judge_entry(slot);
         if verdict.action != Action::Allow {
             self.note_verdict(&subject, verdict);
@@ -229,7 +230,8 @@ impl<E: Env> Walk<'_, E> {
     /// Likewise, without a word of what is refused.
     fn judge_entry(&mut self, slot: Slot) -> (Subject, Verdict) {
         let key = self.state.table.key(slot, Direction::Original);
-        let subject = Subject::connection(&key, Standing::Established);
+        let way = transit::way(self.state.table.entry(slot).service());
+        let subject = Subject { way, ..Subject::connection(&key, Standing::Established) };
         let verdict = self.snapshot.policy().judge(&subject);
         let allowed = verdict.action == Action::Allow;
         // What is refused is never taken for judged, however long it stays.
@@ -239,7 +241,7 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Ends a connection, now or as soon as hardware has let go of it.
-    fn end_refused(&mut self, slot: Slot) -> Outcome {
+    pub(super) fn end_refused(&mut self, slot: Slot) -> Outcome {
         if !self.state.table.entry(slot).is_pending() {
             self.state.counters.policy_ended.add(1);
             self.end(slot);
@@ -357,8 +359,13 @@ impl<E: Env> Walk<'_, E> {
     }
 }
 
+/// What the sender of something hears that is rejected, unless a reset.
+pub(super) fn prohibited(src: Ip) -> IcmpError {
+    IcmpError::Unreachable { code: if src.is_v4() { PROHIBITED } else { PROHIBITED_V6 } }
+}
+
 /// The standing of a packet that concerns a connection without an entry.
-fn standing(parsed: &Parsed, protocol: Protocol) -> Standing {
+pub(super) fn standing(parsed: &Parsed, protocol: Protocol) -> Standing {
     let flags = parsed.tcp_flags;
     match protocol {
         Protocol::Udp => Standing::New,

@@ -204,6 +204,7 @@ impl<E: Env> Walk<'_, E> {
         self.env.note(Note::ErrorAbout(quoted.key));
         let hash = self.state.table.hash(&key);
         match self.state.table.find(&key, hash, Candidates::default()) {
+            Some((slot, _)) if self.is_in_passing(slot) => self.refuse(packet, DropReason::IcmpNoConnection),
             Some((slot, direction)) => self.deliver_error(packet, parsed, quoted, slot, direction),
             None if towards_vip => self.deliver_unknown_error(packet, parsed, quoted, &key),
             None => self.deliver_unknown_error_to_client(packet, parsed, quoted),
@@ -305,7 +306,7 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// What was decided for the first fragment of this one's packet, by the policy that holds now.
-    fn decided(&self, parsed: &Parsed) -> Option<Translation> {
+    pub(super) fn decided(&self, parsed: &Parsed) -> Option<Translation> {
         let (judged_by, translation) = self.state.fragments.get(self.now, &fragment_key(parsed))?;
         (judged_by == self.judged_by).then_some(translation)
     }

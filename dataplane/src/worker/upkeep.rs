@@ -3,6 +3,7 @@
 
 use super::local;
 use super::offload::revoke_gone;
+use super::transit::WIRE;
 use super::tunnel_port::{Aside, send_or_set_aside};
 use super::{Env, State, Walk, Worker};
 use crate::addr::{Ip, MacAddr};
@@ -267,7 +268,7 @@ impl<E: Env> Walk<'_, E> {
                 break;
             }
             let Some((slot, backend)) = self.state.table.backend_at(number) else { continue };
-            if self.snapshot.keeps_connections(backend) {
+            if backend == WIRE || self.snapshot.keeps_connections(backend) {
                 continue;
             }
             ended += 1;

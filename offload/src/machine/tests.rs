@@ -105,6 +105,7 @@ fn snapshot() -> Arc<Snapshot> {
         vlan: VlanTags::default(),
         tenant: TenantId(0),
         pass_to: None,
+        opens: dataplane::policy::Way::Ingress,
         parent: None,
         tunnel: None,
     });

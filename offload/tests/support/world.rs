@@ -79,6 +79,7 @@ fn parts(tenant: u16, draining: &[u16]) -> Parts {
         vlan: VlanTags { outer: None, inner: (tenant > 0).then_some(10) },
         tenant: TenantId(tenant),
         pass_to: None,
+        opens: dataplane::policy::Way::Ingress,
         parent: (tenant > 0).then_some(PortId(id)),
         tunnel: None,
     };
