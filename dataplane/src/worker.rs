@@ -527,7 +527,7 @@ impl<'a, E: Env> Walk<'a, E> {
             Outcome::Unchanged => {}
         }
         if state == conntrack::State::SynSent {
-            self.state.count_hint(backend, outcome, later);
+            self.state.count_hint(backend, outcome, later && parsed.tcp_flags.syn());
         }
         self.count_traffic(backend, direction, parsed.packet_len());
         if self.state.table.entry(slot).concerns_hardware(self.state.offload.price) {

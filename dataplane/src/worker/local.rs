@@ -37,12 +37,12 @@ impl<B: PacketBuf> Worker<B> {
 
 impl<B: PacketBuf> State<B> {
     /// A packet of a connection whose SYN the backend has not answered: what its `outcome` says of the
-    /// backend. The client's SYN is nothing `later` than the entry; a SYN that is comes again.
-    pub(super) fn count_hint(&self, backend: BackendId, outcome: Outcome, later: bool) {
+    /// backend, and whether it is that SYN `again`.
+    pub(super) fn count_hint(&self, backend: BackendId, outcome: Outcome, again: bool) {
         let Some(counters) = self.counters.backend(backend) else { return };
         match outcome {
             Outcome::Changed(conntrack::State::ResetBackend) => counters.refused.add(1),
-            Outcome::Unchanged if later => counters.asked_again.add(1),
+            Outcome::Unchanged if again => counters.asked_again.add(1),
             _ => {}
         }
     }
