@@ -337,6 +337,30 @@ pub(crate) struct WorkerRow {
     pub(crate) cycles_per_packet: u64,
 }
 
+/// A meter of a service or a tenant: what it limits, and what became of packets and connections.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MeterRow {
+    /// `service` or `tenant`.
+    pub(crate) scope: String,
+    pub(crate) name: String,
+    pub(crate) packets_per_second: Option<u64>,
+    pub(crate) bits_per_second: Option<u64>,
+    pub(crate) new_connections_per_second: Option<u64>,
+    /// Connections there may be,
+    pub(crate) connections_max: Option<u64>,
+    /// and there are, if they are limited.
+    pub(crate) connections: Option<u64>,
+    pub(crate) burst_ms: u32,
+    /// Within the rate.
+    pub(crate) green: TrafficRow,
+    /// Beyond it, but within the peak or excess.
+    pub(crate) yellow: TrafficRow,
+    /// Dropped.
+    pub(crate) red: TrafficRow,
+    /// New connections that were not admitted.
+    pub(crate) refused: u64,
+}
+
 /// One reason for which packets were dropped.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DropRow {

@@ -167,6 +167,8 @@ pub(crate) enum Show {
     Ports,
     /// Workers: cores, load, table use, conservation of packets
     Workers,
+    /// Meters: limits of services and tenants, and what became of their packets by colour
+    Meters,
     /// Packets that were not sent, by reason
     Drops {
         /// Also reasons that have not occurred

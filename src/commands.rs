@@ -1,7 +1,7 @@
 //! The commands that talk to a running Millrace, and `check`.
 
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
-use crate::api::{HistoryRow, Reloaded};
+use crate::api::{HistoryRow, MeterRow, Reloaded};
 use crate::api::{OffloadRow, PortRow, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo, WorkerRow};
 use crate::cli::{BackendArgs, Cli, ConnectionArgs, RuleArgs, Show, TraceArgs};
 use crate::client::{Client, ClientError};
@@ -81,6 +81,7 @@ pub(crate) fn show(cli: &Cli, what: &Show) -> Result<(), Failure> {
         }
         Show::Ports => table(cli, client.get::<Vec<PortRow>>("/v1/ports")?, |rows| output::ports(rows)),
         Show::Workers => table(cli, client.get::<Vec<WorkerRow>>("/v1/workers")?, |r| output::workers(r)),
+        Show::Meters => table(cli, client.get::<Vec<MeterRow>>("/v1/meters")?, |rows| output::meters(rows)),
         Show::Drops { all } => {
             table(cli, client.get::<Vec<DropRow>>("/v1/drops")?, |rows| output::drops(rows, *all));
         }

@@ -5,7 +5,7 @@
 
 use crate::access::{self, Caller, Gate, Token};
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
-use crate::api::{HistoryRow, ReloadQuery, Reloaded, WorkerRow};
+use crate::api::{HistoryRow, MeterRow, ReloadQuery, Reloaded, WorkerRow};
 use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
 use crate::http::{self, Accepted};
 use crate::pages::Pages;
@@ -52,6 +52,8 @@ pub(crate) enum Request {
     Ports(Reply<Vec<PortRow>>),
     Workers(Reply<Vec<WorkerRow>>),
     Drops(Reply<Vec<DropRow>>),
+    /// `GET /v1/meters`
+    Meters(Reply<Vec<MeterRow>>),
     Neighbours(Reply<Result<Vec<NeighbourRow>, Refusal>>),
     Offload(Reply<OffloadRow>),
     Rules(RuleQuery, Reply<Result<Rules, Refusal>>),
@@ -180,6 +182,7 @@ fn api_pages(read_only: bool) -> Pages {
         .find("/v1/connections", "Connections, as the workers' tables hold them", Request::Connections)
         .get("/v1/ports", "Ports: link, MAC address, counters of the device", Request::Ports)
         .get("/v1/workers", "Workers: cores, load, table use, conservation of packets", Request::Workers)
+        .get("/v1/meters", "Meters: limits, and what became of packets by colour", Request::Meters)
         .get("/v1/drops", "Packets that were not sent, by reason", Request::Drops)
         .try_get("/v1/neighbours", "The neighbour table (ARP and neighbour discovery)", Request::Neighbours)
         .get("/v1/offload", "The offload engine, and what became of what it was asked", Request::Offload)

@@ -23,6 +23,7 @@ mod http;
 mod logging;
 mod manager;
 mod memory;
+mod meters;
 mod metrics;
 mod offloading;
 mod output;

@@ -14,6 +14,7 @@ use crate::beside::beside;
 use crate::clock::{self, Clock};
 use crate::control::{Event, Readiness, Request};
 use crate::history::History;
+use crate::meters::{self, MeterBooks};
 use crate::metrics::{Exporter, Figures, PoolRow};
 use crate::offloading::Offloading;
 use crate::ports::{self, OpenPort, Pool};
@@ -86,6 +87,7 @@ pub(crate) struct Manager<'a> {
     counters: Vec<Arc<WorkerCounters>>,
     overrides: Overrides,
     books: Books,
+    meters: MeterBooks,
     /// When a removed backend was last seen to have connections.
     removed: HashMap<BackendId, u64>,
     exporter: Exporter,
@@ -103,6 +105,8 @@ impl<'a> Manager<'a> {
         let counters: Vec<_> = running.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
         let mut books = Books::new(counters.clone());
         books.assign(&running.snapshot);
+        let mut meters = MeterBooks::new(counters.clone());
+        meters.assign(&running.snapshot);
         let now = clock::unix_seconds();
         let mut history = History::default();
         let (by, generation) = (format!("process {}", std::process::id()), running.snapshot.generation);
@@ -115,6 +119,7 @@ impl<'a> Manager<'a> {
             counters,
             overrides: Overrides::default(),
             books,
+            meters,
             removed: HashMap::new(),
             exporter: Exporter::new(),
             history,
@@ -141,6 +146,7 @@ impl<'a> Manager<'a> {
             self.running.verdicts.print(&self.running.snapshot);
             if clock::monotonic() >= upkeep_at {
                 self.tend_offload();
+                meters::recount(&self.running.snapshot, &self.books);
                 self.forget_removed();
                 self.follow_health();
                 upkeep_at = clock::monotonic() + UPKEEP;
@@ -178,6 +184,9 @@ impl<'a> Manager<'a> {
             Request::Connections(query, reply) => drop(reply.send(self.connections(&query))),
             Request::Ports(reply) => drop(reply.send(self.ports())),
             Request::Workers(reply) => drop(reply.send(self.workers())),
+            Request::Meters(reply) => {
+                drop(reply.send(self.meters.rows(snapshot, &self.running.config.tenants)))
+            }
             Request::Drops(reply) => drop(reply.send(rows::drops(&self.counters))),
             Request::Neighbours(reply) => drop(reply.send(self.neighbours())),
             Request::Offload(reply) => drop(reply.send(self.offload())),
@@ -356,6 +365,7 @@ impl<'a> Manager<'a> {
             return Err(failed(format!("worker {worker} {error}")));
         }
         self.books.assign(&next);
+        self.meters.assign(&next);
         let generation = next.generation;
         let published = mailbox::publish(&self.mailboxes, &next);
         // A late worker adopts it when it comes round, so this is in force either way: all of it, or the
@@ -581,6 +591,7 @@ impl<'a> Manager<'a> {
             tables: self.counters.iter().map(|counters| rows::table_events(counters)).collect(),
             ports: self.ports(),
             drops: rows::drops(&self.counters),
+            meters: self.meters.rows(snapshot, &self.running.config.tenants),
             pools: self.running.pools.iter().map(pool).collect(),
             opened: self.books.opened(),
             generation: snapshot.generation,

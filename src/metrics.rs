@@ -3,7 +3,7 @@
 //! Packet threads know nothing of this: they add to [`dataplane::counters`], and a scrape turns those
 //! totals into samples. `docs/metrics.md` lists [`METRICS`]; a test compares.
 
-use crate::api::{BackendRow, DropRow, OffloadRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
+use crate::api::{BackendRow, DropRow, MeterRow, OffloadRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
 use crate::health::Findings;
 use crate::policy::PolicyRow;
 use crate::tenants::TenantRow;
@@ -78,6 +78,9 @@ metrics! {
     Counter lb_picked_up_total [service] "TCP connections picked up in the middle: a segment without SYN and without an entry.";
     Counter lb_dropped_total [service] "Packets dropped after they were known to be for this service; drops_total has the reasons.";
     Counter lb_pcc_violations_total [cause] "Live connections whose packets went to another backend. cause: backend_gone, or stale_rule (at most so many: a rule forwarded for a connection that had gone).";
+    Counter meter_packets_total [scope, name, colour] "Packets by what a meter said of them. scope: service or tenant; colour: green, yellow, or red, which was dropped.";
+    Counter meter_bytes_total [scope, name, colour] "Bytes of IP packet, labelled like meter_packets_total.";
+    Counter meter_refused_connections_total [scope, name] "New connections that a meter did not admit.";
     Gauge ct_entries [worker] "Connections in the worker's table now.";
     Gauge ct_half_open [worker] "Of ct_entries, the half-open ones.";
     Gauge ct_capacity [worker] "Connections the worker's table can hold.";
@@ -183,6 +186,7 @@ pub(crate) struct Figures {
     pub(crate) tables: Vec<TableEvents>,
     pub(crate) ports: Vec<PortRow>,
     pub(crate) drops: Vec<DropRow>,
+    pub(crate) meters: Vec<MeterRow>,
     pub(crate) pools: Vec<PoolRow>,
     pub(crate) offload: OffloadRow,
     /// The engine's own counters; `None` without an engine.
@@ -261,6 +265,14 @@ impl Exporter {
         for row in &figures.policy {
             let rule = [row.rule.as_str(), row.action.as_str()];
             self.total(Name::policy_rule_matched_total, rule, row.matched);
+        }
+        for row in &figures.meters {
+            let [scope, name] = [row.scope.as_str(), row.name.as_str()];
+            for (colour, traffic) in [("green", row.green), ("yellow", row.yellow), ("red", row.red)] {
+                self.total(Name::meter_packets_total, [scope, name, colour], traffic.packets);
+                self.total(Name::meter_bytes_total, [scope, name, colour], traffic.bytes);
+            }
+            self.total(Name::meter_refused_connections_total, [scope, name], row.refused);
         }
         for row in &figures.backends {
             let vip = vips.get(row.service.as_str()).copied().unwrap_or_default();
@@ -497,6 +509,11 @@ mod tests {
         }
     }
 
+    fn blue_meter() -> MeterRow {
+        let red = TrafficRow { packets: 6, bytes: 600 };
+        MeterRow { scope: "tenant".into(), name: "blue".into(), red, ..MeterRow::default() }
+    }
+
     fn figures() -> Figures {
         let backend = |backend: &str, state: &str| BackendRow {
             service: "web".into(),
@@ -547,6 +564,7 @@ mod tests {
             tables: vec![TableEvents { expired: 2, ..TableEvents::default() }],
             ports: vec![PortRow { name: "wan".into(), link_up: true, rx_packets: 101, ..PortRow::default() }],
             drops: vec![DropRow { reason: "table_full".into(), packets: 3, ..DropRow::default() }],
+            meters: vec![blue_meter()],
             offload: OffloadRow {
                 engine: "sync".into(),
                 state: "running".into(),
@@ -579,6 +597,7 @@ mod tests {
             "tenant_connections{tenant=\"blue\"} 6",
             "tenant_packets_total{tenant=\"blue\",direction=\"original\",path=\"sw\"} 6",
             "tenant_drops_total{tenant=\"blue\",reason=\"tenant_limit\"} 2",
+            "meter_packets_total{scope=\"tenant\",name=\"blue\",colour=\"red\"} 6",
             "ct_new_total 10",
             "ct_insert_failures_total{reason=\"table_full\"} 3",
             "worker_cycles_per_packet{worker=\"0\"} 50",

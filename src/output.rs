@@ -1,7 +1,7 @@
 //! Rows as tables for people. Machines take `--json`, which prints the rows as they came.
 
 use crate::api::{BackendRow, Connections, DropRow, HardwareRow, NeighbourRow, OffloadRow, PortRow, Rules};
-use crate::api::{Change, HistoryRow, KeyRow, Reloaded};
+use crate::api::{Change, HistoryRow, KeyRow, MeterRow, Reloaded};
 use crate::api::{ServiceRow, TrafficRow, VersionInfo, WorkerRow};
 use crate::policy::PolicyRow;
 use crate::tenants::TenantRow;
@@ -467,6 +467,42 @@ pub(crate) fn workers(rows: &[WorkerRow]) -> String {
     table.render("no workers")
 }
 
+/// `show meters`.
+pub(crate) fn meters(rows: &[MeterRow]) -> String {
+    let or_dash = |limit: Option<u64>| limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string());
+    let mut table = Table::new(&[
+        "SCOPE",
+        "NAME",
+        ">PKTS/S",
+        ">BITS/S",
+        ">NEW/S",
+        ">CONNS",
+        ">MAX",
+        ">GREEN",
+        ">YELLOW",
+        ">RED",
+        ">BYTES PASSED",
+        ">REFUSED",
+    ]);
+    for row in rows {
+        table.row([
+            row.scope.clone(),
+            row.name.clone(),
+            or_dash(row.packets_per_second),
+            or_dash(row.bits_per_second),
+            or_dash(row.new_connections_per_second),
+            or_dash(row.connections),
+            or_dash(row.connections_max),
+            row.green.packets.to_string(),
+            row.yellow.packets.to_string(),
+            row.red.packets.to_string(),
+            bytes(row.green.bytes.saturating_add(row.yellow.bytes)),
+            row.refused.to_string(),
+        ]);
+    }
+    table.render("no meters")
+}
+
 /// `show drops`: the reasons that occurred, most frequent first; with `all`, every reason.
 pub(crate) fn drops(rows: &[DropRow], all: bool) -> String {
     let mut rows: Vec<&DropRow> = rows.iter().filter(|row| all || row.packets > 0).collect();
@@ -639,6 +675,24 @@ mod tests {
         web      10.0.0.3:8080  active    up 3m05s  timeout         10  33.3%     12    3456      100  6.25 KiB        99    145 KiB  74.9%  lan via 10.0.0.3
         web      10.0.0.4:8080  draining  -         -               10   0.0%     12    3456      100  6.25 KiB        99    145 KiB  74.9%  no route
         ");
+    }
+
+    #[test]
+    fn meters_show_limits_and_colours() {
+        let row = MeterRow {
+            scope: "service".to_owned(),
+            name: "web".to_owned(),
+            bits_per_second: Some(1_000_000),
+            burst_ms: 100,
+            green: TrafficRow { packets: 2, bytes: 3_000 },
+            red: TrafficRow { packets: 1, bytes: 1_500 },
+            ..MeterRow::default()
+        };
+        insta::assert_snapshot!(meters(&[row]), @r"
+        SCOPE    NAME  PKTS/S   BITS/S  NEW/S  CONNS  MAX  GREEN  YELLOW  RED  BYTES PASSED  REFUSED
+        service  web        -  1000000      -      -    -      2       0    1      2.93 KiB        0
+        ");
+        assert_eq!(meters(&[]), "no meters\n");
     }
 
     #[test]

@@ -22,12 +22,9 @@ pub(crate) fn fixed_keys_changed(old: &Config, new: &Config) -> Vec<String> {
     fixed_offload_keys(&old.offload, &new.offload, &mut fixed);
     // A tenant's number is its position, and is in the keys of live connections: were positions to change,
     // one tenant's connections would answer to another's packets.
-    fixed(
-        "[[tenant]]: their order, except for new ones at the end",
-        old.tenants.len() <= new.tenants.len() && {
-            old.tenants.iter().zip(&new.tenants).all(|(old, new)| old.name == new.name)
-        },
-    );
+    let mut names = new.tenants.iter().map(|tenant| &tenant.name);
+    let stay = old.tenants.iter().all(|tenant| names.next() == Some(&tenant.name));
+    fixed("[[tenant]]: their order, except for new ones at the end", stay);
     fixed("[[port]]: how many there are", old.ports.len() == new.ports.len());
     for (index, (old, new)) in old.ports.iter().zip(&new.ports).enumerate() {
         fixed_port_keys(index, old, new, &mut fixed);

@@ -492,7 +492,8 @@ mod tests {
         carry(2, 1);
         let rows = [("10.0.0.4", "active", 2), ("10.0.0.3", "active", 7), ("10.0.0.2", "active", 6)];
         assert_eq!(shown(&fourth, &books), expect(&rows));
-        let tenants = [Tenant { name: "default".to_owned(), limits: dataplane::snapshot::Tenant::default() }];
+        let limits = dataplane::snapshot::Tenant::default();
+        let tenants = [Tenant { name: "default".to_owned(), limits, limit: None }];
         let service = &services(&fourth, &tenants, &books)[0];
         assert_eq!((service.tenant.as_str(), service.backends, service.backends_active), ("default", 3, 3));
         assert_eq!((service.original.packets, service.original.bytes), (15, 1500));

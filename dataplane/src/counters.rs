@@ -11,6 +11,8 @@
 use crate::conntrack::Count;
 use crate::drops::{DROP_REASONS, DropReason};
 use crate::ids::{BackendId, ServiceId, TenantId};
+use crate::limits::TENANTS_MAX;
+use crate::meter::Colour;
 use crate::offload::Revocation;
 use crate::policy::{Verdict, Way};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -182,6 +184,16 @@ impl Default for TenantCounters {
     }
 }
 
+/// What a meter said of packets, and of new connections.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct MeterCounters {
+    /// Packets by [`Colour`]; red ones were dropped.
+    pub colours: [Traffic; Colour::ALL.len()],
+    /// Connections that were not opened.
+    pub refused: Counter,
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -260,6 +272,10 @@ pub struct WorkerCounters {
     pub policy: PolicyCounters,
     /// By [`TenantId`].
     pub tenants: Box<[TenantCounters]>,
+    /// Meters of services by [`ServiceId`],
+    pub service_meters: Box<[MeterCounters]>,
+    /// and of tenants by [`TenantId`].
+    pub tenant_meters: Box<[MeterCounters]>,
 }
 
 impl WorkerCounters {
@@ -301,6 +317,8 @@ impl WorkerCounters {
             backends: (0..backends).map(|_| BackendCounters::default()).collect(),
             policy: PolicyCounters::default(),
             tenants: Box::default(),
+            service_meters: (0..services).map(|_| MeterCounters::default()).collect(),
+            tenant_meters: (0..TENANTS_MAX).map(|_| MeterCounters::default()).collect(),
         }
     }
 
@@ -350,6 +368,36 @@ impl WorkerCounters {
     #[must_use]
     pub fn backend(&self, id: BackendId) -> Option<&BackendCounters> {
         self.backends.get(id.index())
+    }
+
+    /// Counts a packet that the meter of a service gave this colour.
+    #[inline]
+    pub fn service_meter(&self, id: ServiceId, colour: Colour, bytes: u32) {
+        if let Some(meter) = self.service_meters.get(id.index()) {
+            meter.colours[colour as usize].count(bytes.into());
+        }
+    }
+
+    /// Counts a packet that the meter of a tenant gave this colour.
+    #[inline]
+    pub fn tenant_meter(&self, id: TenantId, colour: Colour, bytes: u32) {
+        if let Some(meter) = self.tenant_meters.get(id.index()) {
+            meter.colours[colour as usize].count(bytes.into());
+        }
+    }
+
+    /// Counts a connection that the meter of a service did not admit.
+    pub fn service_refusal(&self, id: ServiceId) {
+        if let Some(meter) = self.service_meters.get(id.index()) {
+            meter.refused.add(1);
+        }
+    }
+
+    /// Counts a connection that the meter of a tenant did not admit.
+    pub fn tenant_refusal(&self, id: TenantId) {
+        if let Some(meter) = self.tenant_meters.get(id.index()) {
+            meter.refused.add(1);
+        }
     }
 
     /// Left side minus right side of the conservation law in the module's header: 0 at rest.

@@ -123,6 +123,11 @@ drop_reasons! {
     /// A client uses its port again while hardware still forwards for the connection before, whose backend
     /// takes no new ones. The client tries again.
     OffloadPending = "offload_pending",
+    /// More packets or bits per second than the `limit` of the service or its tenant lets through.
+    MeterRate = "meter_rate",
+    /// A new connection beyond the `limit` of the service or its tenant: too many in this second,
+    /// or too many at a time.
+    MeterConnections = "meter_connections",
     /// TTL or hop limit ran out here.
     TtlExpired = "ttl_expired",
     /// The packet does not fit the next link. Millrace fragments nothing; it tells the sender the MTU.

@@ -51,11 +51,13 @@ pub enum Declined {
     Path,
     /// The engine did not answer in time.
     Timeout,
+    /// Its packets are metered, which is done in software.
+    Metered,
 }
 
 impl Declined {
     /// All reasons, in declaration order.
-    pub const ALL: [Declined; 8] = [
+    pub const ALL: [Declined; 9] = [
         Declined::NoEngine,
         Declined::Budget,
         Declined::TableFull,
@@ -64,6 +66,7 @@ impl Declined {
         Declined::TenantShare,
         Declined::Path,
         Declined::Timeout,
+        Declined::Metered,
     ];
 
     /// The name used in labels and output.
@@ -78,6 +81,7 @@ impl Declined {
             Declined::TenantShare => "tenant_share",
             Declined::Path => "path",
             Declined::Timeout => "timeout",
+            Declined::Metered => "metered",
         }
     }
 }

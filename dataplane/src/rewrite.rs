@@ -247,6 +247,21 @@ pub fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) {
     let _ = set_hops(frame, parsed.l3.into(), parsed.key.dst.is_v4(), parsed.ttl.saturating_sub(1));
 }
 
+/// Sets the DSCP (RFC 2474); what congestion notification says of the packet (RFC 3168) stays.
+pub fn set_dscp(frame: &mut [u8], parsed: &Parsed, dscp: u8) {
+    // In IPv4 it is the upper six bits of the second byte; in IPv6 it begins in the middle of the first.
+    let (l3, value) = (usize::from(parsed.l3), u16::from(dscp & 0x3f));
+    let Some(old) = word(frame, l3) else { return };
+    if parsed.key.dst.is_v4() {
+        let new = old & !0x00fc | value << 2;
+        let Some(header) = field_mut::<{ ipv4::LEN }>(frame, l3) else { return };
+        header[..2].copy_from_slice(&new.to_be_bytes());
+        let _ = adjust(header, ipv4::CHECKSUM, replaced(old, new));
+    } else if let Some(field) = field_mut::<2>(frame, l3) {
+        *field = (old & !0x0fc0 | value << 6).to_be_bytes();
+    }
+}
+
 /// Writes the destination MAC address of a frame whose link header is otherwise complete.
 #[inline]
 pub fn set_destination(frame: &mut [u8], mac: MacAddr) {

@@ -21,6 +21,7 @@
 mod egress;
 mod express;
 mod local;
+mod meter;
 mod notes;
 mod offload;
 mod open;
@@ -41,6 +42,7 @@ use crate::drops::DropReason;
 use crate::flow::{Direction, FlowHasher, FlowKey, Protocol};
 use crate::fragments::{FragmentLimits, Fragments};
 use crate::ids::{BackendId, PortId, TenantId, WorkerId};
+use crate::meter::Nanos;
 use crate::neighbour::{NeighbourLimits, NeighbourUpdate, Neighbours};
 use crate::offload::{Ask, Revoke};
 use crate::owner::Owners;
@@ -92,6 +94,12 @@ pub trait Env {
     /// Asks the offload engine to take a connection over. `false` if there is no room for the request (or
     /// no engine): the connection stays in software, and may be asked for again.
     fn ask(&mut self, ask: &Ask) -> bool;
+
+    /// The time more finely than ticks tell it, if there is such a clock. It must go with the ticks: meters
+    /// that several workers share go by it.
+    fn nanos(&self) -> Option<Nanos> {
+        None
+    }
 
     /// Tells the offload engine to give a connection back, ahead of anything that is asked for. `false` if
     /// there is no room; then it is told again later.
@@ -183,6 +191,7 @@ struct State<B: PacketBuf> {
     /// What was decided for first fragments, and by the policy of which generation.
     fragments: Fragments<B, (u8, Translation)>,
     rates: Rates,
+    accounts: meter::Accounts,
     upkeep: upkeep::Cursors,
     offload: offload::Bargain,
     judging: policy::Judging,
@@ -229,6 +238,8 @@ struct Walk<'a, E: Env> {
     asks_left: u8,
     /// The generation of the snapshot's policy.
     judged_by: u8,
+    /// The time by which meters go, once one has asked.
+    nanos: Option<Nanos>,
     /// The service that was looked up last: that of the next newcomer, too, as a rule.
     last_service: Option<(Endpoint, &'a Service)>,
 }
@@ -302,6 +313,7 @@ impl<B: PacketBuf> Worker<B> {
             neighbours: Neighbours::new(&sizes.neighbours, hasher),
             fragments: Fragments::new(&sizes.fragments, hasher),
             rates: Rates::new(sizes.icmp_per_second),
+            accounts: meter::Accounts::new(now),
             upkeep: upkeep::Cursors::new(setup.id),
             offload: offload::Bargain::new(now),
             judging: policy::Judging::new(),
@@ -346,6 +358,7 @@ impl<B: PacketBuf> Worker<B> {
             env,
             asks_left: offload::ASKS_PER_BURST,
             judged_by: self.snapshot.policy().generation(),
+            nanos: None,
             last_service: None,
         }
     }
@@ -495,7 +508,12 @@ impl<'a, E: Env> Walk<'a, E> {
                 self.meet_in_passing(packet, parsed, slot, addressee);
             }
             (Some((_, Direction::Original)), Addressee::Other) => self.refuse(packet, DropReason::NotOurMac),
-            (Some((slot, direction)), _) => self.forward_known(packet, parsed, slot, direction),
+            (Some((slot, direction)), _) => {
+                let service = self.state.table.entry(slot).service();
+                if let Some(packet) = self.metered(packet, parsed, service) {
+                    self.forward_known(packet, parsed, slot, direction);
+                }
+            }
             (None, Addressee::Us) => self.open(packet, parsed, foreseen),
             (None, Addressee::Other) => self.open_from_backend(packet, parsed),
         }

@@ -116,7 +116,7 @@ fn guests(of_services: &str) -> String {
     )
 }
 
-fn configs() -> [String; 8] {
+fn configs() -> [String; 9] {
     [
         config("", "", "", 0..2),
         config("", "", "", 1..2),
@@ -125,6 +125,12 @@ fn configs() -> [String; 8] {
         config("", "pass_to = \"front\"", "", 0..2),
         config("", &format!("vlan = {VID}"), "", 0..2),
         config("", "mtu = 1280", "", 0..2),
+        config(
+            "",
+            "",
+            "limit = { packets_per_second = 1, excess_ms = 10, yellow_dscp = 10, connections = 9 }",
+            0..2,
+        ),
         config(
             "",
             "[[port.neighbour]]\naddress = \"10.0.1.11\"\nmac = \"02:00:00:00:07:07\"\n",

@@ -62,7 +62,8 @@ impl From<Declined> for RequestResult {
             Declined::NoEngine | Declined::Refused => RequestResult::Rejected,
             Declined::Failed => RequestResult::Failed,
             Declined::TenantShare => RequestResult::TenantShare,
-            Declined::Path => RequestResult::Path,
+            // Workers do not ask for metered connections.
+            Declined::Path | Declined::Metered => RequestResult::Path,
             Declined::Timeout => RequestResult::Timeout,
         }
     }

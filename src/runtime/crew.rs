@@ -239,6 +239,8 @@ impl Crew {
                 offload,
                 verdicts: self.verdicts(),
                 probes: &equipment.probes,
+                clock: equipment.clock,
+                cycles: 0,
             },
             probes: &equipment.probes,
             offload,

@@ -1,5 +1,6 @@
 //! The outside world as the walk sees it: transmit queues, other workers, fresh buffers.
 
+use crate::clock::Clock;
 use crate::runtime::offload_rings::WorkerEnd;
 use crate::runtime::probe_rings::ProbeRings;
 use crate::runtime::rings::Rings;
@@ -9,6 +10,7 @@ use dataplane::counters::WorkerCounters;
 use dataplane::drops::DropReason;
 use dataplane::ids::{PortId, WorkerId};
 use dataplane::limits::DEVICES_MAX;
+use dataplane::meter::Nanos;
 use dataplane::neighbour::NeighbourUpdate;
 use dataplane::offload::{Ask, Revoke};
 use dataplane::packet::{Burst, PacketBuf};
@@ -35,6 +37,9 @@ pub(crate) struct Outside<'a> {
     pub(crate) verdicts: Arc<Verdicts>,
     /// The way to the health checker.
     pub(crate) probes: &'a ProbeRings,
+    pub(crate) clock: Clock,
+    /// What the time-stamp counter showed when this turn began.
+    pub(crate) cycles: u64,
 }
 
 /// A transmit queue, the packets that wait for the end of the burst, and where new packets come from.
@@ -132,6 +137,10 @@ impl Env for Outside<'_> {
 
     fn deliver_local(&mut self, packet: &[u8]) -> bool {
         self.probes.deliver(packet)
+    }
+
+    fn nanos(&self) -> Option<Nanos> {
+        Some(Nanos(self.clock.nanoseconds(self.cycles)))
     }
 
     #[inline]

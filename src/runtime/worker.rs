@@ -56,6 +56,7 @@ impl Thread<'_> {
         let mut burst = Burst::new();
         let mut started = dpdk::clock::rdtsc();
         while !stop.load(Relaxed) {
+            self.outside.cycles = started;
             let packets = self.turn(self.clock.tick(started), &mut burst);
             let ended = dpdk::clock::rdtsc();
             self.counters.polls.add(1);

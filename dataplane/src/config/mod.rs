@@ -12,6 +12,7 @@
 pub mod fault;
 mod health;
 mod lans;
+mod meters;
 mod network;
 mod policy;
 mod raw;
@@ -27,6 +28,7 @@ mod values;
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::ids::{PortId, TenantId};
+use crate::meter::Limit;
 use crate::policy::Source;
 use crate::snapshot::{self, Affinity, Draining, Mode, OnRemove, Timeouts, TunnelEnd, VlanTags};
 use core::net::SocketAddr;
@@ -388,6 +390,8 @@ pub struct Tenant {
     pub name: String,
     /// What it may hold of the connection tables.
     pub limits: snapshot::Tenant,
+    /// How much all of its services may carry together.
+    pub limit: Option<Limit>,
 }
 
 /// What a port's frames travel by.
@@ -539,6 +543,8 @@ pub struct Service {
     pub offload: bool,
     /// How its backends are checked; `None`: not at all.
     pub health: Option<Health>,
+    /// How much it may carry.
+    pub limit: Option<Limit>,
     /// Idle timeouts: the service's own where given, `[timeouts]` elsewhere.
     pub timeouts: Timeouts,
     /// Backends in the file's order, of the VIP's family, no address and port twice. May be empty.

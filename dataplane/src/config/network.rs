@@ -57,12 +57,15 @@ pub(super) fn tenants(raw: &[RawTenant], sink: &Sink<'_>) -> Vec<Tenant> {
     if let Some(excess) = names.filter(|name| name.value != DEFAULT_TENANT).nth(limits::TENANTS_MAX - 1) {
         sink.error(&excess.place, "too many tenants", format!("have at most {}", limits::TENANTS_MAX - 1));
     }
-    let mut tenants = vec![Tenant { name: DEFAULT_TENANT.to_owned(), limits: snapshot::Tenant::default() }];
-    for RawTenant { name, limits } in raw {
-        match name {
-            Some(name) if name.value == DEFAULT_TENANT => tenants[0].limits = *limits,
-            Some(name) => tenants.push(Tenant { name: name.value.clone(), limits: *limits }),
-            None => {}
+    let default =
+        Tenant { name: DEFAULT_TENANT.to_owned(), limits: snapshot::Tenant::default(), limit: None };
+    let mut tenants = vec![default];
+    for RawTenant { name, limits, limit } in raw {
+        let Some(name) = name else { continue };
+        let tenant = Tenant { name: name.value.clone(), limits: *limits, limit: *limit };
+        match name.value.as_str() {
+            DEFAULT_TENANT => tenants[0] = tenant,
+            _ => tenants.push(tenant),
         }
     }
     tenants

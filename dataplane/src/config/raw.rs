@@ -6,6 +6,7 @@
 
 use super::fault::{At, Place, Sink};
 use super::health;
+use super::meters;
 use super::policy::{self, RawPolicy};
 use super::reader::Section;
 use super::tunnel_ports::{self, RawTunnelEnd};
@@ -21,6 +22,7 @@ use super::{
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::flow::Protocol;
 use crate::limits;
+use crate::meter::Limit;
 use crate::snapshot::{self, Affinity, Draining, Mode, OnRemove, Timeouts};
 use core::ops::RangeInclusive;
 
@@ -46,6 +48,7 @@ pub(super) struct RawConfig {
 pub(super) struct RawTenant {
     pub(super) name: Option<At<String>>,
     pub(super) limits: snapshot::Tenant,
+    pub(super) limit: Option<Limit>,
 }
 
 /// `[[port]]`.
@@ -107,6 +110,7 @@ pub(super) struct RawService {
     pub(super) on_remove: OnRemove,
     pub(super) offload: bool,
     pub(super) health: Option<Health>,
+    pub(super) limit: Option<Limit>,
     pub(super) timeouts: RawTimeouts,
     pub(super) tunnel: RawTunnel,
     pub(super) backends: Vec<RawBackend>,
@@ -170,7 +174,7 @@ pub(super) fn read(root: &Section<'_>, sink: &Sink<'_>) -> RawConfig {
         offload: read_offload(&root.table("offload", "offload"), &workers, sink),
         workers,
         policy: policy::read(root),
-        tenants: root.tables("tenant", "tenant").iter().map(read_tenant).collect(),
+        tenants: root.tables("tenant", "tenant").iter().map(|tenant| read_tenant(tenant, sink)).collect(),
         ports: root.tables("port", "port").iter().map(read_port).collect(),
         services: root
             .tables("service", "service")
@@ -373,7 +377,7 @@ fn read_offload(section: &Section<'_>, workers: &Workers, sink: &Sink<'_>) -> Of
     }
 }
 
-fn read_tenant(section: &Section<'_>) -> RawTenant {
+fn read_tenant(section: &Section<'_>, sink: &Sink<'_>) -> RawTenant {
     let most = limits::CONNECTIONS_MAX as i64 * limits::WORKERS_MAX as i64;
     let connections = section.optional("connections", integer(1..=most.min(i64::from(u32::MAX))));
     let half_open_percent = section.optional("half_open_percent", integer(1..=100));
@@ -385,6 +389,7 @@ fn read_tenant(section: &Section<'_>) -> RawTenant {
             half_open_percent: half_open_percent.map(|at| at.value),
             offload_share_percent: offload_share_percent.map(|at| at.value),
         },
+        limit: meters::of_tenant(&section.table("limit", "tenant.limit"), sink),
     }
 }
 
@@ -463,6 +468,7 @@ fn read_service(section: &Section<'_>, sink: &Sink<'_>) -> RawService {
         on_remove: section.default("on_remove", OnRemove::Drain, choice(&removals)),
         offload: section.default("offload", true, boolean),
         health: health::read(&section.table("health", "service.health"), sink),
+        limit: meters::of_service(&section.table("limit", "service.limit"), sink),
         timeouts: read_timeouts(&section.table("timeouts", "service.timeouts")),
         tunnel: tunnels::read(&section.table("tunnel", "service.tunnel")),
         backends: section.tables("backend", "service.backend").iter().map(read_backend).collect(),

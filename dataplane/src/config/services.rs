@@ -120,6 +120,7 @@ fn build_service(raw: &RawService, tenant: TenantId, context: &Context<'_>) -> O
         on_remove: raw.on_remove,
         offload: raw.offload,
         health: raw.health.clone(),
+        limit: raw.limit,
         timeouts: raw.timeouts.over(context.timeouts),
         backends,
     })

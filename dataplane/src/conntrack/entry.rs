@@ -443,6 +443,7 @@ impl Entry {
             9 => OffloadState::Declined(Declined::TenantShare),
             10 => OffloadState::Declined(Declined::Path),
             11 => OffloadState::Declined(Declined::Timeout),
+            12 => OffloadState::Declined(Declined::Metered),
             _ => OffloadState::Software,
         }
     }
@@ -462,6 +463,7 @@ impl Entry {
             OffloadState::Declined(Declined::TenantShare) => (9, None),
             OffloadState::Declined(Declined::Path) => (10, None),
             OffloadState::Declined(Declined::Timeout) => (11, None),
+            OffloadState::Declined(Declined::Metered) => (12, None),
         };
         self.state = self.state & STATE_BITS | kind << KIND_SHIFT;
         if kind != INSTALLED {

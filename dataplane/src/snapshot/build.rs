@@ -12,6 +12,7 @@
 //! So all workers must have taken up `previous` before the next snapshot is built, and `live` must count
 //! what they have since.
 
+use super::meters::Meters;
 use super::{
     Backend, BackendState, BuildError, OnRemove, Parts, Port, Route, Service, Snapshot, Standings,
     StaticNeighbour, TunnelEnd, link_local, tables,
@@ -76,7 +77,8 @@ impl Snapshot {
         }
         let Slots { mut services, backends, .. } = slots;
         tables::fill(&mut services, &backends, config.maglev.table_size, previous)?;
-        Snapshot::assemble(Parts {
+        let meters = Meters::build(config, &services, &backends, previous, live);
+        let snapshot = Snapshot::assemble(Parts {
             generation: previous.map_or(0, |previous| previous.generation) + 1,
             ports,
             services,
@@ -86,7 +88,8 @@ impl Snapshot {
             offload_draining: config.offload.draining,
             tenants: config.tenants.iter().map(|tenant| tenant.limits).collect(),
             policy: Policy::build(&config.policy, previous.map(|previous| &previous.policy))?,
-        })
+        })?;
+        Ok(Snapshot { meters, ..snapshot })
     }
 }
 
@@ -346,6 +349,7 @@ mod tests {
             on_remove: OnRemove::Drain,
             offload: true,
             health: None,
+            limit: None,
             timeouts: Timeouts::default(),
             backends: backends.iter().map(backend).collect(),
         }

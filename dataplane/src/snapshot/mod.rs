@@ -6,6 +6,7 @@
 
 mod build;
 mod lans;
+mod meters;
 mod queries;
 mod routes;
 mod standing;
@@ -29,12 +30,14 @@ use core::ops::RangeInclusive;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use lans::Lans;
+use meters::Meters;
 use routes::Routes;
 use std::sync::Arc;
 use tunnel_ports::TunnelPorts;
 use vips::{Endpoint, Endpoints};
 
 pub use build::{Overrides, PortFacts};
+pub use meters::Metered;
 pub use standing::{Standing, Standings};
 pub use tunnel::{Encapsulation, Tunnel};
 pub use tunnel_ports::{IntoTunnel, TunnelEnd};
@@ -366,6 +369,7 @@ pub struct Snapshot {
     policy: Arc<Policy>,
     /// By [`TenantId`].
     pub tenants: Arc<[Tenant]>,
+    meters: Meters,
     vips: HashSet<(TenantId, Ip), FixedState>,
     endpoints: Endpoints<ServiceId>,
     /// Replies of services that keep no connections; they must be told apart.
@@ -472,6 +476,7 @@ impl Snapshot {
             offload_draining,
             policy,
             tenants,
+            meters: Meters::default(),
             vips,
             endpoints,
             stateless,

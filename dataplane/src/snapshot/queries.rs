@@ -49,7 +49,10 @@ impl Snapshot {
             }
             BackendState::Removed(OnRemove::Reset) | BackendState::Down(OnRemove::Reset) => false,
         });
-        backend && self.service(service).is_some_and(|service| service.offload)
+        // What hardware forwards no meter sees.
+        backend
+            && self.service(service).is_some_and(|service| service.offload)
+            && !self.meters_packets(service)
     }
 
     /// The idle timeouts of a service's connections; the defaults for a service that is gone.

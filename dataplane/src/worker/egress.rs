@@ -6,7 +6,7 @@ use crate::conntrack::Slot;
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey};
 use crate::fragments::FragmentKey;
-use crate::ids::{BackendId, PortId, TenantId};
+use crate::ids::{BackendId, PortId, ServiceId, TenantId};
 use crate::neighbour::Hold;
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, End, IcmpError, ORIGINATED_L3};
@@ -21,6 +21,8 @@ pub(crate) struct Translation {
     pub(super) rewrite: Option<(End, Ip, u16)>,
     /// Where it goes.
     pub(super) target: Target,
+    /// Whose packet it is.
+    pub(super) service: ServiceId,
 }
 
 /// Where a packet goes.
@@ -40,6 +42,7 @@ impl<E: Env> Walk<'_, E> {
     /// The translation of one direction of a connection.
     pub(super) fn translation(&self, slot: Slot, direction: Direction) -> Translation {
         let view = self.state.table.ends(slot);
+        let service = self.state.table.entry(slot).service();
         match direction {
             Direction::Original if !view.nat => {
                 self.unchanged(view.backend_id, || self.state.table.key(slot, direction))
@@ -47,10 +50,12 @@ impl<E: Env> Walk<'_, E> {
             Direction::Original => Translation {
                 rewrite: Some((End::Destination, view.backend.0, view.backend.1)),
                 target: Target::Backend(view.backend_id),
+                service,
             },
             Direction::Reply => Translation {
                 rewrite: view.nat.then_some((End::Source, view.vip.0, view.vip.1)),
                 target: Target::Address(view.client.0),
+                service,
             },
         }
     }
@@ -66,7 +71,7 @@ impl<E: Env> Walk<'_, E> {
         self.state.fragments.insert(self.now, &key, (self.judged_by, *translation));
         while let Some(later) = self.state.fragments.take_released(&key) {
             match wire::parse(later.data(), parsed.key.tenant) {
-                Ok(parsed) => self.deliver_one(later, &parsed, translation),
+                Ok(parsed) => self.deliver_later(later, &parsed, translation),
                 Err(reason) => self.drop(later, reason),
             }
         }

@@ -101,6 +101,9 @@ impl<'a, E: Env> Walk<'a, E> {
             return None;
         }
         let backend = entry.backend();
+        if self.snapshot.has_meters() && self.snapshot.meters_packets(entry.service()) {
+            return None;
+        }
         let hop = self.snapshot.way(plain.tenant, backend, direction, plain.dst.ip())?;
         let link = self.snapshot.link(hop.port)?;
         if plain.ttl <= 1 || plain.packet_len > link.mtu || link.is_tagged() {

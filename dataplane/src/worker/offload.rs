@@ -115,6 +115,10 @@ impl<E: Env> Walk<'_, E> {
         {
             return self.env.note(Note::Hardware(Hardware::Waits));
         }
+        if self.snapshot.meters_packets(entry.service()) {
+            let retry = self.now.after_ms(PATH_RETRY_MS);
+            return self.state.table.set_offload(slot, OffloadState::Declined(Declined::Metered), retry);
+        }
         let allowed = self.snapshot.allows_offload(entry.service(), entry.backend());
         let why_not = match () {
             () if self.state.offload.price == u32::MAX => return,

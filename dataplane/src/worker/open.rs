@@ -157,6 +157,7 @@ impl<'a, E: Env> Walk<'a, E> {
         let Some(packet) = self.admit(packet, parsed, &parsed.key) else {
             return self.count_service_drop(service);
         };
+        let Some(packet) = self.metered(packet, parsed, service.id) else { return };
         if service.affinity == Affinity::None {
             return self.forward_datagram(packet, parsed, service);
         }
@@ -180,9 +181,10 @@ impl<'a, E: Env> Walk<'a, E> {
         mut foreseen: Option<&Foreseen<'a>>,
     ) {
         // A flood is refused before anything is worked out for it.
-        if let Some(error) = self.state.table.refuses_newcomers(self.now, parsed.key.tenant) {
+        let full = self.state.table.refuses_newcomers(self.now, parsed.key.tenant).map(refusal);
+        if let Some(reason) = full.or_else(|| self.too_many(service.id)) {
             self.count_service_drop(service);
-            return self.drop(packet, refusal(error));
+            return self.drop(packet, reason);
         }
         let mut hash = flow_hash(&parsed.key, service);
         let mut reason = DropReason::NatTupleInUse;
@@ -241,6 +243,7 @@ impl<'a, E: Env> Walk<'a, E> {
     }
 
     fn count_opened(&self, service: &Service, backend: BackendId, first: First) {
+        self.snapshot.connection_opened(service.id);
         let counters = &self.state.counters;
         if let Some(backend) = counters.backend(backend) {
             backend.connections.add(1);
@@ -268,7 +271,10 @@ impl<'a, E: Env> Walk<'a, E> {
         };
         self.env.note(Note::ReplyFrom { service: service.id, backend: backend.id });
         if service.affinity == Affinity::None {
-            return self.forward_datagram_reply(packet, parsed, service, backend, vip_port);
+            if let Some(packet) = self.metered(packet, parsed, service.id) {
+                self.forward_datagram_reply(packet, parsed, service, backend, vip_port);
+            }
+            return;
         }
         let picks_up = protocol == Protocol::Tcp && first(parsed) == First::PicksUp;
         // Clients are stations: the shortcut forwards whatever has a connection.
@@ -280,6 +286,7 @@ impl<'a, E: Env> Walk<'a, E> {
         let Some(packet) = self.admit_reply(packet, parsed, &original) else {
             return self.count_service_drop(service);
         };
+        let Some(packet) = self.metered(packet, parsed, service.id) else { return };
         match self.insert(original, service, backend, First::PicksUp, parsed.tcp_flags, None) {
             Ok(slot) => self.forward_known(packet, parsed, slot, Direction::Reply),
             // Its client has been given to another backend since: this one's part in it is over.
@@ -312,7 +319,7 @@ impl<'a, E: Env> Walk<'a, E> {
             Mode::Nat => {
                 let port = backend.port.unwrap_or(parsed.key.dst_port);
                 let rewrite = Some((End::Destination, backend.address, port));
-                Translation { rewrite, target: Target::Backend(backend.id) }
+                Translation { rewrite, target: Target::Backend(backend.id), service: service.id }
             }
             Mode::Dsr | Mode::Tunnel(_) => self.unchanged(backend.id, || parsed.key),
         };
@@ -338,6 +345,7 @@ impl<'a, E: Env> Walk<'a, E> {
         let translation = Translation {
             rewrite: Some((End::Source, service.vip, vip_port)),
             target: Target::Address(parsed.key.dst),
+            service: service.id,
         };
         self.deliver(packet, parsed, &translation);
     }
@@ -369,6 +377,7 @@ impl<'a, E: Env> Walk<'a, E> {
             Ok(evicted) => {
                 self.state.count_left(backend.id);
                 self.env.note(Note::Opened { slot, picked_up: false });
+                snapshot.connection_closed(service.id);
                 self.count_opened(service, backend.id, First::Opens);
                 if let Some(gone) = evicted {
                     self.end_evicted(&gone);
@@ -489,6 +498,7 @@ impl<'a, E: Env> Walk<'a, E> {
     /// An entry that is no more.
     fn bury(&mut self, gone: &Gone) {
         self.state.count_left(gone.backend);
+        self.snapshot.connection_closed(gone.service);
         revoke_gone(self.env, &self.state.counters, gone);
     }
 

@@ -34,7 +34,7 @@ impl<E: Env> Walk<'_, E> {
             Kind::Fragment if to_client => {
                 let Some(packet) = self.steer(packet, steering, |_| parsed.key.dst) else { return };
                 match self.decided(parsed) {
-                    Some(translation) => self.deliver_one(packet, parsed, &translation),
+                    Some(translation) => self.deliver_later(packet, parsed, &translation),
                     None => self.refuse(packet, DropReason::NotOurMac),
                 }
             }
@@ -247,7 +247,7 @@ impl<E: Env> Walk<'_, E> {
                 }
             }
         }
-        self.deliver_one(packet, parsed, &Translation { rewrite: None, target: translation.target });
+        self.deliver_one(packet, parsed, &Translation { rewrite: None, ..translation });
     }
 
     /// An error about a connection this worker has no entry for: sent to the backend its packets would be
@@ -272,7 +272,9 @@ impl<E: Env> Walk<'_, E> {
             rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Source, backend.address, port);
         }
         let translation = match service.mode {
-            Mode::Nat => Translation { rewrite: None, target: Target::Backend(backend.id) },
+            Mode::Nat => {
+                Translation { rewrite: None, target: Target::Backend(backend.id), service: service.id }
+            }
             Mode::Dsr | Mode::Tunnel(_) => self.unchanged(backend.id, || *key),
         };
         self.deliver_one(packet, parsed, &translation);
@@ -289,7 +291,7 @@ impl<E: Env> Walk<'_, E> {
         let original = FlowKey { dst: service.vip, dst_port: port, ..quoted.key };
         let Some(mut packet) = self.admit(packet, parsed, &original) else { return };
         rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Destination, service.vip, port);
-        let translation = Translation { rewrite: None, target: Target::Address(src) };
+        let translation = Translation { rewrite: None, target: Target::Address(src), service: service.id };
         self.deliver_one(packet, parsed, &translation);
     }
 
@@ -297,7 +299,7 @@ impl<E: Env> Walk<'_, E> {
     fn later_fragment(&mut self, packet: E::Buf, parsed: &Parsed, steering: Steering) {
         let Some(packet) = self.steer(packet, steering, |walk| walk.client_of(&parsed.key)) else { return };
         if let Some(translation) = self.decided(parsed) {
-            return self.deliver_one(packet, parsed, &translation);
+            return self.deliver_later(packet, parsed, &translation);
         }
         match self.state.fragments.hold(self.now, &fragment_key(parsed), packet) {
             Ok(()) => self.env.note(Note::WaitsForFirst),

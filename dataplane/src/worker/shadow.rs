@@ -6,6 +6,7 @@
 //! shadow's verdicts are not the worker's: tests hold each packet's against it. What it does not have:
 //! fragments that were seen before.
 
+use super::meter::Accounts;
 use super::{
     Env, Note, Rates, Sizes, State, Steering, Worker, WorkerSetup, offload, policy, tunnel_port, upkeep,
 };
@@ -147,7 +148,9 @@ impl Shadow {
         let fragments = FragmentLimits { decisions_max: 16, ..sizes.fragments };
         let setup = WorkerSetup { id, owners, seed: [0; 4], sizes: Sizes { fragments, ..sizes } };
         let Some(rest) = &excerpt.rest else {
-            return Shadow { worker: Worker::new(now, &setup, snapshot, counters), now, names: Vec::new() };
+            let mut worker = Worker::new(now, &setup, snapshot, counters);
+            worker.state.accounts = Accounts::none(now);
+            return Shadow { worker, now, names: Vec::new() };
         };
         let hasher = FlowHasher::seeded(setup.seed);
         let mut state = State {
@@ -158,6 +161,7 @@ impl Shadow {
             table: Table::new(id, sizes.connections, hasher, now),
             neighbours: Neighbours::new(&sizes.neighbours, hasher),
             fragments: Fragments::new(&fragments, hasher),
+            accounts: Accounts::none(now),
             rates: rest.rates,
             upkeep: upkeep::Cursors::new(id),
             offload: offload::Bargain::new(now),

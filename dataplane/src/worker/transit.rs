@@ -41,7 +41,7 @@ struct Onward {
 
 impl Onward {
     fn translation(self) -> Translation {
-        Translation { rewrite: None, target: Target::Wire(self.port, self.why) }
+        Translation { rewrite: None, target: Target::Wire(self.port, self.why), service: INGRESS }
     }
 }
 

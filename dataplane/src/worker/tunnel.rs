@@ -7,7 +7,7 @@ use crate::addr::MacAddr;
 use crate::conntrack::Slot;
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey};
-use crate::ids::BackendId;
+use crate::ids::{BackendId, ServiceId};
 use crate::packet::PacketBuf;
 use crate::rewrite::{self, Forward, ORIGINATED_L3, Outer};
 use crate::snapshot::{Hop, VlanTags};
@@ -35,7 +35,9 @@ impl<'a, E: Env> Walk<'a, E> {
             Some(_) => Target::Tunnel(backend, rewrite::entropy(&key())),
             None => Target::Backend(backend),
         };
-        Translation { rewrite: None, target }
+        let service =
+            self.snapshot.backend(backend).map_or_else(ServiceId::default, |backend| backend.service);
+        Translation { rewrite: None, target, service }
     }
 
     /// Puts a packet that fits into its tunnel and sends it.
@@ -101,6 +103,9 @@ impl<'a, E: Env> Walk<'a, E> {
         let outer = snapshot.tunnel(entry.backend()).filter(|_| !entry.has_reply_key())?;
         let unjudged = entry.judged() != self.judged_by;
         if unjudged || !entry.stays(WAY, plain.tcp_flags) || !snapshot.keeps_connections(entry.backend()) {
+            return None;
+        }
+        if snapshot.has_meters() && snapshot.meters_packets(entry.service()) {
             return None;
         }
         let hop = snapshot.backend(entry.backend())?.hop?;

@@ -238,6 +238,7 @@ impl<E: Env> Walk<'_, E> {
             |service, state| snapshot.timeouts(service).timeout_ms(state),
             |gone| {
                 counters.expired.add(1);
+                snapshot.connection_closed(gone.service);
                 if let Some(backend) = counters.backend(gone.backend) {
                     backend.live.sub(1);
                     backend.unanswered.add(u64::from(local::went_unanswered(snapshot, &gone)));

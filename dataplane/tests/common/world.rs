@@ -276,7 +276,10 @@ impl World {
             // A shadow goes by what was published last.
             let adopted = worker.generation() == self.snapshot.generation;
             let foretold = match chunk {
-                [frame] if adopted && self.alone % self.foretell_every == 0 => {
+                // A shadow is charged for nothing, so it does not know whom meters stop.
+                [frame]
+                    if adopted && self.alone % self.foretell_every == 0 && !self.snapshot.has_meters() =>
+                {
                     shadowed::foretell((worker, env), by, (self.now, port, frame))
                 }
                 _ => None,

@@ -1,0 +1,232 @@
+//! Meters in the walk: what passes is what the bucket has, whichever worker gets it, and nothing else.
+
+mod common {
+    pub(crate) mod alloc;
+    #[allow(dead_code)] // Each test binary uses its part of these.
+    pub(crate) mod frames;
+    #[allow(dead_code)]
+    pub(crate) mod world;
+}
+
+use common::frames::{fragment_ipv4, read, tcp, udp};
+use common::world::{BACK, FRONT, PORT_MACS, World};
+use dataplane::addr::MacAddr;
+use dataplane::conntrack::Count;
+use dataplane::counters::{Counter, MeterCounters};
+use dataplane::offload::{Answer, Declined, OffloadState, RuleId};
+
+#[global_allocator]
+static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::System);
+
+const NET: &str = r#"
+[[tenant]]
+name = "blue"
+TENANT
+[[port]]
+name = "front"
+device = "net_null0"
+tenant = "blue"
+addresses = ["10.0.0.1/24"]
+gateway = "10.0.0.254"
+[[port]]
+name = "back"
+device = "net_null1"
+tenant = "blue"
+addresses = ["10.0.1.1/24"]
+[[service]]
+name = "web"
+tenant = "blue"
+vip = "192.0.2.80"
+protocol = "tcp"
+ports = [80]
+SERVICE
+[[service.backend]]
+address = "10.0.1.11:8080"
+[[service]]
+name = "dns"
+tenant = "blue"
+vip = "192.0.2.53"
+protocol = "udp"
+ports = [53]
+affinity = "none"
+[[service.backend]]
+address = "10.0.1.11:53"
+"#;
+
+const CLIENT: &str = "198.51.100.7:5555";
+const WEB: &str = "192.0.2.80:80";
+
+fn config(tenant: &str, service: &str) -> String {
+    let limit = |limit: &str| if limit.is_empty() { String::new() } else { format!("limit = {{ {limit} }}") };
+    NET.replace("TENANT", &limit(tenant))
+        .replace("SERVICE", &limit(service))
+        .replace("[[tenant]]", &format!("[workers]\ncores = {:?}\n[[tenant]]", [0, 1]))
+}
+
+fn world(tenant: &str, service: &str, workers: usize) -> World {
+    let mut world = World::new(&config(tenant, service), workers);
+    world.know(FRONT, "10.0.0.254", MacAddr([2, 0, 0, 0, 1, 254]));
+    world.know(BACK, "10.0.1.11", MacAddr([2, 0, 0, 0, 2, 11]));
+    world.pass_ms(10, 1);
+    world
+}
+
+fn segment(client: &str, flags: &str, payload: usize) -> Vec<u8> {
+    tcp(PORT_MACS[0], client, WEB, flags, &vec![0; payload])
+}
+
+/// What a meter has counted of packets by colour, and refused.
+fn counted<'a>(world: &'a World, meter: impl Fn(&'a World, usize) -> &'a MeterCounters) -> [u64; 4] {
+    let mut sum = [0; 4];
+    for worker in 0..world.workers.len() {
+        let counters = meter(world, worker);
+        let colours = counters.colours.iter().map(|traffic| &traffic.packets);
+        for (sum, counter) in sum.iter_mut().zip(colours.chain([&counters.refused])) {
+            *sum += Counter::get(counter);
+        }
+    }
+    sum
+}
+
+fn web(world: &World) -> [u64; 4] {
+    counted(world, |world, worker| &world.envs[worker].counters.service_meters[0])
+}
+
+fn blue(world: &World) -> [u64; 4] {
+    counted(world, |world, worker| &world.envs[worker].counters.tenant_meters[1])
+}
+
+/// Twice the rate for two seconds, of clients of all workers: what passes is a burst and the rate.
+#[test]
+fn the_rate_and_a_burst_pass_whichever_worker_has_them() {
+    for workers in [1, 2] {
+        let mut world = world("", "packets_per_second = 2000, burst_ms = 50", workers);
+        let mut sent = 0;
+        for ms in 0..2_000u32 {
+            let client = |n: u32| format!("198.51.100.{}:{}", (ms + n) % 50 + 1, 5_000);
+            let frames: Vec<_> = (0..4).map(|n| segment(&client(n), "A", 10)).collect();
+            sent += world.receive_on(ms as usize % workers, FRONT, &frames).len();
+            sent += world.pass_ms(1, 1).len();
+        }
+        let due = 100 + 2_000 * 2;
+        assert!(sent.abs_diff(due) <= due / 100, "{workers} workers: {sent} of {due}");
+        let [green, yellow, red, refused] = web(&world);
+        assert_eq!((green as usize, yellow, green + red, refused), (sent, 0, 8_000, 0));
+        assert!(world.report().contains(&format!("drop.meter_rate={red}")), "{:?}", world.report());
+    }
+}
+
+/// Both directions count, and replies are dropped like what they answer.
+#[test]
+fn replies_are_metered_too() {
+    let mut world = world("", "bits_per_second = 8000", 1);
+    let reply = tcp(PORT_MACS[1], "10.0.1.11:8080", CLIENT, "A", &[0; 1_360]);
+    assert_eq!(world.receive(FRONT, &segment(CLIENT, "S", 0)).len(), 1);
+    let sent: usize = (0..100).map(|_| world.receive(BACK, &reply).len()).sum();
+    assert_eq!(sent, (65_536 - 40) / 1_400);
+    assert_eq!(web(&world)[2] as usize, 100 - sent);
+}
+
+/// What the tenant stops has cost the service nothing.
+#[test]
+fn a_tenant_s_services_share_its_rate() {
+    let mut world =
+        world("packets_per_second = 100, burst_ms = 1", "packets_per_second = 100, burst_ms = 1000", 1);
+    let dns = udp(PORT_MACS[0], CLIENT, "192.0.2.53:53", b"?");
+    let asked: usize = (0..20).map(|_| world.receive(FRONT, &dns).len()).sum();
+    let segments: usize = (0..50).map(|_| world.receive(FRONT, &segment(CLIENT, "A", 0)).len()).sum();
+    assert_eq!((asked, segments), (20, 12), "a burst is 32 packets at least");
+    assert_eq!((blue(&world), web(&world)), ([32, 0, 38, 0], [12, 0, 0, 0]));
+    world.reload(&config("", "packets_per_second = 100, burst_ms = 1000"));
+    let segments: usize = (0..200).map(|_| world.receive(FRONT, &segment(CLIENT, "A", 0)).len()).sum();
+    assert_eq!(segments, 100 - 12, "the service's meter went on as it was");
+}
+
+#[test]
+fn yellow_packets_are_marked_and_nothing_else_is_changed() {
+    let plain = world("", "", 1).exchange(FRONT, &segment(CLIENT, "A", 10)).1;
+    let limit = "packets_per_second = 1, excess_ms = 1, burst_ms = 1, yellow_dscp = 10";
+    let mut world = world("", limit, 1);
+    for n in 0..70 {
+        let sent = world.receive(FRONT, &segment(CLIENT, "A", 10));
+        match n {
+            0..32 => assert_eq!(sent, [(BACK, plain.clone())]),
+            32..64 => {
+                let (_, frame) = &sent[0];
+                assert_eq!((frame[15], read(frame)), (10 << 2, read(&plain)));
+                assert_eq!((&frame[26..], &frame[16..24]), (&plain[26..], &plain[16..24]));
+            }
+            _ => assert!(sent.is_empty()),
+        }
+    }
+    assert_eq!(web(&world), [32, 32, 6, 0]);
+}
+
+#[test]
+fn later_fragments_are_charged_like_the_first() {
+    let mut world = world("", "packets_per_second = 1, burst_ms = 1", 1);
+    let mut sent = 0;
+    for n in 0..30u16 {
+        let mut frame = segment(CLIENT, "A", 400);
+        frame[18..20].copy_from_slice(&n.to_be_bytes());
+        common::frames::fix_ipv4_checksum(&mut frame);
+        let (first, later) = fragment_ipv4(&frame, 200);
+        sent += world.receive(FRONT, &first).len() + world.receive(FRONT, &later).len();
+    }
+    assert_eq!(sent, 32);
+}
+
+#[test]
+fn connections_are_limited_by_rate_and_number() {
+    let limit = "new_connections_per_second = 10, connections = 40, burst_ms = 1";
+    let mut world = world("", limit, 2);
+    let mut port = 1_000;
+    let mut open = |world: &mut World, count: usize| {
+        let frames: Vec<_> = (0..count)
+            .map(|n| {
+                port += 1;
+                segment(&format!("198.51.100.{}:{port}", n % 200 + 1), "S", 0)
+            })
+            .collect();
+        world.receive_on(0, FRONT, &frames).len()
+    };
+    assert_eq!(open(&mut world, 50), 32);
+    world.pass_ms(700, 10);
+    assert_eq!((open(&mut world, 50), open(&mut world, 50)), (7, 0));
+    world.pass_ms(3_000, 10);
+    assert_eq!((open(&mut world, 50), world.live(0)), (1, 40), "40 at a time");
+    // Connections that exist are not concerned.
+    assert_eq!(world.receive(FRONT, &segment("198.51.100.1:1001", "A", 0)).len(), 1);
+    world.pass_ms(12_000, 100);
+    assert_eq!(open(&mut world, 50), 32, "those that never answered are over");
+    assert_eq!(web(&world)[3], 18 + 43 + 50 + 49 + 18);
+}
+
+/// What is metered is software's: it is not asked for, and comes back when a limit is set.
+#[test]
+fn metered_connections_stay_in_software() {
+    let mut world = world("", "", 1);
+    world.workers[0].set_price(2);
+    let established = |world: &mut World| {
+        world.exchange(FRONT, &segment(CLIENT, "S", 0));
+        world.exchange(BACK, &tcp(PORT_MACS[1], "10.0.1.11:8080", CLIENT, "SA", b""));
+        for _ in 0..40 {
+            world.exchange(FRONT, &segment(CLIENT, "A", 10));
+        }
+    };
+    established(&mut world);
+    let ask = world.envs[0].asks.pop().expect("asked for");
+    let rule = RuleId(1);
+    world.answer(&Answer::Installed { flow: ask.flow, token: ask.token, rule });
+    world.reload(&config("packets_per_second = 1000", ""));
+    let next_hops = ask.legs.map(|leg| leg.map(|leg| leg.next_hop));
+    let (backend, counts) = (ask.backend, [Count::default(); 2]);
+    world.answer(&Answer::Counted { flow: ask.flow, rule: Some(rule), backend, counts, next_hops });
+    assert_eq!(world.rows()[0].offload, OffloadState::Removing(rule));
+
+    let mut metered = self::world("", "bits_per_second = 100_000_000", 1);
+    metered.workers[0].set_price(2);
+    established(&mut metered);
+    assert!(metered.envs[0].asks.is_empty());
+    assert_eq!(metered.rows()[0].offload, OffloadState::Declined(Declined::Metered));
+}
