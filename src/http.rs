@@ -65,7 +65,8 @@ where
 {
     let Accepted { stream, router, life } = accepted;
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_BYTES);
+    // Whoever has said all and closes that half still waits for the answer.
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_BYTES).half_close(true);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     // How a connection ends is its peer's business, and shows there.
