@@ -169,6 +169,9 @@ fn errors_pass_with_their_connection_and_pings_by_themselves() {
         assert_refused(&mut world, FRONT, &error);
         shake_hands(&mut world);
         assert_passes(&mut world, FRONT, &error);
+        // One about it for somebody else belongs to nothing, whatever it quotes.
+        let stray = too_big(ROUTER, "203.0.113.1", "10.0.1.21", 1400, &quoted, 40);
+        assert_refused(&mut world, FRONT, &stray);
         assert_refused(&mut world, FRONT, &ping(ROUTER, "198.51.100.9", "10.0.1.20"));
         assert_passes(&mut world, BACK, &ping(ROUTER, "10.0.1.20", "198.51.100.9"));
         world.govern(policy([rule(Reject, from("10.0.1.20/32"))], Allow));

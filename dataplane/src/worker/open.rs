@@ -279,7 +279,9 @@ impl<'a, E: Env> Walk<'a, E> {
         let picks_up = protocol == Protocol::Tcp && first(parsed) == First::PicksUp;
         // Clients are stations: the shortcut forwards whatever has a connection.
         let to_client = rewrite::is_station(parsed.key.dst);
-        if !picks_up || !to_client || parsed.tcp_flags.syn() || service.strict {
+        // What is passed on comes to the worker of either of its ends.
+        let is_ours = self.state.owners.owner(parsed.key.dst) == self.state.id;
+        if !picks_up || !to_client || !is_ours || parsed.tcp_flags.syn() || service.strict {
             return self.refuse(packet, DropReason::NoConnection);
         }
         let original = FlowKey { dst: service.vip, dst_port: vip_port, ..parsed.key.reversed() };

@@ -195,6 +195,10 @@ impl<E: Env> Walk<'_, E> {
 
     /// An ICMP error goes where the packet it quotes came from, translated as that packet was.
     fn icmp_error(&mut self, packet: E::Buf, parsed: &Parsed, quoted: &Quoted, steering: Steering) {
+        if quoted.key.src != parsed.key.dst {
+            // It is not for whom it quotes, so it belongs to no connection, whatever it says.
+            return self.refuse(packet, DropReason::IcmpNoConnection);
+        }
         let towards_vip = self.snapshot.is_vip(parsed.key.tenant, parsed.key.dst);
         let client = if towards_vip { quoted.key.dst } else { quoted.key.src };
         let Some(packet) = self.steer(packet, steering, |_| client) else { return };

@@ -260,7 +260,9 @@ impl<E: Env> Walk<'_, E> {
     fn pass_error(&mut self, packet: E::Buf, parsed: &Parsed, quoted: &Quoted, onward: Onward) {
         let key = quoted.key.reversed();
         let found = self.state.table.find(&key, self.state.table.hash(&key), Candidates::default());
-        let Some((slot, _)) = found.filter(|(slot, _)| self.is_in_passing(*slot)) else {
+        // One that is not for whom it quotes belongs to no connection, whatever it says.
+        let belongs = quoted.key.src == parsed.key.dst;
+        let Some((slot, _)) = found.filter(|(slot, _)| belongs && self.is_in_passing(*slot)) else {
             return self.pass_alone(packet, parsed, onward);
         };
         self.env.note(Note::ErrorAbout(quoted.key));
