@@ -166,6 +166,11 @@ pub(crate) struct Limit(usize);
 impl Limit {
     const MAX: u64 = 100_000;
 
+    /// As many rows as there may be.
+    pub(crate) fn most() -> Limit {
+        Limit(Limit::MAX as usize)
+    }
+
     /// The number of rows.
     pub(crate) fn rows(self) -> usize {
         self.0

@@ -523,7 +523,9 @@ impl<'a> Manager<'a> {
         let mut row = arrival.walk(snapshot, &Lines::new(&self.running.text), &mut shadow);
         if let Some(connection) = &row.connection {
             let client = connection.client.parse::<std::net::SocketAddr>().ok().map(|client| client.ip());
-            let query = RuleQuery { client, ..RuleQuery::default() };
+            // What is merely passed on has no service.
+            let service = Some(connection.service.clone()).filter(|service| !service.is_empty());
+            let query = RuleQuery { service, client, limit: Some(Limit::most()), ..RuleQuery::default() };
             let mut rules = self.running.offloading.rules(&query, snapshot)?.rules;
             rules.retain(|rule| rule.client == connection.client && rule.backend == connection.backend);
             row.rules = rules;

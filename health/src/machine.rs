@@ -324,12 +324,12 @@ impl Machine {
     fn judge(&mut self, index: usize) {
         let Service { spec, targets, panic } = &mut self.services[index];
         let counted = targets.iter().filter_map(|id| self.targets.get(id)).filter(|t| t.spec.counts);
-        let (mut all, mut up) = (0u32, 0u32);
+        let (mut all, mut up, mut known_down) = (0u32, 0u32, false);
         for target in counted {
             all += 1;
             up += u32::from(target.is_up(&spec.health));
+            known_down |= target.state == State::Down;
         }
-        let known_down = targets.iter().filter_map(|id| self.targets.get(id)).any(|t| t.state == State::Down);
         *panic = known_down && (up == 0 || up * 100 < u32::from(spec.health.panic_percent) * all);
     }
 
