@@ -9,7 +9,7 @@ use crate::access::Caller;
 use crate::api::{
     BackendName, ChangeRow, Changed, ConnectionQuery, Connections, NeighbourRow, PortRow, Refusal,
 };
-use crate::api::{BackendRow, OffloadRow, RefusalKind, Reloaded, RuleQuery, VersionInfo, WorkerRow};
+use crate::api::{BackendRow, Limit, OffloadRow, RefusalKind, Reloaded, RuleQuery, VersionInfo, WorkerRow};
 use crate::beside::beside;
 use crate::clock::{self, Clock};
 use crate::control::{Event, Readiness, Request};
