@@ -1,6 +1,7 @@
 //! Who may use the control API: on the Unix socket by whom the peer runs as, on TCP by a token.
 
 use crate::api::{Refusal, RefusalKind};
+use crate::http;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
@@ -136,7 +137,8 @@ pub(crate) async fn need_token(State(token): State<Token>, request: Request, nex
         return next.run(request).await;
     }
     let error = "this needs the token of [control] token_file: `Authorization: Bearer …`";
-    Refusal::new(RefusalKind::Unauthorised, error).into_response()
+    // A place that somebody keeps who may not ask is one less for those who may.
+    http::last(Refusal::new(RefusalKind::Unauthorised, error).into_response())
 }
 
 #[cfg(test)]

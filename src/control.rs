@@ -7,7 +7,7 @@ use crate::access::{self, Caller, Gate, Token};
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
 use crate::api::{HistoryRow, MeterRow, ReloadQuery, Reloaded, WorkerRow};
 use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
-use crate::http::{self, Accepted};
+use crate::http::{self, Accepted, BodyMax};
 use crate::pages::Pages;
 use crate::policy::PolicyRow;
 use crate::socket::{self, BindError, ControlSocket};
@@ -156,7 +156,7 @@ fn admit(stream: UnixStream, gate: &Gate, api: &Router) -> std::io::Result<Accep
     tracing::warn!(by = %caller, "refused at the control socket");
     let refusal =
         Refusal::new(RefusalKind::Forbidden, format!("{caller}: not root, not us, not in [control] group"));
-    let router = Router::new().fallback(async move || refusal.clone());
+    let router = Router::new().fallback(async move || http::last(refusal.clone().into_response()));
     Ok(Accepted { stream, router, life: Duration::from_secs(1) })
 }
 
@@ -204,6 +204,7 @@ fn metrics_router(events: Events) -> Router {
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(liveness))
         .route("/readyz", get(readiness))
+        .layer(from_fn_with_state(http::small as BodyMax, http::whole))
         .layer(from_fn(http::in_time))
         .with_state(events)
 }
@@ -412,6 +413,34 @@ mod tests {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    #[test]
+    fn what_is_refused_leaves_the_connection_as_it_was() {
+        let served = Served::start();
+        let mut stream = std::os::unix::net::UnixStream::connect(served.socket()).expect("connected");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+        let mut answers = std::io::BufReader::new(stream.try_clone().expect("cloned"));
+        let mut status = || {
+            let lines = std::io::BufRead::lines(&mut answers);
+            let head: Vec<String> =
+                lines.map(|line| line.expect("a head")).take_while(|line| !line.is_empty()).collect();
+            let length =
+                head.iter().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            answers.read_exact(&mut vec![0; length.parse().expect("a number")]).expect("a body");
+            head[0][9..12].to_owned()
+        };
+        for _ in 0..20 {
+            // Of a kind that is refused without a look at the body, which comes later.
+            let head =
+                "POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n";
+            stream.write_all(head.as_bytes()).expect("sent");
+            std::thread::sleep(Duration::from_millis(5));
+            stream.write_all(b"something").expect("sent");
+            assert_eq!(status(), "415");
+        }
+        stream.write_all(b"GET /v1/services HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        assert_eq!(status(), "200");
     }
 
     #[test]

@@ -3,9 +3,12 @@
 
 use crate::api::{Refusal, RefusalKind};
 use axum::Router;
-use axum::extract::Request;
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -80,6 +83,38 @@ where
 
 /// Ends requests that take too long, which are those whose bodies do not come.
 pub(crate) async fn in_time(request: Request, next: Next) -> Response {
-    let slow = || Refusal::new(RefusalKind::Slow, "the request's body did not come in time").into_response();
+    let slow =
+        || last(Refusal::new(RefusalKind::Slow, "the request's body did not come in time").into_response());
     tokio::time::timeout(REQUEST_MAX, next.run(request)).await.unwrap_or_else(|_| slow())
+}
+
+/// Bytes that the body of a request for a page may have.
+pub(crate) type BodyMax = fn(&str) -> usize;
+
+/// Enough for a few names.
+pub(crate) fn small(_page: &str) -> usize {
+    64 << 10
+}
+
+/// Reads a request's body to its end before anything is answered. Who is answered sooner has a connection
+/// that cannot be used again, without knowing it, and may lose the answer: what nobody reads resets it.
+pub(crate) async fn whole(State(max): State<BodyMax>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let max = max(parts.uri.path());
+    let refuse = |kind, error: String| last(Refusal::new(kind, error).into_response());
+    let too_large = || refuse(RefusalKind::TooLarge, format!("the request's body has more than {max} bytes"));
+    if body.size_hint().lower() > max as u64 {
+        return too_large();
+    }
+    match Limited::new(body, max).collect().await {
+        Ok(body) => next.run(Request::from_parts(parts, Body::from(body.to_bytes()))).await,
+        Err(error) if error.is::<LengthLimitError>() => too_large(),
+        Err(error) => refuse(RefusalKind::Malformed, format!("the request's body: {error}")),
+    }
+}
+
+/// An answer after which the connection ends.
+pub(crate) fn last(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }

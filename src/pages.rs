@@ -7,11 +7,11 @@
 use crate::access::Caller;
 use crate::api::{Problem, Refusal, RefusalKind};
 use crate::control::{Events, Reply, Request, answer};
-use crate::http;
+use crate::http::{self, BodyMax};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
@@ -25,8 +25,6 @@ use serde_json::{Map, Value, json};
 const DESCRIPTION: &str = "/v1/openapi.json";
 const JSON: &str = "application/json";
 const PROBLEM_JSON: &str = "application/problem+json";
-/// Bytes of a request's body: no page wants more than a few names.
-const BODY_MAX: usize = 64 << 10;
 
 /// What a page may answer besides 200.
 const ANY: [u16; 2] = [400, 503];
@@ -253,7 +251,9 @@ impl Pages {
             .method_not_allowed_fallback(async |method: Method| {
                 Refusal::new(RefusalKind::Method, format!("this page does not take {method}; see Allow"))
             })
-            .layer(DefaultBodyLimit::max(BODY_MAX))
+            // `whole` knows better.
+            .layer(DefaultBodyLimit::disable())
+            .layer(from_fn_with_state(http::small as BodyMax, http::whole))
             .layer(from_fn(http::in_time))
             .with_state(events)
     }

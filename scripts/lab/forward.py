@@ -34,10 +34,15 @@ def serve(netns: Netns, port: int, near: socket.socket) -> None:
 
 
 def copy(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
+    """Until the source has said all, or one of the two is gone: then both are told."""
+    try:
         while data := source.recv(65536):
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def free_port() -> int:
