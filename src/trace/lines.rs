@@ -42,7 +42,8 @@ impl Lines {
     /// Of a configuration that is in order; of any other there are none.
     pub(crate) fn new(text: &str) -> Lines {
         let Ok(file) = toml::from_str::<File>(text) else { return Lines::default() };
-        let line = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+        let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+        let line = |at: usize| 1 + ends.partition_point(|end| *end < at);
         let place = |service: Service| {
             let backends = service.backend.into_iter();
             let backends = backends.map(|one| (name(one.address.get_ref()), line(one.address.span().start)));
@@ -69,5 +70,21 @@ fn name(address: &str) -> String {
         (Ok(full), _) => rows::endpoint(full.ip().into(), full.port()),
         (_, Ok(ip)) => rows::backend_name(ip.into(), None),
         _ => address.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_their_lines() {
+        let backend =
+            "[[service.backend]]\naddress = \"10.0.0.2\"\n[[service.backend]]\naddress = \"10.0.0.2:80\"\n";
+        let text = format!("[[service]]\nname = \"a\"\n{backend}\n# ä\n[[service]]\nname = \"b\"");
+        let lines = Lines::new(&text);
+        assert_eq!((lines.service("a"), lines.service("b"), lines.service("c")), (Some(2), Some(10), None));
+        assert_eq!((lines.backend("a", "10.0.0.2"), lines.backend("a", "10.0.0.2:80")), (Some(4), Some(6)));
+        assert_eq!(lines.backend("b", "10.0.0.2"), None);
     }
 }
