@@ -28,10 +28,19 @@ fn print_json(value: &impl Serialize) {
 /// The configuration in `file`, and the text it comes from.
 pub(crate) fn read(file: &Path) -> Result<(Config, String), Failure> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::Config(format!("configuration {name}: {error}")))?;
+    let text = text_of(file).map_err(|error| Failure::Config(format!("configuration {name}: {error}")))?;
     let config = Config::parse(&name, &text).map_err(Failure::Faulty)?;
     Ok((config, text))
+}
+
+/// What is in `file`. Whoever opens a pipe or a device waits until somebody writes, and may read for ever.
+pub(crate) fn text_of(file: &Path) -> Result<String, String> {
+    let metadata = std::fs::metadata(file).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        let what = if metadata.is_dir() { "a directory" } else { "a pipe, socket or device" };
+        return Err(format!("this is {what}; name a regular file"));
+    }
+    std::fs::read_to_string(file).map_err(|error| error.to_string())
 }
 
 /// Puts what is wrong or odd into the log, a line each.
@@ -206,6 +215,18 @@ impl From<ClientError> for Failure {
 mod tests {
     use super::*;
     use crate::api::Transport;
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let error = |path: &Path| text_of(path).expect_err("not a file");
+        assert_eq!(error(directory.path()), "this is a directory; name a regular file");
+        assert_eq!(error(Path::new("/dev/zero")), "this is a pipe, socket or device; name a regular file");
+        assert!(error(&directory.path().join("none")).contains("No such file"));
+        let file = directory.path().join("file");
+        std::fs::write(&file, "text").expect("written");
+        assert_eq!(text_of(&file).as_deref(), Ok("text"));
+    }
 
     #[test]
     fn filters_become_a_query() {
