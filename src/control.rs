@@ -21,7 +21,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use dataplane::config::Config;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::oneshot;
@@ -72,17 +72,32 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    /// Whether more than an answer may come of it.
-    pub(crate) fn changes(&self) -> bool {
-        matches!(self, Request::Drain(..) | Request::Undrain(..) | Request::Reload(..))
+    /// How long it may wait.
+    pub(crate) fn urgency(&self) -> Urgency {
+        match self {
+            Request::Drain(..) | Request::Undrain(..) | Request::Reload(..) => Urgency::Change,
+            Request::Health(_) | Request::Readiness(_) => Urgency::Urgent,
+            _ => Urgency::Question,
+        }
     }
+}
+
+/// How long a request may wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Urgency {
+    /// A late answer is taken for trouble.
+    Urgent,
+    /// More than an answer may come of it: not while another change is being made.
+    Change,
+    /// Until there is nothing else to do.
+    Question,
 }
 
 /// What wakes the manager.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Somebody asks.
-    Request(Request),
+    /// Somebody asks, and has left once this leads nowhere.
+    Request(Request, Weak<()>),
     /// Health checks have something new.
     Health,
     /// SIGHUP.
@@ -246,7 +261,9 @@ pub(crate) async fn answer<T>(
 ) -> Result<T, Refusal> {
     let (reply, answer) = oneshot::channel();
     let stopping = || Refusal::new(RefusalKind::Failed, "Millrace is stopping");
-    events.send(Event::Request(request(reply))).map_err(|_| stopping())?;
+    // Lives as long as somebody waits here.
+    let asker = Arc::new(());
+    events.send(Event::Request(request(reply), Arc::downgrade(&asker))).map_err(|_| stopping())?;
     match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
         Ok(answer) => answer.map_err(|_| stopping()),
         Err(_) => Err(Refusal::new(RefusalKind::Failed, "the main thread does not answer")),
@@ -322,7 +339,7 @@ mod tests {
     }
 
     fn answer_from_a_can(event: Event) {
-        let Event::Request(request) = event else { return };
+        let Event::Request(request, _) = event else { return };
         match request {
             Request::Services(reply) => {
                 let _ = reply.send(vec![ServiceRow { name: "web".into(), ..ServiceRow::default() }]);

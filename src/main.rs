@@ -20,6 +20,7 @@ mod hairpins;
 mod health;
 mod history;
 mod http;
+mod inbox;
 mod logging;
 mod manager;
 mod memory;

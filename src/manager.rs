@@ -14,6 +14,7 @@ use crate::beside::beside;
 use crate::clock::{self, Clock};
 use crate::control::{Event, Readiness, Request};
 use crate::history::History;
+use crate::inbox::Inbox;
 use crate::meters::{self, MeterBooks};
 use crate::metrics::{Exporter, Figures, PoolRow};
 use crate::offloading::Offloading;
@@ -29,7 +30,7 @@ use dataplane::ids::BackendId;
 use dataplane::owner::Owners;
 use dataplane::snapshot::{Backend, BackendState, OnRemove, Overrides, PortFacts, Snapshot};
 use dataplane::worker::{Shadow, Sizes};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -80,9 +81,7 @@ pub(crate) struct Running<'a> {
 /// See the module's header.
 pub(crate) struct Manager<'a> {
     running: Running<'a>,
-    events: Receiver<Event>,
-    /// Events that came while something was being built.
-    waiting: VecDeque<Event>,
+    inbox: Inbox,
     mailboxes: Vec<Arc<Mailbox>>,
     counters: Vec<Arc<WorkerCounters>>,
     overrides: Overrides,
@@ -113,8 +112,7 @@ impl<'a> Manager<'a> {
         history.note("start", &by, Some(generation), format!("{} services", running.config.services.len()));
         Manager {
             running,
-            events,
-            waiting: VecDeque::new(),
+            inbox: Inbox::new(events),
             mailboxes,
             counters,
             overrides: Overrides::default(),
@@ -136,8 +134,8 @@ impl<'a> Manager<'a> {
         self.running.health.publish(&self.running.snapshot);
         let mut upkeep_at = clock::monotonic() + UPKEEP;
         loop {
-            match self.next_event(upkeep_at.saturating_duration_since(clock::monotonic())) {
-                Ok(Event::Request(request)) => self.handle(request),
+            match self.inbox.next(upkeep_at.saturating_duration_since(clock::monotonic())) {
+                Ok(Event::Request(request, _)) => self.handle(request),
                 Ok(Event::Reload) => drop(self.reload("SIGHUP", false)),
                 Ok(Event::Health) => self.follow_health(),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -154,17 +152,11 @@ impl<'a> Manager<'a> {
         }
     }
 
-    fn next_event(&mut self, patience: Duration) -> Result<Event, RecvTimeoutError> {
-        self.waiting.pop_front().map_or_else(|| self.events.recv_timeout(patience), Ok)
-    }
-
     /// Answers a question if there is one. What would change anything waits for the change that is being
-    /// made; the end comes first then.
+    /// made.
     fn attend(&mut self) {
-        match self.events.recv_timeout(GLANCE) {
-            Ok(Event::Request(request)) if !request.changes() => self.handle(request),
-            Ok(Event::Stop) => self.waiting.push_front(Event::Stop),
-            Ok(event) => self.waiting.push_back(event),
+        match self.inbox.next_question(GLANCE) {
+            Ok(request) => self.handle(request),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(GLANCE),
         }
