@@ -205,12 +205,14 @@ impl<'a> Manager<'a> {
         let result = self.try_reload(dry_run);
         match &result {
             _ if dry_run => {}
-            Ok(reloaded) => {
+            Ok((reloaded, late)) => {
                 self.reloads += 1;
                 self.reloaded_at_s = clock::unix_seconds();
                 let generation = reloaded.generation;
-                self.history.note("reload", by, Some(generation), plan::summary(&reloaded.changes));
+                let summary = remembered(plan::summary(&reloaded.changes), late);
+                self.history.note("reload", by, Some(generation), summary);
                 tracing::info!(generation, by, "configuration reloaded");
+                late.iter().for_each(|late| tracing::error!(by, "{}", late.error));
             }
             Err(refusal) => {
                 self.reloads_failed += 1;
@@ -218,10 +220,12 @@ impl<'a> Manager<'a> {
                 tracing::error!(by, "{}", not_reloaded(refusal));
             }
         }
-        result
+        let (reloaded, late) = result?;
+        late.map_or(Ok(reloaded), Err)
     }
 
-    fn try_reload(&mut self, dry_run: bool) -> Result<Reloaded, Refusal> {
+    /// What has been done, and what is late of it.
+    fn try_reload(&mut self, dry_run: bool) -> Result<(Reloaded, Option<Refusal>), Refusal> {
         let (config, text, changes) = self.read().map_err(|failure| match failure {
             Failure::Faulty(faults) if !dry_run => {
                 commands::log_faults(&faults);
@@ -250,22 +254,19 @@ impl<'a> Manager<'a> {
             };
             config.services.iter().any(configured)
         });
-        let before = self.running.snapshot.generation;
         let effects = self.effects(&config);
-        let (done, generation) = if dry_run {
+        let (done, late) = if dry_run {
             // Built as it would be, for it can be refused for lack of slots.
             self.next(&config, &overrides)?;
-            ("would reload", self.running.snapshot.generation)
+            ("would reload", None)
         } else {
-            let changed = self.change(config, overrides);
-            // A worker that is late does not undo it.
-            if self.running.snapshot.generation != before {
-                self.running.text = text;
-            }
-            ("reloaded", changed?)
+            let late = self.change(config, overrides)?;
+            self.running.text = text;
+            ("reloaded", late)
         };
+        let generation = self.running.snapshot.generation;
         let message = format!("{done} {}: {}", self.running.file.display(), plan::summary(&changes));
-        Ok(Reloaded { generation, dry_run, message, changes, effects })
+        Ok((Reloaded { generation, dry_run, message, changes, effects }, late))
     }
 
     /// The configuration that the file has now, its text, and how that differs from the running one's.
@@ -337,16 +338,17 @@ impl<'a> Manager<'a> {
         if !changes {
             return Ok(Changed { generation: self.running.snapshot.generation, message });
         }
-        let generation = self.change(self.running.config.clone(), overrides)?;
+        let late = self.change(self.running.config.clone(), overrides)?;
+        let generation = self.running.snapshot.generation;
         tracing::info!(generation, by = %caller, "{message}");
         let cause = if drain { "drain" } else { "undrain" };
-        self.history.note(cause, &caller.to_string(), Some(generation), message.as_str());
-        Ok(Changed { generation, message })
+        self.history.note(cause, &caller.to_string(), Some(generation), remembered(message.clone(), &late));
+        late.map_or(Ok(Changed { generation, message }), Err)
     }
 
-    /// Builds the next snapshot, puts it in force and waits until every worker forwards by it. A worker that
-    /// is late is an error, and changes nothing about what is in force.
-    fn change(&mut self, config: Config, overrides: Overrides) -> Result<u64, Refusal> {
+    /// Builds the next snapshot, puts it in force and waits until every worker forwards by it. An error
+    /// changes nothing. That a worker is late changes nothing about what is in force, so it is told beside.
+    fn change(&mut self, config: Config, overrides: Overrides) -> Result<Option<Refusal>, Refusal> {
         let failed = |error: String| Refusal::new(RefusalKind::Failed, error);
         // Slots may only be given away once all workers have stopped using them.
         mailbox::publish(&self.mailboxes, &self.running.snapshot)
@@ -371,8 +373,8 @@ impl<'a> Manager<'a> {
         if self.running.offloading.publish(&self.running.snapshot).is_err() {
             tracing::warn!(generation, "the offload thread is late to take up the configuration");
         }
-        published.map_err(|late| failed(format!("{late}; the change is in force and reaches it later")))?;
-        Ok(generation)
+        let late = |late| failed(format!("{late}; the change is in force and reaches it later"));
+        Ok(published.err().map(late))
     }
 
     /// A worker with connections that no policy of the last ones before this generation has judged.
@@ -391,8 +393,9 @@ impl<'a> Manager<'a> {
         }
         let overrides = Overrides { health: findings.standings.clone(), ..self.overrides.clone() };
         // What cannot be done now is tried again a second later.
-        if let Err(refusal) = self.change(self.running.config.clone(), overrides) {
-            tracing::warn!("backends stay as they are: {}", refusal.error);
+        match self.change(self.running.config.clone(), overrides) {
+            Ok(late) => late.iter().for_each(|late| tracing::warn!("backends' health: {}", late.error)),
+            Err(refusal) => tracing::warn!("backends stay as they are: {}", refusal.error),
         }
     }
 
@@ -726,6 +729,11 @@ fn not_reloaded(refusal: &Refusal) -> String {
     format!("{what}: {}", refusal.error)
 }
 
+/// A change as history tells of it.
+fn remembered(summary: String, late: &Option<Refusal>) -> String {
+    late.as_ref().map_or(summary.clone(), |late| format!("{summary} ({})", late.error))
+}
+
 fn refusal_of(failure: Failure) -> Refusal {
     match failure {
         Failure::Faulty(faults) => {
@@ -791,8 +799,11 @@ address = "10.0.0.2"
         };
         let (_events, inbox) = mpsc::channel();
         let mut manager = Manager::new(running, inbox);
-        let refusal = manager.change(after.clone(), Overrides::default()).expect_err("nobody reads the mail");
-        assert_eq!(refusal.error, "worker 0 does not answer; the change is in force and reaches it later");
+        let late = manager.change(after.clone(), Overrides::default()).expect("in force");
+        assert_eq!(
+            late.expect("nobody reads the mail").error,
+            "worker 0 does not answer; the change is in force and reaches it later"
+        );
         assert_eq!(manager.running.snapshot.generation, 2);
         assert_eq!(manager.running.config, after);
         assert_eq!(
