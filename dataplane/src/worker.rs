@@ -508,19 +508,25 @@ impl<'a, E: Env> Walk<'a, E> {
                 self.meet_in_passing(packet, parsed, slot, addressee);
             }
             (Some((_, Direction::Original)), Addressee::Other) => self.refuse(packet, DropReason::NotOurMac),
-            (Some((slot, direction)), _) => {
-                let service = self.state.table.entry(slot).service();
-                if let Some(packet) = self.metered(packet, parsed, service) {
-                    self.forward_known(packet, parsed, slot, direction);
-                }
-            }
+            (Some((slot, direction)), _) => self.forward_known(packet, parsed, slot, direction),
             (None, Addressee::Us) => self.open(packet, parsed, foreseen),
             (None, Addressee::Other) => self.open_from_backend(packet, parsed),
         }
     }
 
     /// The established path: one entry's line is all that is touched.
-    fn forward_known(&mut self, mut packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
+    fn forward_known(&mut self, packet: E::Buf, parsed: &Parsed, slot: Slot, direction: Direction) {
+        self.forward_entry(packet, parsed, slot, direction, Toll::Due);
+    }
+
+    fn forward_entry(
+        &mut self,
+        mut packet: E::Buf,
+        parsed: &Parsed,
+        slot: Slot,
+        direction: Direction,
+        toll: Toll,
+    ) {
         if !self.is_judged(slot) {
             packet = match self.readmit(packet, parsed, slot, direction) {
                 Some(packet) => packet,
@@ -534,6 +540,16 @@ impl<'a, E: Env> Walk<'a, E> {
         self.env.note(Note::Known { slot, direction, state, service, backend });
         if !self.snapshot.keeps_connections(backend) {
             return self.backend_gone(packet, parsed, slot, direction);
+        }
+        if toll == Toll::Due && self.snapshot.has_meters() {
+            if self.state.table.is_reuse(slot, direction, self.now, parsed.tcp_flags) {
+                // It is charged as what it opens.
+                return self.reopen(packet, parsed, slot);
+            }
+            packet = match self.metered(packet, parsed, service) {
+                Some(packet) => packet,
+                None => return,
+            };
         }
         let bytes = u32::from(parsed.packet_len());
         let outcome = self.state.table.account(slot, direction, self.now, bytes, parsed.tcp_flags, |state| {
@@ -643,6 +659,13 @@ impl<'a, E: Env> Walk<'a, E> {
                 !to.is_multicast() && to != port.mac && from != port.mac
             })
     }
+}
+
+/// Whether a packet is still to be charged by its service's meters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Toll {
+    Due,
+    Paid,
 }
 
 /// Whose MAC address a frame has as its destination.

@@ -8,7 +8,7 @@ mod common {
     pub(crate) mod world;
 }
 
-use common::frames::{fragment_ipv4, read, tcp, udp};
+use common::frames::{fragment_ipv4, read, tcp, too_big, udp};
 use common::world::{BACK, FRONT, PORT_MACS, World};
 use dataplane::addr::MacAddr;
 use dataplane::conntrack::Count;
@@ -229,4 +229,73 @@ fn metered_connections_stay_in_software() {
     established(&mut metered);
     assert!(metered.envs[0].asks.is_empty());
     assert_eq!(metered.rows()[0].offload, OffloadState::Declined(Declined::Metered));
+}
+
+/// What the policy stops has cost nothing: it is judged first.
+#[test]
+fn denied_packets_are_not_charged() {
+    let limit = "packets_per_second = 1, burst_ms = 1";
+    let mut world = world("", limit, 1);
+    assert_eq!(world.receive(FRONT, &segment(CLIENT, "S", 0)).len(), 1);
+    let deny = "[[policy]]\naction = \"deny\"\nfrom = [\"198.51.100.7/32\"]\n";
+    world.reload(&format!("{}{deny}", config("", limit)));
+    for _ in 0..20 {
+        assert!(world.receive(FRONT, &segment(CLIENT, "A", 0)).is_empty());
+    }
+    assert_eq!(web(&world), [1, 0, 0, 0]);
+    assert!(world.report().contains(&"drop.policy_denied=20".to_owned()), "{:?}", world.report());
+    world.reload(&config("", limit));
+    let sent: usize = (0..40).map(|_| world.receive(FRONT, &segment(CLIENT, "A", 0)).len()).sum();
+    assert_eq!(sent, 31);
+}
+
+/// A SYN that uses a port again is one packet.
+#[test]
+fn a_reused_port_is_charged_once() {
+    let mut world = world("", "packets_per_second = 1, burst_ms = 1, new_connections_per_second = 1", 1);
+    world.exchange(FRONT, &segment(CLIENT, "S", 0));
+    world.exchange(FRONT, &segment(CLIENT, "R", 0));
+    for again in 0..10 {
+        world.pass_ms(2, 1);
+        world.exchange(FRONT, &segment(CLIENT, "S", 0));
+        world.exchange(FRONT, &segment(CLIENT, "R", 0));
+        assert_eq!(web(&world), [4 + 2 * again, 0, 0, 0]);
+    }
+}
+
+/// Connections that are picked up from their backend's side are new ones, too.
+#[test]
+fn connections_picked_up_by_replies_are_charged() {
+    let mut world = world("", "new_connections_per_second = 1, burst_ms = 1", 1);
+    let reply = |n| tcp(PORT_MACS[1], "10.0.1.11:8080", &format!("198.51.100.{n}:5555"), "A", b"more");
+    let sent: usize = (1..=50).map(|n| world.receive(BACK, &reply(n)).len()).sum();
+    assert_eq!((sent, world.live(0), web(&world)[3]), (32, 32, 18));
+}
+
+/// What its tenant refuses has not cost the service one of its openings, nor has what finds no backend.
+#[test]
+fn openings_that_come_to_nothing_are_given_back() {
+    let tenant = "new_connections_per_second = 1, burst_ms = 1";
+    let service = "new_connections_per_second = 40, burst_ms = 1000";
+    let mut world = world(tenant, service, 1);
+    let open = |world: &mut World, count: u16, from: u16| {
+        let frames = (0..count).map(|n| segment(&format!("198.51.100.9:{}", from + n), "S", 0));
+        frames.map(|frame| world.receive(FRONT, &frame).len()).sum::<usize>()
+    };
+    assert_eq!(open(&mut world, 100, 1_000), 32);
+    assert_eq!((web(&world)[3], blue(&world)[3]), (0, 68));
+    world.reload(&config("", service));
+    assert_eq!(open(&mut world, 100, 2_000), 40 - 32, "the service's bucket is as it was");
+}
+
+/// An ICMP error costs what a packet costs of the connection that it is about.
+#[test]
+fn errors_about_a_connection_are_charged() {
+    let mut world = world("", "packets_per_second = 1, burst_ms = 1", 1);
+    world.exchange(FRONT, &segment(CLIENT, "S", 0));
+    let reply = tcp(PORT_MACS[1], "10.0.1.11:8080", CLIENT, "SA", b"");
+    let (_, answer) = world.exchange(BACK, &reply);
+    let error = too_big(PORT_MACS[0], "203.0.113.1", "192.0.2.80", 1_400, &answer, 40);
+    let sent: usize = (0..40).map(|_| world.receive(FRONT, &error).len()).sum();
+    assert_eq!((sent, web(&world)), (30, [32, 0, 10, 0]));
 }

@@ -488,14 +488,7 @@ impl Table {
     ) -> Outcome {
         let entry = &mut self.entries[slot.index()];
         let state = entry.state();
-        let segment = Segment {
-            direction,
-            flags,
-            one_way: !entry.has_reply_key(),
-            half_open: entry.is_half_open(),
-            later: now.since(entry.last_seen()) > 0,
-        };
-        let Some(next) = state.next(&segment) else { return Outcome::Reuse };
+        let Some(next) = state.next(&segment(entry, direction, now, flags)) else { return Outcome::Reuse };
         entry.touch(now);
         let wrapped = entry.count(direction, bytes);
         if wrapped != (false, false) {
@@ -506,6 +499,13 @@ impl Table {
         }
         self.enter_state(slot, next, now, timeout_of(next));
         Outcome::Changed(next)
+    }
+
+    /// Whether [`Table::account`] would say [`Outcome::Reuse`] of such a packet.
+    #[must_use]
+    pub fn is_reuse(&self, slot: Slot, direction: Direction, now: Tick, flags: TcpFlags) -> bool {
+        let entry = &self.entries[slot.index()];
+        entry.state().next(&segment(entry, direction, now, flags)).is_none()
     }
 
     /// A counter of the entry wrapped: its carry goes to the cold array.
@@ -620,5 +620,17 @@ impl Table {
         }
         let end = (start as usize).saturating_add(slots);
         *cursor = (end < self.fresh as usize).then_some(end as u32);
+    }
+}
+
+/// A packet as the state machine sees it that decides about the entry's next state.
+#[inline(always)]
+fn segment(entry: &Entry, direction: Direction, now: Tick, flags: TcpFlags) -> Segment {
+    Segment {
+        direction,
+        flags,
+        one_way: !entry.has_reply_key(),
+        half_open: entry.is_half_open(),
+        later: now.since(entry.last_seen()) > 0,
     }
 }

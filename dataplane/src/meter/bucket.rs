@@ -3,6 +3,10 @@
 //! A bucket of rate `r` has earned `floor(r * t)` tokens by the time `t`, worked out afresh each time, so
 //! that nothing is rounded away however often it is asked. All it remembers is how many have been spent,
 //! those included that flowed over while it was full. What it holds is the difference, plus its depth.
+//!
+//! Both numbers are kept modulo 2^64, which at high rates is less than a year's tokens: only how far one is
+//! ahead of the other counts. More than [`BEHIND_S`] of spending ahead of the earnings cannot be: then it is
+//! the earnings that are ahead.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,6 +18,9 @@ impl Nanos {
     /// In a second.
     pub const SECOND: u64 = 1_000_000_000;
 }
+
+/// Clocks of workers differ by less than this, and no more than this is ever owed. Seconds.
+const BEHIND_S: u64 = 60;
 
 /// Tokens that come at a rate, up to a depth. Full at first.
 ///
@@ -35,7 +42,7 @@ pub struct Drawn {
 }
 
 impl Bucket {
-    /// A full bucket. Rates and depths are at most 10^13, so that sums of them stay far from 2^64.
+    /// A full bucket. Rates are at most 10^13, and what they bring in a minute is far from 2^64; so are depths.
     #[must_use]
     pub fn new(per_second: u64, depth: u64) -> Bucket {
         Bucket { per_second, depth, spent: AtomicU64::new(0) }
@@ -58,23 +65,46 @@ impl Bucket {
         let earned = earned(now, self.per_second);
         let mut spent = self.spent.load(Relaxed);
         loop {
-            let full = spent.max(earned);
-            let level = (earned + self.depth).saturating_sub(full);
-            let drawn =
-                Drawn { tokens: if level < least { 0 } else { level.min(most) }, overflow: full - spent };
+            let Levels { level, full, overflow } = self.levels(earned, spent);
+            let drawn = Drawn { tokens: if level < least { 0 } else { level.min(most) }, overflow };
             if drawn == Drawn::default() {
                 return drawn;
             }
             // The word stands for itself alone: nothing else is ordered by it.
-            match self.spent.compare_exchange_weak(spent, full + drawn.tokens, Relaxed, Relaxed) {
+            let next = full.wrapping_add(drawn.tokens);
+            match self.spent.compare_exchange_weak(spent, next, Relaxed, Relaxed) {
                 Ok(_) => return drawn,
                 Err(other) => spent = other,
             }
         }
     }
+
+    /// Takes back tokens that were drawn and not used.
+    pub fn give_back(&self, tokens: u64) {
+        self.spent.fetch_sub(tokens, Relaxed);
+    }
+
+    fn levels(&self, earned: u64, spent: u64) -> Levels {
+        let behind = spent.wrapping_sub(earned);
+        if behind <= self.depth.saturating_add(self.per_second.saturating_mul(BEHIND_S)) {
+            Levels { level: self.depth.saturating_sub(behind), full: spent, overflow: 0 }
+        } else {
+            Levels { level: self.depth, full: earned, overflow: earned.wrapping_sub(spent) }
+        }
+    }
 }
 
-/// Whole tokens that a rate has earned by `now`.
+/// How a bucket stands.
+struct Levels {
+    /// Tokens it holds.
+    level: u64,
+    /// What has been spent, those included that flowed over.
+    full: u64,
+    /// Those that flowed over since somebody last looked.
+    overflow: u64,
+}
+
+/// Whole tokens that a rate has earned by `now`, modulo 2^64.
 fn earned(now: Nanos, per_second: u64) -> u64 {
     let (seconds, part) = (now.0 / Nanos::SECOND, now.0 % Nanos::SECOND);
     let part = match part.checked_mul(per_second) {

@@ -199,6 +199,13 @@ impl Meter {
         self.has_room() && self.opening.as_ref().is_none_or(|bucket| bucket.draw(now, 1, 1).tokens > 0)
     }
 
+    /// Takes back what was charged for a connection that was not opened after all.
+    pub fn not_opened(&self) {
+        if let Some(bucket) = &self.opening {
+            bucket.give_back(1);
+        }
+    }
+
     fn has_room(&self) -> bool {
         self.limit.connections.is_none_or(|most| self.live() < most)
     }

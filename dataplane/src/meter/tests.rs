@@ -93,7 +93,7 @@ proptest! {
     fn colours_are_those_of_the_rfcs(
         committed in rates(),
         beyond in beyonds(),
-        start in 0u64..1 << 50,
+        start in prop_oneof![0u64..1 << 50, 0u64..u64::MAX >> 1],
         packets in prop::collection::vec((0u64..3_000_000, 1u32..9_000), 1..200),
     ) {
         let marker = Marker::new(committed, beyond, 1, 0);
@@ -210,6 +210,42 @@ fn bits_pass_at_the_rate() {
             assert_within_a_percent(passed.bytes * 8, bits, passed.ns, &what);
         }
     }
+}
+
+/// The tokens of a fast bucket are more than 2^64 within a year; nothing comes of it.
+#[test]
+fn a_bucket_goes_on_for_centuries() {
+    let (per_second, depth) = (1_250_000_000_000, 1_000_000);
+    let wraps = u64::MAX / per_second * SECOND;
+    for start in [wraps - SECOND / 2, wraps, 2 * wraps - SECOND / 4] {
+        let bucket = Bucket::new(per_second, depth);
+        bucket.draw(Nanos(start - 100 * SECOND), 0, u64::MAX);
+        assert_eq!(bucket.draw(Nanos(start), 0, u64::MAX).tokens, depth, "full after {start} ns of nothing");
+        let drawn: u64 =
+            (0..20_000u64).map(|n| bucket.draw(Nanos(start + n * 50_000), 1, u64::MAX).tokens).sum();
+        let due = per_second / 20_000 * 19_999;
+        // It holds no more than its depth, of the 62.5 million that come in each 50 us.
+        assert!(drawn <= due && drawn >= 19_999 * depth, "{drawn} from {start} ns on");
+        let slow = Bucket::new(per_second, per_second);
+        slow.draw(Nanos(start - 1), 0, u64::MAX);
+        slow.draw(Nanos(start), 0, u64::MAX);
+        let drawn: u64 =
+            (0..20_000u64).map(|n| slow.draw(Nanos(start + n * 50_000), 1, u64::MAX).tokens).sum();
+        assert_eq!(drawn, due, "from {start} ns on");
+        let idle = Nanos(start + 365 * 86_400 * SECOND);
+        assert_eq!(slow.draw(idle, 0, u64::MAX).tokens, per_second, "full a year later");
+    }
+}
+
+/// What is given back is there again, and a clock that is behind sees no more than there is.
+#[test]
+fn tokens_come_back() {
+    let bucket = Bucket::new(1_000, 10);
+    assert_eq!(bucket.draw(Nanos(SECOND), 10, 10).tokens, 10);
+    assert_eq!(bucket.draw(Nanos(SECOND), 1, 10).tokens, 0);
+    bucket.give_back(3);
+    assert_eq!(bucket.draw(Nanos(SECOND / 2), 1, 10).tokens, 0, "half a second behind");
+    assert_eq!(bucket.draw(Nanos(SECOND), 1, 10).tokens, 3);
 }
 
 /// Threads that draw on one bucket at once get no more together than there is, and all of it.

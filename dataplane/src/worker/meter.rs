@@ -2,14 +2,16 @@
 //! are too many. [`crate::meter`] says how it is counted.
 //!
 //! A packet is charged once it is known whose it is and that policy allows it, before anything is changed for
-//! it: one that is dropped here was never seen by its connection.
+//! it: one that is dropped here was never seen by its connection. Each packet is charged once, ICMP errors
+//! like what they are about. A connection is charged for when it is opened or picked up, whichever end's
+//! packet does it.
 
 use super::egress::Translation;
 use super::{Env, Walk};
 use crate::drops::DropReason;
 use crate::ids::ServiceId;
 use crate::limits::{SERVICES_MAX, TENANTS_MAX};
-use crate::meter::{Account, Colour, Nanos};
+use crate::meter::{Account, Colour, Meter, Nanos};
 use crate::packet::PacketBuf;
 use crate::rewrite;
 use crate::time::Tick;
@@ -109,7 +111,7 @@ impl<E: Env> Walk<'_, E> {
 
     /// Why no connection may be opened for a service now, if none may.
     pub(super) fn too_many(&mut self, service: ServiceId) -> Option<DropReason> {
-        if !self.snapshot.has_meters() || self.state.accounts.services.is_empty() {
+        if !self.is_charged() {
             return None;
         }
         let (snapshot, now) = (self.snapshot, self.nanos());
@@ -120,10 +122,25 @@ impl<E: Env> Walk<'_, E> {
             return Some(DropReason::MeterConnections);
         }
         if let Some((tenant, _)) = metered.tenant.as_ref().filter(|(_, meter)| !meter.admits(now)) {
+            if let Some(meter) = &metered.service {
+                meter.not_opened();
+            }
             counters.tenant_refusal(*tenant);
             return Some(DropReason::MeterConnections);
         }
         None
+    }
+
+    /// A connection that was not too many for its meters came to nothing all the same.
+    pub(super) fn not_opened(&self, service: ServiceId) {
+        if let Some(metered) = self.snapshot.metered(service).filter(|_| self.is_charged()) {
+            metered.meters().for_each(Meter::not_opened);
+        }
+    }
+
+    /// Whether anybody is charged here: not by a worker that only looks what would happen.
+    fn is_charged(&self) -> bool {
+        self.snapshot.has_meters() && !self.state.accounts.services.is_empty()
     }
 
     /// A later fragment goes where the first one went, and is charged like it.

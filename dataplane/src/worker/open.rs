@@ -2,7 +2,7 @@
 
 use super::egress::{Target, Translation};
 use super::offload::revoke_gone;
-use super::{Env, Headers, Lane, Note, Walk};
+use super::{Env, Headers, Lane, Note, Toll, Walk};
 use crate::addr::Ip;
 use crate::conntrack::{Gone, InsertError, New, Prepared, Slot, State};
 use crate::counters::PccCause;
@@ -203,7 +203,9 @@ impl<'a, E: Env> Walk<'a, E> {
             };
             self.env.note(Note::Picked { hash, backend: backend.id });
             match self.insert(parsed.key, service, backend, first, parsed.tcp_flags, Some(&prepared)) {
-                Ok(slot) => return self.forward_known(packet, parsed, slot, Direction::Original),
+                Ok(slot) => {
+                    return self.forward_entry(packet, parsed, slot, Direction::Original, Toll::Paid);
+                }
                 Err(InsertError::ReplyCollision) => {
                     self.env.note(Note::ReplyCollision);
                     hash = next_hash(hash);
@@ -214,6 +216,7 @@ impl<'a, E: Env> Walk<'a, E> {
                 }
             }
         }
+        self.not_opened(service.id);
         self.count_service_drop(service);
         self.drop(packet, reason);
     }
@@ -271,10 +274,7 @@ impl<'a, E: Env> Walk<'a, E> {
         };
         self.env.note(Note::ReplyFrom { service: service.id, backend: backend.id });
         if service.affinity == Affinity::None {
-            if let Some(packet) = self.metered(packet, parsed, service.id) {
-                self.forward_datagram_reply(packet, parsed, service, backend, vip_port);
-            }
-            return;
+            return self.forward_datagram_reply(packet, parsed, service, backend, vip_port);
         }
         let picks_up = protocol == Protocol::Tcp && first(parsed) == First::PicksUp;
         // Clients are stations: the shortcut forwards whatever has a connection.
@@ -289,11 +289,19 @@ impl<'a, E: Env> Walk<'a, E> {
             return self.count_service_drop(service);
         };
         let Some(packet) = self.metered(packet, parsed, service.id) else { return };
+        if let Some(reason) = self.too_many(service.id) {
+            self.count_service_drop(service);
+            return self.drop(packet, reason);
+        }
         match self.insert(original, service, backend, First::PicksUp, parsed.tcp_flags, None) {
-            Ok(slot) => self.forward_known(packet, parsed, slot, Direction::Reply),
+            Ok(slot) => self.forward_entry(packet, parsed, slot, Direction::Reply, Toll::Paid),
             // Its client has been given to another backend since: this one's part in it is over.
-            Err(InsertError::Duplicate(_)) => self.refuse(packet, DropReason::NoConnection),
+            Err(InsertError::Duplicate(_)) => {
+                self.not_opened(service.id);
+                self.refuse(packet, DropReason::NoConnection);
+            }
             Err(error) => {
+                self.not_opened(service.id);
                 self.count_service_drop(service);
                 self.drop(packet, refusal(error));
             }
@@ -340,6 +348,7 @@ impl<'a, E: Env> Walk<'a, E> {
         let Some(packet) = self.admit(packet, parsed, &original) else {
             return self.count_service_drop(service);
         };
+        let Some(packet) = self.metered(packet, parsed, service.id) else { return };
         self.env.note(Note::Stateless);
         if let Some(counters) = self.state.counters.backend(backend.id) {
             counters.reply.count(u64::from(parsed.packet_len()));
@@ -374,6 +383,11 @@ impl<'a, E: Env> Walk<'a, E> {
         let Some((service, backend)) = service.zip(backend) else {
             return self.drop(packet, DropReason::OffloadPending);
         };
+        let Some(packet) = self.metered(packet, parsed, service.id) else { return };
+        if let Some(reason) = self.too_many(service.id) {
+            self.count_service_drop(service);
+            return self.drop(packet, reason);
+        }
         let timeout_ms = snapshot.timeouts(service.id).timeout_ms(State::SynSent);
         match self.state.table.reopen(self.now, slot, timeout_ms) {
             Ok(evicted) => {
@@ -384,9 +398,10 @@ impl<'a, E: Env> Walk<'a, E> {
                 if let Some(gone) = evicted {
                     self.end_evicted(&gone);
                 }
-                self.forward_known(packet, parsed, slot, Direction::Original);
+                self.forward_entry(packet, parsed, slot, Direction::Original, Toll::Paid);
             }
             Err(error) => {
+                self.not_opened(service.id);
                 self.count_service_drop(service);
                 self.drop(packet, refusal(error));
             }

@@ -234,6 +234,8 @@ impl<E: Env> Walk<'_, E> {
         let entry = self.state.table.entry(slot);
         let (state, service, backend) = (entry.state(), entry.service(), entry.backend());
         self.env.note(Note::Known { slot, direction, state, service, backend });
+        // It is charged like what it is about: a flood of errors is a flood, too.
+        let Some(mut packet) = self.metered(packet, parsed, service) else { return };
         let translation = self.translation(slot, direction);
         if ends.nat {
             let frame = packet.data_mut();
@@ -270,7 +272,8 @@ impl<E: Env> Walk<'_, E> {
         };
         self.env.note(Note::Classified(service.id));
         self.env.note(Note::Picked { hash: flow_hash(key, service), backend: backend.id });
-        let Some(mut packet) = self.admit(packet, parsed, key) else { return };
+        let Some(packet) = self.admit(packet, parsed, key) else { return };
+        let Some(mut packet) = self.metered(packet, parsed, service.id) else { return };
         if service.mode == Mode::Nat {
             let port = backend.port.unwrap_or(key.dst_port);
             rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Source, backend.address, port);
@@ -293,7 +296,8 @@ impl<E: Env> Walk<'_, E> {
         };
         self.env.note(Note::ReplyFrom { service: service.id, backend: backend.id });
         let original = FlowKey { dst: service.vip, dst_port: port, ..quoted.key };
-        let Some(mut packet) = self.admit(packet, parsed, &original) else { return };
+        let Some(packet) = self.admit(packet, parsed, &original) else { return };
+        let Some(mut packet) = self.metered(packet, parsed, service.id) else { return };
         rewrite::translate_quoted(packet.data_mut(), parsed, quoted, End::Destination, service.vip, port);
         let translation = Translation { rewrite: None, target: Target::Address(src), service: service.id };
         self.deliver_one(packet, parsed, &translation);
