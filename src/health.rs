@@ -12,9 +12,10 @@ use crate::clock::Clock;
 use crate::control::{Event, Events};
 use crate::ports::OpenPort;
 use crate::runtime::probe_rings::ProbeRings;
+use dataplane::addr::Ip;
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::BackendId;
-use dataplane::snapshot::{Backend, BackendState, Mode, Service, Snapshot, Standings};
+use dataplane::snapshot::{Backend, BackendState, Service, Snapshot, Standings};
 use health::machine::{BackendSpec, ServiceSpec, View};
 use health::{Cause, Job, Machine, Outcome, Prober, State, TargetId, Wire};
 use hints::{Hint, Hints};
@@ -25,6 +26,10 @@ use std::time::Duration;
 
 /// Probes under way at most.
 const FLIGHTS_MAX: usize = 4096;
+/// Probes begun per turn at most: about a millisecond's work.
+const BEGUN_PER_TURN: usize = 256;
+/// Answers heard per turn at most, so that there is an end to a turn whatever comes.
+const HEARD_PER_TURN: usize = 1024;
 /// Least time between two changes of the snapshot.
 const BATCH_MS: u64 = 50;
 /// How old what is shown may be where nothing has changed.
@@ -198,7 +203,11 @@ struct Line<'a> {
 }
 
 impl Wire for Line<'_> {
-    fn send(&mut self, backend: BackendId, packet: &[u8]) -> Option<u64> {
+    fn expect(&mut self, port: u16, to: Option<Ip>) {
+        self.checker.rings.expect(port, to);
+    }
+
+    fn send(&mut self, backend: BackendId, _port: u16, packet: &[u8]) -> Option<u64> {
         let number = self.number + 1;
         if !self.checker.rings.push(number, backend, packet) {
             return None;
@@ -241,7 +250,7 @@ impl<'a> Work<'a> {
         while !stop.load(Relaxed) {
             let now_ms = self.now_ms();
             if now_ms > last_ms + STALL_MS {
-                for target in self.prober.give_up_all() {
+                for target in self.prober.give_up_all(&mut self.line) {
                     self.conclude(now_ms, target, Outcome::Void);
                 }
             }
@@ -262,7 +271,8 @@ impl<'a> Work<'a> {
     }
 
     fn hear(&mut self, now_ms: u64) {
-        while let Some(packet) = self.checker.rings.answer() {
+        for _ in 0..HEARD_PER_TURN {
+            let Some(packet) = self.checker.rings.answer() else { break };
             if let Some((target, outcome)) = self.prober.on_packet(now_ms, packet.bytes(), &mut self.line) {
                 self.conclude(now_ms, target, outcome);
             }
@@ -286,7 +296,10 @@ impl<'a> Work<'a> {
     }
 
     fn probe(&mut self, now_ms: u64) {
-        while self.prober.has_room() {
+        for _ in 0..BEGUN_PER_TURN {
+            if !self.prober.has_room() {
+                return;
+            }
             let Some(target) = self.machine.take_due(now_ms) else { return };
             let ended = match self.jobs.get(&target) {
                 Some(job) => self.prober.begin(now_ms, job.clone(), &mut self.line),
@@ -393,11 +406,7 @@ impl<'a> Work<'a> {
 fn job(snapshot: &Snapshot, service: &Service, backend: &Backend) -> Option<Job> {
     let health = Arc::clone(service.health.as_ref()?);
     let hop = backend.hop?;
-    let remote = match service.mode {
-        // Beside its tunnel, not through it.
-        Mode::Nat | Mode::Tunnel(_) => backend.address,
-        Mode::Dsr => service.vip,
-    };
+    let remote = service.probed(backend);
     let port = health.port.or(backend.port).or_else(|| service.ports.first().map(|ports| *ports.start()))?;
     let local =
         snapshot.source_for(hop.port, hop.next_hop).filter(|local| local.is_v4() == remote.is_v4())?;

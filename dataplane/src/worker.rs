@@ -115,9 +115,10 @@ pub trait Env {
         false
     }
 
-    /// Gives the checker an IP packet that answers a probe. `false` if there is no checker, or no room.
-    fn deliver_local(&mut self, packet: &[u8]) -> bool {
-        let _ = packet;
+    /// Gives the checker an IP packet that may answer the probe `from` this port of ours `to` that address,
+    /// if there is one. `false` if there is no checker, or no room.
+    fn deliver_local(&mut self, from: u16, to: Ip, packet: &[u8]) -> bool {
+        let _ = (from, to, packet);
         false
     }
 }

@@ -9,7 +9,7 @@ mod common {
     pub(crate) mod world;
 }
 
-use common::frames::{tcp, udp};
+use common::frames::{pong, tcp, too_big, udp};
 use common::world::{BACK, FRONT, PORT_MACS, World};
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::ids::BackendId;
@@ -114,6 +114,9 @@ fn answers_are_delivered_and_everything_else_is_not() {
     let others = [
         from_station(tcp(PORT_MACS[1], "10.0.1.11:8080", "10.0.1.1:49151", "SA", &[])),
         from_station(tcp(PORT_MACS[1], "10.0.1.11:8080", "10.0.1.9:50000", "SA", &[])),
+        // Not one of those that are asked.
+        from_station(tcp(PORT_MACS[1], "10.0.1.13:8080", "10.0.1.1:50000", "SA", &[])),
+        from_station(udp(PORT_MACS[1], "198.51.100.7:53", "10.0.1.1:65535", b"hello")),
     ];
     let expected = [packet(&answer), packet(&refusal), packet(&datagram)];
     for frame in [answer, refusal, datagram].iter().chain(&others) {
@@ -124,6 +127,36 @@ fn answers_are_delivered_and_everything_else_is_not() {
     assert_eq!(delivered, expected);
     let report = world.report().join(" ");
     assert!(report.contains("consumed=3") && report.contains("drop.no_connection=2"), "{report}");
+    assert!(report.contains("drop.no_service=2"), "{report}");
+}
+
+#[test]
+fn icmp_is_delivered_if_it_is_about_a_probe() {
+    let mut world = started(&untagged(), 1);
+    let (us, remote) = (PORT_MACS[1], Ip::v4(0x0a00_010b));
+    let probe = tcp(ONE, "10.0.1.1:50000", "10.0.1.11:8080", "S", &[]);
+    let elsewhere = tcp(ONE, "10.0.1.1:50000", "10.0.1.13:8080", "S", &[]);
+    let about = |quoted: &[u8]| from_station(too_big(us, "10.0.1.99", "10.0.1.1", 1280, quoted, 64));
+    for (frame, port) in
+        [(from_station(pong(us, "10.0.1.11", "10.0.1.1", 49999)), 49999), (about(&probe), 50000)]
+    {
+        world.receive(BACK, &frame);
+        assert_eq!(world.envs[0].delivered.pop(), Some(packet(&frame)));
+        assert_eq!(world.envs[0].asked.take(), Some((port, remote)));
+    }
+    for frame in [
+        from_station(pong(us, "10.0.1.13", "10.0.1.1", 49999)),
+        from_station(pong(us, "10.0.1.11", "10.0.1.1", 7)),
+        about(&elsewhere),
+    ] {
+        world.receive(BACK, &frame);
+        assert_eq!(world.envs[0].asked, None);
+    }
+    let report = world.report().join(" ");
+    assert!(
+        report.contains("drop.icmp_unhandled=2") && report.contains("drop.icmp_no_connection=1"),
+        "{report}"
+    );
 }
 
 #[test]

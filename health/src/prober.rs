@@ -26,9 +26,13 @@ pub const PACKET_MAX: usize = dataplane::limits::MTU_MIN as usize;
 
 /// Where packets go.
 pub trait Wire {
-    /// Sends an IP packet by the way of a backend's packets; gives a number that grows with each, or `None`
-    /// if there is no room.
-    fn send(&mut self, backend: BackendId, packet: &[u8]) -> Option<u64>;
+    /// From now on a probe is under way from this port to this address, or none is: what else comes need not
+    /// be brought here.
+    fn expect(&mut self, port: u16, to: Option<Ip>);
+
+    /// Sends an IP packet of the probe from `port` by the way of a backend's packets; gives a number that
+    /// grows with each, or `None` if there is no room.
+    fn send(&mut self, backend: BackendId, port: u16, packet: &[u8]) -> Option<u64>;
 
     /// How many packets of either way were lost on our own side so far.
     fn losses(&self) -> u64;
@@ -57,7 +61,11 @@ pub struct Job {
 /// A probe under way.
 struct Flight {
     job: Job,
+    /// Where it comes from.
+    port: u16,
     deadline_ms: u64,
+    /// When to look after it.
+    alarm_ms: u64,
     /// What our side had lost when it began.
     losses: u64,
     /// The last packet sent; `None` if one could not be.
@@ -72,7 +80,8 @@ pub struct Prober {
     flights_max: usize,
     next_port: u16,
     seed: u64,
-    /// When to look after whom; those that have ended meanwhile are passed over.
+    /// When to look after whom. Each has one that counts, [`Flight::alarm_ms`], which only comes nearer until
+    /// it is due; others are passed over.
     alarms: BinaryHeap<Reverse<(u64, u16)>>,
 }
 
@@ -110,7 +119,10 @@ impl Prober {
             .then(|| Tcp::connect(now_ms, &job, local_port, self.seed).map(Box::new));
         let deadline_ms = now_ms + u64::from(job.health.timeout_ms);
         let (losses, target) = (wire.losses(), job.target);
-        let mut flight = Flight { job, deadline_ms, losses, sent: None, tcp: None };
+        wire.expect(local_port, Some(job.remote));
+        let port = local_port;
+        let mut flight =
+            Flight { job, port, deadline_ms, alarm_ms: deadline_ms, losses, sent: None, tcp: None };
         match tcp {
             Some(Some(tcp)) => {
                 flight.tcp = Some(tcp);
@@ -119,15 +131,23 @@ impl Prober {
             Some(None) => {}
             None => {
                 let packet = message::question(&flight.job, local_port);
-                flight.sent = packet.and_then(|packet| wire.send(flight.job.backend, &packet));
+                flight.sent = packet.and_then(|packet| wire.send(flight.job.backend, port, &packet));
             }
         }
         if flight.sent.is_none() {
+            wire.expect(local_port, None);
             return Some((target, Outcome::Void));
         }
-        self.alarms.push(Reverse((flight.alarm_ms(now_ms), local_port)));
+        flight.alarm_ms = flight.next_ms(now_ms);
+        self.alarms.push(Reverse((flight.alarm_ms, local_port)));
         self.flights.insert(local_port, flight);
         None
+    }
+
+    /// A probe is over.
+    fn end(&mut self, port: u16, outcome: Outcome, wire: &mut impl Wire) -> Option<(TargetId, Outcome)> {
+        wire.expect(port, None);
+        Some((self.flights.remove(&port)?.job.target, outcome))
     }
 
     /// The port unused for longest. There is one: at most half of them are in use.
@@ -158,17 +178,15 @@ impl Prober {
             (Heard::Answer(outcome), _) => Some(outcome),
             (Heard::Segment, None) => None,
         };
-        match outcome {
-            Some(outcome) => {
-                let target = flight.job.target;
-                self.flights.remove(&port);
-                Some((target, outcome))
-            }
-            None => {
-                self.alarms.push(Reverse((flight.alarm_ms(now_ms), port)));
-                None
-            }
+        if let Some(outcome) = outcome {
+            return self.end(port, outcome, wire);
         }
+        let next_ms = flight.next_ms(now_ms);
+        if next_ms < flight.alarm_ms {
+            flight.alarm_ms = next_ms;
+            self.alarms.push(Reverse((next_ms, port)));
+        }
+        None
     }
 
     /// Gives the outcome of the next probe whose time is up, and sends again what is due to be.
@@ -178,19 +196,17 @@ impl Prober {
                 return None;
             }
             self.alarms.pop();
-            let Some(flight) = self.flights.get_mut(&port) else { continue };
+            let flight = self.flights.get_mut(&port).filter(|flight| flight.alarm_ms == at);
+            let Some(flight) = flight else { continue };
             let outcome = match now_ms < flight.deadline_ms {
                 true => flight.step(now_ms, wire),
                 false => Some(flight.give_up(wire)),
             };
-            match outcome {
-                Some(outcome) => {
-                    let target = flight.job.target;
-                    self.flights.remove(&port);
-                    return Some((target, outcome));
-                }
-                None => self.alarms.push(Reverse((flight.alarm_ms(now_ms).max(now_ms + 1), port))),
+            if let Some(outcome) = outcome {
+                return self.end(port, outcome, wire);
             }
+            flight.alarm_ms = flight.next_ms(now_ms).max(now_ms + 1);
+            self.alarms.push(Reverse((flight.alarm_ms, port)));
         }
         None
     }
@@ -202,8 +218,9 @@ impl Prober {
     }
 
     /// Nothing is known of the probes under way: the checker was not there when answers may have come.
-    pub fn give_up_all(&mut self) -> Vec<TargetId> {
+    pub fn give_up_all(&mut self, wire: &mut impl Wire) -> Vec<TargetId> {
         self.alarms.clear();
+        self.flights.keys().for_each(|port| wire.expect(*port, None));
         self.flights.drain().map(|(_, flight)| flight.job.target).collect()
     }
 }
@@ -211,16 +228,16 @@ impl Prober {
 impl Flight {
     /// Lets TCP do what it has to; gives the outcome if there is one.
     fn step(&mut self, now_ms: u64, wire: &mut impl Wire) -> Option<Outcome> {
-        let Flight { job, sent, tcp, .. } = self;
+        let Flight { job, port, sent, tcp, .. } = self;
         let tcp = tcp.as_mut()?;
         let outcome = tcp.step(now_ms, job);
         for packet in tcp.sent() {
-            *sent = wire.send(job.backend, &packet);
+            *sent = wire.send(job.backend, *port, &packet);
         }
         outcome
     }
 
-    fn alarm_ms(&mut self, now_ms: u64) -> u64 {
+    fn next_ms(&mut self, now_ms: u64) -> u64 {
         let again = self.tcp.as_mut().and_then(|tcp| tcp.next_ms(now_ms));
         again.map_or(self.deadline_ms, |again| again.min(self.deadline_ms))
     }

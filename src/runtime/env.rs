@@ -6,6 +6,7 @@ use crate::runtime::probe_rings::ProbeRings;
 use crate::runtime::rings::Rings;
 use crate::verdicts::Verdicts;
 use arrayvec::ArrayVec;
+use dataplane::addr::Ip;
 use dataplane::counters::WorkerCounters;
 use dataplane::drops::DropReason;
 use dataplane::ids::{PortId, WorkerId};
@@ -135,8 +136,8 @@ impl Env for Outside<'_> {
         self.offload.is_some_and(|offload| offload.ask(ask))
     }
 
-    fn deliver_local(&mut self, packet: &[u8]) -> bool {
-        self.probes.deliver(packet)
+    fn deliver_local(&mut self, from: u16, to: Ip, packet: &[u8]) -> bool {
+        self.probes.deliver(from, to, packet)
     }
 
     fn nanos(&self) -> Option<Nanos> {

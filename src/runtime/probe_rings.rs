@@ -3,9 +3,11 @@
 //! Packets are copied: they are few and small, and the checker has no buffers of DPDK's.
 
 use crossbeam::queue::ArrayQueue;
+use dataplane::addr::Ip;
 use dataplane::ids::{BackendId, WorkerId};
+use dataplane::worker::PROBE_PORTS;
 use health::prober::PACKET_MAX;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Packets of either way that may wait.
 const PACKETS_MAX: usize = 1024;
@@ -13,11 +15,16 @@ const PACKETS_MAX: usize = 1024;
 const SENT_PER_TURN: usize = 32;
 /// The worker that sends probes: one is enough.
 const SENDER: WorkerId = WorkerId(0);
+/// No probe is under way from this port.
+const NOBODY: u32 = 0;
 
 /// See the module's header.
 pub(crate) struct ProbeRings {
     outward: ArrayQueue<Outward>,
     inward: ArrayQueue<Packet>,
+    /// Whom a probe is under way to from each of [`PROBE_PORTS`]: what others send there, by the million
+    /// perhaps, goes no further. Who answers without being asked would have to guess both.
+    expected: Box<[AtomicU32]>,
     /// Probes that a worker has sent.
     taken: AtomicU64,
     /// Packets of either way for which there was no room, or no buffer.
@@ -56,6 +63,7 @@ impl ProbeRings {
         ProbeRings {
             outward: ArrayQueue::new(PACKETS_MAX),
             inward: ArrayQueue::new(PACKETS_MAX),
+            expected: PROBE_PORTS.map(|_| AtomicU32::new(NOBODY)).collect(),
             taken: AtomicU64::new(0),
             losses: AtomicU64::new(0),
         }
@@ -98,8 +106,24 @@ impl ProbeRings {
         }
     }
 
-    /// A worker has an answer; `false` if there is no room.
-    pub(crate) fn deliver(&self, packet: &[u8]) -> bool {
+    /// From now on a probe is under way from this port to this address, or none is.
+    pub(crate) fn expect(&self, port: u16, to: Option<Ip>) {
+        if let Some(expected) = self.expected(port) {
+            expected.store(to.map_or(NOBODY, mark), Relaxed);
+        }
+    }
+
+    fn expected(&self, port: u16) -> Option<&AtomicU32> {
+        self.expected.get(usize::from(port.checked_sub(*PROBE_PORTS.start())?))
+    }
+
+    /// A worker has a packet that may answer the probe `from` a port of ours `to` that address; `false` if
+    /// there is no room.
+    pub(crate) fn deliver(&self, from: u16, to: Ip, packet: &[u8]) -> bool {
+        if self.expected(from).is_none_or(|expected| expected.load(Relaxed) != mark(to)) {
+            // Too late, or nobody has asked: it is taken, and ignored.
+            return true;
+        }
         let room = !self.inward.is_full();
         let delivered = room && Packet::copy(packet).is_some_and(|packet| self.inward.push(packet).is_ok());
         if !delivered {
@@ -107,6 +131,13 @@ impl ProbeRings {
         }
         delivered
     }
+}
+
+/// An address in short, and never [`NOBODY`].
+fn mark(ip: Ip) -> u32 {
+    let [high, low] = ip.words();
+    let mixed = (high ^ low.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as u32 | 1
 }
 
 #[cfg(test)]
@@ -125,12 +156,22 @@ mod tests {
         });
         assert_eq!(sent, [(BackendId(7), b"one".to_vec()), (BackendId(8), b"two".to_vec())]);
         assert_eq!((rings.taken(), rings.losses()), (2, 1));
+        let (asked, other) = (Ip::v4(0x0a00_0001), Ip::v4(0x0a00_0002));
+        let deliver = |bytes: &[u8]| rings.deliver(50_000, asked, bytes);
+        assert!(deliver(b"nobody has asked") && rings.answer().is_none());
+        rings.expect(50_000, Some(asked));
         for _ in 0..PACKETS_MAX {
-            assert!(rings.deliver(b"answer"));
+            assert!(deliver(b"answer"));
+            assert!(rings.deliver(50_000, other, b"forged") && rings.deliver(50_001, asked, b"forged"));
         }
-        assert!(!rings.deliver(b"one too many"));
+        assert!(!deliver(b"one too many"));
         assert_eq!(rings.losses(), 2);
-        assert_eq!(rings.answer().map(|packet| packet.bytes().to_vec()), Some(b"answer".to_vec()));
+        while let Some(answer) = rings.answer() {
+            assert_eq!(answer.bytes(), b"answer");
+        }
+        rings.expect(50_000, None);
+        assert!(deliver(b"too late") && rings.answer().is_none());
+        assert!(rings.deliver(80, asked, b"not a port of probes"));
         assert!(!rings.push(3, BackendId(0), &[0; PACKET_MAX + 1]));
     }
 }

@@ -385,6 +385,8 @@ pub struct Snapshot {
     own: HashSet<(TenantId, Ip), FixedState>,
     /// Whether any backends are checked.
     probes: bool,
+    /// Who answers their probes.
+    probed: HashSet<(TenantId, Ip), FixedState>,
     resets: bool,
     /// What plain packets need of `ports`, and of `backends`, in few lines: see [`Snapshot::link`].
     links: Vec<Link>,
@@ -463,6 +465,7 @@ impl Snapshot {
         let announced = queries::announced(&ports, &services).collect();
         let resets = backends.iter().flatten().any(|backend| backend.state.resets());
         let own = queries::own(&ports).collect();
+        let probed = queries::probed(&services, &backends).collect();
         let probes = services.iter().flatten().any(|service| service.health.is_some() && !service.removed);
         let links = tunnel_ports::links(&ports);
         let lans = Lans::new(&ports);
@@ -487,6 +490,7 @@ impl Snapshot {
             announced,
             own,
             probes,
+            probed,
             resets,
             links,
             lans,

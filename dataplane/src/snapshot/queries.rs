@@ -1,6 +1,6 @@
 //! Questions of the walk that combine several parts of a snapshot.
 
-use super::{BackendState, Draining, Hop, OnRemove, Port, Service, Snapshot, Timeouts, Way};
+use super::{Backend, BackendState, Draining, Hop, Mode, OnRemove, Port, Service, Snapshot, Timeouts, Way};
 use crate::addr::Ip;
 use crate::flow::Direction;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
@@ -83,6 +83,14 @@ impl Snapshot {
         self.probes && self.own.contains(&(tenant, ip))
     }
 
+    /// Whether a packet with these ends may be an answer to a probe: `to` is ours, and `from` answers for some
+    /// backend that is checked.
+    #[inline]
+    #[must_use]
+    pub fn answers_probes(&self, tenant: TenantId, from: Ip, to: Ip) -> bool {
+        self.probes_from(tenant, to) && self.probed.contains(&(tenant, from))
+    }
+
     /// Whether some backend was removed, or is down, and its connections are to be reset.
     #[must_use]
     pub fn resets(&self) -> bool {
@@ -90,9 +98,34 @@ impl Snapshot {
     }
 }
 
+impl Service {
+    /// The address that a probe of one of its backends asks, and that answers: the backend's, unless it
+    /// has the VIP.
+    #[must_use]
+    pub fn probed(&self, backend: &Backend) -> Ip {
+        match self.mode {
+            // Beside its tunnel, not through it.
+            Mode::Nat | Mode::Tunnel(_) => backend.address,
+            Mode::Dsr => self.vip,
+        }
+    }
+}
+
 /// The addresses of all ports, with their tenants.
 pub(super) fn own(ports: &[Port]) -> impl Iterator<Item = (TenantId, Ip)> {
     ports.iter().flat_map(|port| port.addresses.iter().map(|prefix| (port.tenant, prefix.address)))
+}
+
+/// Who answers probes: checked backends, by the address that is asked.
+pub(super) fn probed(
+    services: &[Option<Service>],
+    backends: &[Option<Backend>],
+) -> impl Iterator<Item = (TenantId, Ip)> {
+    backends.iter().flatten().filter_map(|backend| {
+        let service = services.get(backend.service.index())?.as_ref()?;
+        service.health.as_ref().filter(|_| !service.removed)?;
+        Some((service.tenant, service.probed(backend)))
+    })
 }
 
 /// See [`Snapshot::announced`].

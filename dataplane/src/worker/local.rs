@@ -5,6 +5,7 @@
 //! answers belong to no connection; nothing of them is remembered here.
 
 use super::{Env, State, Walk, Worker};
+use crate::addr::Ip;
 use crate::conntrack::{self, Gone, Outcome};
 use crate::drops::DropReason;
 use crate::flow::FlowKey;
@@ -72,29 +73,41 @@ impl<E: Env> Walk<'_, E> {
         true
     }
 
-    /// Whether a packet with this key, towards no service, answers a probe.
-    pub(super) fn answers_probe(&self, key: &FlowKey) -> bool {
-        PROBE_PORTS.contains(&key.dst_port) && self.snapshot.probes_from(key.tenant, key.dst)
+    /// Which probe a packet with this key, towards no service, may answer: from which port of ours, and to
+    /// whom.
+    pub(super) fn answers_probe(&self, key: &FlowKey) -> Option<(u16, Ip)> {
+        let may =
+            PROBE_PORTS.contains(&key.dst_port) && self.snapshot.answers_probes(key.tenant, key.src, key.dst);
+        may.then_some((key.dst_port, key.src))
     }
 
-    /// Whether an ICMP message is about a probe.
-    pub(super) fn concerns_probe(&self, parsed: &Parsed, message: &IcmpMessage) -> bool {
+    /// Which probe an ICMP message may be about; an echo request's port is its identifier.
+    pub(super) fn concerns_probe(
+        &self,
+        packet: &E::Buf,
+        parsed: &Parsed,
+        message: &IcmpMessage,
+    ) -> Option<(u16, Ip)> {
         match message {
-            IcmpMessage::EchoReply => self.snapshot.probes_from(parsed.key.tenant, parsed.key.dst),
-            IcmpMessage::Error(quoted) => {
-                quoted.key.src == parsed.key.dst && self.answers_probe(&quoted.key.reversed())
+            IcmpMessage::EchoReply => {
+                let [_, _, _, _, a, b, ..] = *parsed.transport(packet.data()) else { return None };
+                let dst_port = u16::from_be_bytes([a, b]);
+                self.answers_probe(&FlowKey { dst_port, ..parsed.key })
             }
-            _ => false,
+            IcmpMessage::Error(quoted) if quoted.key.src == parsed.key.dst => {
+                self.answers_probe(&quoted.key.reversed())
+            }
+            _ => None,
         }
     }
 
-    /// Gives a packet to the checker.
-    pub(super) fn deliver_locally(&mut self, packet: E::Buf, parsed: &Parsed) {
+    /// Gives a packet to the checker. `probe`: which one it is about.
+    pub(super) fn deliver_locally(&mut self, packet: E::Buf, parsed: &Parsed, probe: (u16, Ip)) {
         if parsed.fragment != FragmentRole::Whole {
             return self.drop(packet, DropReason::FragmentUnknown);
         }
         let whole = packet.data().get(usize::from(parsed.l3)..usize::from(parsed.end));
-        if whole.is_some_and(|bytes| self.env.deliver_local(bytes)) {
+        if whole.is_some_and(|bytes| self.env.deliver_local(probe.0, probe.1, bytes)) {
             self.consume(packet);
         } else {
             self.drop(packet, DropReason::CheckerBusy);

@@ -265,8 +265,8 @@ impl<'a, E: Env> Walk<'a, E> {
     /// side, so that a download survives a restart even though its client only listens.
     pub(super) fn open_from_backend(&mut self, packet: E::Buf, parsed: &Parsed) {
         let FlowKey { tenant, src, src_port, protocol, .. } = parsed.key;
-        if self.answers_probe(&parsed.key) {
-            return self.deliver_locally(packet, parsed);
+        if let Some(probe) = self.answers_probe(&parsed.key) {
+            return self.deliver_locally(packet, parsed, probe);
         }
         let snapshot = self.snapshot;
         let Some((service, backend, vip_port)) = snapshot.reply_of(tenant, src, src_port, protocol) else {

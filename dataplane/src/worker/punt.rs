@@ -130,12 +130,20 @@ impl<E: Env> Walk<'_, E> {
             Ok(IcmpMessage::EchoRequest) if self.is_ours(&packet, parsed.key.dst) => {
                 self.echo(packet, parsed);
             }
-            Ok(message) if self.concerns_probe(parsed, &message) => self.deliver_locally(packet, parsed),
-            Ok(IcmpMessage::Error(quoted)) => self.icmp_error(packet, parsed, &quoted, steering),
-            Ok(IcmpMessage::NeighbourSolicitation(question)) => self.solicited(packet, parsed, &question),
-            Ok(IcmpMessage::NeighbourAdvertisement(answer)) => self.advertised(packet, &answer),
-            Ok(_) => self.refuse(packet, DropReason::IcmpUnhandled),
+            Ok(message) => match self.concerns_probe(&packet, parsed, &message) {
+                Some(probe) => self.deliver_locally(packet, parsed, probe),
+                None => self.icmp_message(packet, parsed, message, steering),
+            },
             Err(reason) => self.refuse(packet, reason),
+        }
+    }
+
+    fn icmp_message(&mut self, packet: E::Buf, parsed: &Parsed, message: IcmpMessage, steering: Steering) {
+        match message {
+            IcmpMessage::Error(quoted) => self.icmp_error(packet, parsed, &quoted, steering),
+            IcmpMessage::NeighbourSolicitation(question) => self.solicited(packet, parsed, &question),
+            IcmpMessage::NeighbourAdvertisement(answer) => self.advertised(packet, &answer),
+            _ => self.refuse(packet, DropReason::IcmpUnhandled),
         }
     }
 

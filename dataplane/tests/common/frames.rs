@@ -49,6 +49,13 @@ pub(crate) fn ping(mac: MacAddr, from: &str, to: &str) -> Vec<u8> {
     })
 }
 
+/// The answer to a ping with this identifier.
+pub(crate) fn pong(mac: MacAddr, from: &str, to: &str, id: u16) -> Vec<u8> {
+    let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let step = ip(PacketBuilder::ethernet2(CLIENT_MAC.0, mac.0), from, to, 64);
+    write(|out| step.icmpv4_echo_reply(id, 0).write(out, b"millrace").unwrap())
+}
+
 /// An ICMP error: frag-needed (v4) or packet too big (v6) with this MTU, quoting a frame's IP packet.
 pub(crate) fn too_big(
     mac: MacAddr,

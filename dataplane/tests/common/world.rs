@@ -48,6 +48,8 @@ pub(crate) struct TestEnv {
     /// Answers to probes; and refuse them, as a full ring does.
     pub(crate) delivered: Vec<Vec<u8>>,
     pub(crate) checker_busy: bool,
+    /// Which probe the last answer was said to be about: from which port, and to whom.
+    pub(crate) asked: Option<(u16, Ip)>,
     /// Where their bytes go, as the walk must not allocate.
     answers: Vec<Vec<u8>>,
     /// Refuse allocations, as an empty pool does.
@@ -72,6 +74,7 @@ impl TestEnv {
             ring_full: false,
             delivered: Vec::new(),
             checker_busy: false,
+            asked: None,
             answers: Vec::new(),
             pool_empty: false,
             pool: Vec::new(),
@@ -142,7 +145,8 @@ impl Env for TestEnv {
         true
     }
 
-    fn deliver_local(&mut self, packet: &[u8]) -> bool {
+    fn deliver_local(&mut self, from: u16, to: Ip, packet: &[u8]) -> bool {
+        self.asked = Some((from, to));
         let room = if self.checker_busy { None } else { self.answers.pop() };
         let Some(mut bytes) = room else { return false };
         bytes.extend_from_slice(packet);

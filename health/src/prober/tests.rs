@@ -9,6 +9,8 @@ use dataplane::snapshot::OnRemove;
 struct Line {
     sent: Vec<Vec<u8>>,
     lost: u64,
+    /// Who may answer, by our port.
+    expected: HashMap<u16, Ip>,
     /// As if the ring were full.
     full: bool,
     /// As if the worker were stuck.
@@ -16,7 +18,15 @@ struct Line {
 }
 
 impl Wire for Line {
-    fn send(&mut self, _: BackendId, packet: &[u8]) -> Option<u64> {
+    fn expect(&mut self, port: u16, to: Option<Ip>) {
+        match to {
+            Some(to) => _ = self.expected.insert(port, to),
+            None => _ = self.expected.remove(&port),
+        }
+    }
+
+    fn send(&mut self, _: BackendId, port: u16, packet: &[u8]) -> Option<u64> {
+        assert!(self.expected.contains_key(&port), "an answer would be lost");
         if self.full {
             return None;
         }
@@ -94,7 +104,7 @@ fn silence_is_a_verdict_only_if_our_own_side_is_well() {
             let (mut prober, mut line) = (Prober::new(1, 10), Line { full: true, ..Line::default() });
             let ended = prober.begin(1000, job(probe.clone(), v6), &mut line);
             assert_eq!(ended, Some((TargetId(5), Outcome::Void)));
-            assert_eq!(prober.under_way(), 0);
+            assert_eq!((prober.under_way(), line.expected.len()), (0, 0));
         }
     }
 }
@@ -124,6 +134,7 @@ fn datagrams_are_answered_by_datagrams_from_where_they_went() {
         let ended = prober.on_packet(1, &back, &mut line);
         assert_eq!(ended, Some((TargetId(5), Outcome::Good)));
         assert_eq!(prober.on_packet(1, &back, &mut line), None, "it is over");
+        assert!(line.expected.is_empty());
     }
 }
 
