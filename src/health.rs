@@ -11,13 +11,14 @@ use crate::api::{BackendRow, HealthRow};
 use crate::clock::Clock;
 use crate::control::{Event, Events};
 use crate::ports::OpenPort;
-use crate::runtime::probe_rings::ProbeRings;
+use crate::runtime::probe_rings::{ProbeRings, SENDER};
 use dataplane::addr::Ip;
 use dataplane::counters::WorkerCounters;
+use dataplane::drops::DropReason;
 use dataplane::ids::BackendId;
 use dataplane::snapshot::{Backend, BackendState, Service, Snapshot, Standings};
 use health::machine::{BackendSpec, ServiceSpec, View};
-use health::{Cause, Job, Machine, Outcome, Prober, State, TargetId, Wire};
+use health::{Cause, Fate, Job, Machine, Outcome, Prober, State, TargetId, Wire};
 use hints::{Hint, Hints};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -30,6 +31,8 @@ const FLIGHTS_MAX: usize = 4096;
 const BEGUN_PER_TURN: usize = 256;
 /// Answers heard per turn at most, so that there is an end to a turn whatever comes.
 const HEARD_PER_TURN: usize = 1024;
+/// How old what devices have lost may be when a probe begins: what came before counts as lost meanwhile.
+const SAMPLE_MS: u64 = 20;
 /// Least time between two changes of the snapshot.
 const BATCH_MS: u64 = 50;
 /// How old what is shown may be where nothing has changed.
@@ -172,7 +175,7 @@ pub(crate) fn beside<T>(checker: Checker<'_>, body: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let work = || Work::new(&checker).run(&stop);
         if let Err(error) = std::thread::Builder::new().name("health".to_owned()).spawn_scoped(scope, work) {
-            tracing::error!(%error, "no thread for health checks; backends count as up");
+            tracing::error!(%error, "no thread for health checks; backends stay as they are at first");
         }
         let result = body();
         stop.store(true, Relaxed);
@@ -200,6 +203,10 @@ struct Line<'a> {
     /// By [`BackendId`]: the device of the port that leads there.
     devices: Vec<Option<usize>>,
     number: u64,
+    /// By device.
+    samples: Vec<Sample>,
+    /// When this turn began.
+    now_ms: u64,
 }
 
 impl Wire for Line<'_> {
@@ -207,35 +214,74 @@ impl Wire for Line<'_> {
         self.checker.rings.expect(port, to);
     }
 
-    fn send(&mut self, backend: BackendId, _port: u16, packet: &[u8]) -> Option<u64> {
+    fn send(&mut self, backend: BackendId, port: u16, packet: &[u8]) -> Option<u64> {
         let number = self.number + 1;
-        if !self.checker.rings.push(number, backend, packet) {
+        if !self.checker.rings.push(number, backend, port, packet) {
             return None;
         }
         self.number = number;
         Some(number)
     }
 
-    fn losses(&self) -> u64 {
-        self.checker.rings.losses()
+    fn losses(&mut self, backend: BackendId, exact: bool) -> u64 {
+        let counted = |worker: &WorkerCounters, reason: DropReason| worker.dropped[reason as usize].get();
+        let workers = &self.checker.workers;
+        let sender = workers.get(SENDER.index()).map_or(0, |worker| counted(worker, DropReason::TxRingFull));
+        let handed = workers.iter().map(|worker| counted(worker, DropReason::HandOffRingFull)).sum::<u64>();
+        let missed = self.device(backend).map_or(0, |device| self.missed(device, exact));
+        self.checker.rings.losses() + sender + handed + missed
     }
 
-    fn has_left(&self, backend: BackendId, number: u64) -> bool {
-        let device = self.devices.get(backend.index()).copied().flatten();
-        let port = device.and_then(|device| self.checker.ports.get(device));
-        let link_up = port.is_some_and(|port| port.port.link().is_ok_and(|link| link.up));
-        link_up && self.checker.rings.taken() >= number
+    fn fate(&self, backend: BackendId, port: u16, number: u64) -> Fate {
+        let device = self.device(backend).and_then(|device| self.checker.ports.get(device));
+        let link_up = device.is_some_and(|device| device.port.link().is_ok_and(|link| link.up));
+        match self.checker.rings.taken() >= number {
+            true if link_up && self.checker.rings.waits(port) => Fate::Waits,
+            true if link_up => Fate::Left,
+            _ => Fate::Stuck,
+        }
     }
+}
+
+impl Line<'_> {
+    fn device(&self, backend: BackendId) -> Option<usize> {
+        self.devices.get(backend.index()).copied().flatten()
+    }
+
+    /// What a device has lost. Drivers may take long to say, so they are asked as seldom as will do.
+    fn missed(&mut self, device: usize, exact: bool) -> u64 {
+        let (Some(port), Some(sample)) = (self.checker.ports.get(device), self.samples.get_mut(device))
+        else {
+            return 0;
+        };
+        let old_ms = self.now_ms.saturating_sub(sample.at_ms);
+        if old_ms >= SAMPLE_MS || exact && old_ms > 0 {
+            // One that does not say has lost nothing that it knows of.
+            if let Ok(stats) = port.port.stats() {
+                sample.missed = stats.rx_missed + stats.rx_no_buffers + stats.tx_errors;
+            }
+            sample.at_ms = self.now_ms;
+        }
+        sample.missed
+    }
+}
+
+/// What a device had lost at some time.
+#[derive(Clone, Copy, Default)]
+struct Sample {
+    at_ms: u64,
+    missed: u64,
 }
 
 impl<'a> Work<'a> {
     fn new(checker: &'a Checker<'a>) -> Work<'a> {
         let seed = dpdk::clock::rdtsc();
+        let samples = vec![Sample::default(); checker.ports.len()];
         Work {
             checker,
             machine: Machine::new(seed),
             prober: Prober::new(seed, FLIGHTS_MAX),
-            line: Line { checker, devices: Vec::new(), number: 0 },
+            line: Line { checker, devices: Vec::new(), number: 0, samples, now_ms: 0 },
             jobs: HashMap::new(),
             hints: Hints::new(checker.workers.clone()),
             probes: [0; 3],
@@ -255,6 +301,7 @@ impl<'a> Work<'a> {
                 }
             }
             last_ms = now_ms;
+            self.line.now_ms = now_ms;
             if let Some(snapshot) = self.checker.shared.with(|board| board.snapshot.take()) {
                 self.adopt(now_ms, &snapshot);
             }
@@ -287,12 +334,11 @@ impl<'a> Work<'a> {
 
     fn conclude(&mut self, now_ms: u64, target: TargetId, outcome: Outcome) {
         let [good, bad, void] = &mut self.probes;
-        *match outcome {
+        *match self.machine.on_outcome(now_ms, target, outcome) {
             Outcome::Good => good,
             Outcome::Bad(_) => bad,
-            Outcome::Void => void,
+            Outcome::Void | Outcome::Unfound => void,
         } += 1;
-        self.machine.on_outcome(now_ms, target, outcome);
     }
 
     fn probe(&mut self, now_ms: u64) {
@@ -369,14 +415,15 @@ impl<'a> Work<'a> {
         }
         (self.changed, self.published_ms) = (false, now_ms);
         let mut findings = Findings { probes: self.probes, ..Findings::default() };
-        for (service, panics, views) in self.machine.views() {
+        for (spec, panics, views) in self.machine.views() {
+            let service = &spec.name;
             let standing =
                 |(_, view): (TargetId, View<'_>)| ((view.spec.address, view.spec.port), view.standing);
             let named = |(_, view): &(TargetId, View<'_>)| {
                 (crate::rows::backend_name(view.spec.address, view.spec.port), Finding::of(view))
             };
             findings.backends.insert(Arc::clone(service), views.iter().map(named).collect());
-            findings.standings.set(service, views.into_iter().map(standing));
+            findings.standings.set(service, &spec.health, views.into_iter().map(standing));
             if panics {
                 findings.panics.push(service.to_string());
             }

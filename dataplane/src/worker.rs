@@ -55,7 +55,7 @@ use crate::wire::plain::{Address, Family, Link, Plain, V4, V6};
 use crate::wire::{self, Kind, Parsed};
 use arrayvec::ArrayVec;
 use egress::Translation;
-pub use local::PROBE_PORTS;
+pub use local::{PROBE_PORTS, Sent};
 use open::Foreseen;
 use std::sync::Arc;
 

@@ -14,6 +14,7 @@ use common::world::{BACK, FRONT, PORT_MACS, World};
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::ids::BackendId;
 use dataplane::snapshot::{BackendState, OnRemove, Overrides, Snapshot, Standing};
+use dataplane::worker::Sent;
 
 #[global_allocator]
 static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::System);
@@ -65,7 +66,7 @@ fn started(config: &str, workers: usize) -> World {
     world
 }
 
-fn probe(world: &mut World, bytes: &[u8]) -> bool {
+fn probe(world: &mut World, bytes: &[u8]) -> Sent {
     let (worker, env) = (&mut world.workers[0], &mut world.envs[0]);
     env.prepare();
     let sent = worker.send_probe(world.now, BackendId(0), bytes, env);
@@ -81,15 +82,16 @@ fn a_probe_leaves_as_a_backends_packets_do() {
         let bytes = packet(&tcp(ONE, "10.0.1.1:50000", "10.0.1.11:8080", "S", &[]));
         world.settle();
         world.envs[0].sent.clear();
-        assert!(probe(&mut world, &bytes));
+        assert_eq!(probe(&mut world, &bytes), Sent::Left);
         let (port, sent) = world.envs[0].sent.pop().expect("the probe");
         let frame = dataplane::packet::PacketBuf::data(&sent);
         assert_eq!((port, &frame[..6], &frame[6..12]), (BACK, &ONE.0[..], &PORT_MACS[1].0[..]));
         assert_eq!(frame[link..], bytes, "not a bit of it is changed");
         world.envs[0].pool_empty = true;
         let (worker, env) = (&mut world.workers[0], &mut world.envs[0]);
-        assert!(!worker.send_probe(world.now, BackendId(0), &bytes, env), "no buffer");
-        assert!(worker.send_probe(world.now, BackendId(9), &bytes, env), "no such backend: lost on the way");
+        assert_eq!(worker.send_probe(world.now, BackendId(0), &bytes, env), Sent::Lost, "no buffer");
+        let lost_on_the_way = worker.send_probe(world.now, BackendId(9), &bytes, env);
+        assert_eq!(lost_on_the_way, Sent::Left, "no such backend");
         world.assert_conserved();
     }
 }
@@ -98,7 +100,7 @@ fn a_probe_leaves_as_a_backends_packets_do() {
 fn a_probe_waits_for_its_neighbour_like_any_packet() {
     let mut world = started(&untagged(), 1);
     let bytes = packet(&tcp(ONE, "10.0.1.1:50000", "10.0.1.11:8080", "S", &[]));
-    assert!(probe(&mut world, &bytes));
+    assert_eq!(probe(&mut world, &bytes), Sent::Waits);
     assert_eq!(world.envs[0].counters.held.get(), 1);
     let sent = world.pass_ms(10_000, 100);
     assert!(sent.iter().all(|(_, frame)| frame[12..14] == [0x08, 0x06]), "questions only");
@@ -187,7 +189,8 @@ fn destination(frame: &[u8]) -> [u8; 4] {
 fn with_standing(world: &mut World, config: &str, standings: &[(u8, Standing)]) {
     let mut overrides = Overrides::default();
     let of = |&(host, standing): &(u8, Standing)| ((backend(host), Some(8080)), standing);
-    overrides.health.set("web", standings.iter().map(of));
+    let health = world.snapshot.services[0].as_ref().and_then(|web| web.health.clone()).expect("checks");
+    overrides.health.set("web", &health, standings.iter().map(of));
     world.reload_with(config, &overrides);
 }
 
@@ -244,6 +247,25 @@ fn with_on_down_reset_its_connections_end() {
         world.exchange(FRONT, &tcp(PORT_MACS[0], "10.0.0.9:1000", "192.0.2.80:80", "A", b"x"));
     assert_eq!((port, frame[14 + 20 + 13] & 0x04), (FRONT, 0x04), "a reset");
     assert_eq!(world.envs[0].counters.entries.get(), 0);
+}
+
+#[test]
+fn who_counts_as_down_at_first_gets_nothing_before_it_has_answered() {
+    let config = untagged().replace("type = \"tcp\"", "type = \"tcp\", initial = \"down\"");
+    let mut world = started(&config, 1);
+    let states = |world: &World| {
+        world.snapshot.backends.iter().flatten().map(|backend| backend.state).collect::<Vec<_>>()
+    };
+    let (up, down) = (BackendState::Active, BackendState::Down(OnRemove::Drain));
+    assert_eq!(states(&world), [down, down], "the checker has not said a word");
+    world.receive(FRONT, &tcp(PORT_MACS[0], "10.0.0.9:1000", "192.0.2.80:80", "S", &[]));
+    assert!(world.report().contains(&"drop.no_backend=1".to_owned()), "{:?}", world.report());
+    with_standing(&mut world, &config, &[(11, Standing::default()), (12, DOWN)]);
+    assert_eq!((states(&world), slots(&world.snapshot)), (vec![up, down], [65537, 0]));
+    let last = "{ address = \"10.0.1.12:8080\" }";
+    let three = config.replace(last, &format!("{last}, {{ address = \"10.0.1.13:8080\" }}"));
+    with_standing(&mut world, &three, &[(11, Standing::default()), (12, DOWN)]);
+    assert_eq!(states(&world), [up, down, down], "nor of a new one");
 }
 
 #[test]

@@ -15,4 +15,4 @@ pub mod machine;
 pub mod prober;
 
 pub use machine::{Cause, Machine, Outcome, State, TargetId, Transition};
-pub use prober::{Job, Prober, Wire};
+pub use prober::{Fate, Job, Prober, Wire};

@@ -30,6 +30,11 @@ use target::Target;
 const RAMP_STEPS: u64 = 10;
 /// Clients cannot have a backend probed more often than that.
 const HINT_GAP_MS: u64 = 50;
+/// So long after a backend became known, it may be our side's fault that nobody knows where it is: time for
+/// a question to be lost, and to be asked again a second later.
+const FINDING_MS: u64 = 2_000;
+/// So long a backend may take to answer for the first time.
+const DECIDED_MS: u64 = 5_000;
 
 /// A backend being probed. Never used again for another one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -116,6 +121,9 @@ pub enum Outcome {
     Bad(Cause),
     /// The probe may never have left, or its answer may have been lost here: nothing is known.
     Void,
+    /// Nobody has said where the next hop is. At a start that may only take a while; see
+    /// [`Machine::on_outcome`].
+    Unfound,
 }
 
 /// A service whose backends are to be probed.
@@ -177,6 +185,10 @@ struct Service {
     targets: Vec<TargetId>,
     /// Too few are up: health is ignored.
     panic: bool,
+    /// Until then that is not judged, as some have yet to answer for the first time; 0 if none has.
+    decided_ms: u64,
+    /// Something has changed since it was.
+    stirred: bool,
 }
 
 /// See the module's header.
@@ -188,6 +200,10 @@ pub struct Machine {
     /// When to look at whom; entries that the target has since overruled are passed over.
     due: BinaryHeap<Reverse<(u64, TargetId)>>,
     transitions: Vec<Transition>,
+    /// Whose slow start goes on; some may be named twice, or be gone.
+    slow: Vec<TargetId>,
+    /// The services, by their places, that are stirred, or with a [`Service::decided_ms`] to come.
+    unjudged: Vec<usize>,
     /// Whether some standing may have changed since it was last asked.
     changed: bool,
 }
@@ -203,6 +219,8 @@ impl Machine {
             targets: HashMap::new(),
             due: BinaryHeap::new(),
             transitions: Vec::new(),
+            slow: Vec::new(),
+            unjudged: Vec::new(),
             changed: false,
         }
     }
@@ -213,6 +231,7 @@ impl Machine {
         let mut before: HashMap<Arc<str>, Service> =
             self.services.drain(..).map(|service| (Arc::clone(&service.spec.name), service)).collect();
         let mut old = std::mem::take(&mut self.targets);
+        self.unjudged.clear();
         for (index, spec) in specs.into_iter().enumerate() {
             let same = before.remove(&spec.name);
             let mut known: HashMap<(Ip, Option<u16>), TargetId> = HashMap::new();
@@ -236,8 +255,8 @@ impl Machine {
                 self.targets.insert(id, target);
             }
             let panic = same.is_some_and(|service| service.panic);
-            self.services.push(Service { spec, targets, panic });
-            self.judge(index);
+            self.services.push(Service { spec, targets, panic, decided_ms: 0, stirred: false });
+            self.judge(now_ms, index);
         }
         self.changed = true;
     }
@@ -273,19 +292,27 @@ impl Machine {
         self.due.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// How the probe of a backend went. One that is no longer configured is ignored.
-    pub fn on_outcome(&mut self, now_ms: u64, id: TargetId, outcome: Outcome) {
-        let Some(target) = self.targets.get_mut(&id).filter(|target| target.due_ms.is_none()) else { return };
+    /// How the probe of a backend went; gives what that is taken for. One that is no longer configured is
+    /// ignored.
+    pub fn on_outcome(&mut self, now_ms: u64, id: TargetId, outcome: Outcome) -> Outcome {
+        let target = self.targets.get_mut(&id).filter(|target| target.due_ms.is_none());
+        let Some(target) = target else { return Outcome::Void };
+        let outcome = match outcome {
+            Outcome::Unfound if now_ms < target.born_ms + FINDING_MS => Outcome::Void,
+            Outcome::Unfound => Outcome::Bad(Cause::Unreachable),
+            other => other,
+        };
         let health = Arc::clone(&self.services[target.service].spec.health);
         let change = match outcome {
             Outcome::Good => target.succeed(now_ms, &health),
             Outcome::Bad(cause) => target.fail(now_ms, &health, cause),
-            Outcome::Void => None,
+            Outcome::Void | Outcome::Unfound => None,
         };
         let next = target.next_ms(now_ms, &health, &mut self.random);
         target.due_ms = Some(next);
         self.due.push(Reverse((next, id)));
         self.note(id, change);
+        outcome
     }
 
     /// Clients' connections fare badly: the backend is probed at once, or soon after the last probe; and, if
@@ -308,36 +335,67 @@ impl Machine {
 
     fn note(&mut self, id: TargetId, change: Option<(State, Cause)>) {
         let (Some((to, cause)), Some(target)) = (change, self.targets.get(&id)) else { return };
-        let service = target.service;
+        let index = target.service;
+        if target.share < 100 {
+            self.slow.push(id);
+        }
         self.transitions.push(Transition {
-            service: Arc::clone(&self.services[service].spec.name),
+            service: Arc::clone(&self.services[index].spec.name),
             address: target.spec.address,
             port: target.spec.port,
             to,
             cause,
         });
-        self.judge(service);
+        let service = &mut self.services[index];
+        if !std::mem::replace(&mut service.stirred, true) && service.decided_ms == 0 {
+            self.unjudged.push(index);
+        }
         self.changed = true;
     }
 
-    /// Whether so few of a service's backends are up that health is ignored.
-    fn judge(&mut self, index: usize) {
-        let Service { spec, targets, panic } = &mut self.services[index];
+    /// Whether so few of a service's backends are up that health is ignored. Who is not up only because its
+    /// first answer is still to come is waited for.
+    fn judge(&mut self, now_ms: u64, index: usize) {
+        let Service { spec, targets, panic, decided_ms, .. } = &mut self.services[index];
         let counted = targets.iter().filter_map(|id| self.targets.get(id)).filter(|t| t.spec.counts);
         let (mut all, mut up, mut known_down) = (0u32, 0u32, false);
+        *decided_ms = 0;
         for target in counted {
             all += 1;
-            up += u32::from(target.is_up(&spec.health));
+            let is_up = target.is_up(&spec.health);
+            up += u32::from(is_up);
             known_down |= target.state == State::Down;
+            if target.state == State::Unknown && !is_up {
+                *decided_ms = (*decided_ms).max(target.born_ms + DECIDED_MS);
+            }
         }
-        *panic = known_down && (up == 0 || up * 100 < u32::from(spec.health.panic_percent) * all);
+        let few = up == 0 || up * 100 < u32::from(spec.health.panic_percent) * all;
+        *panic = known_down && few && *decided_ms <= now_ms;
+        if *decided_ms > now_ms {
+            self.unjudged.push(index);
+        } else {
+            *decided_ms = 0;
+        }
     }
 
-    /// Moves slow starts on.
+    /// Judges services of which something has changed, or has been waited for long enough, and moves slow
+    /// starts on: once a turn.
     pub fn tick(&mut self, now_ms: u64) {
-        for target in self.targets.values_mut().filter(|target| target.share < 100) {
-            let health = &self.services[target.service].spec.health;
-            self.changed |= target.ramp(now_ms, health);
+        for id in std::mem::take(&mut self.slow) {
+            let Some(target) = self.targets.get_mut(&id) else { continue };
+            self.changed |= target.ramp(now_ms, &self.services[target.service].spec.health);
+            if target.share < 100 {
+                self.slow.push(id);
+            }
+        }
+        for index in std::mem::take(&mut self.unjudged) {
+            let service = &mut self.services[index];
+            if std::mem::take(&mut service.stirred) || service.decided_ms <= now_ms {
+                self.judge(now_ms, index);
+                self.changed = true;
+            } else {
+                self.unjudged.push(index);
+            }
         }
     }
 
@@ -351,15 +409,14 @@ impl Machine {
         std::mem::take(&mut self.transitions)
     }
 
-    /// The backends, by service: its name, whether its health is ignored, and each backend's number and
-    /// view.
-    pub fn views(&self) -> impl Iterator<Item = (&Arc<str>, bool, Vec<(TargetId, View<'_>)>)> {
+    /// The backends, by service: which, whether its health is ignored, and each backend's number and view.
+    pub fn views(&self) -> impl Iterator<Item = (&ServiceSpec, bool, Vec<(TargetId, View<'_>)>)> {
         self.services.iter().map(|service| {
             let view = |id: &TargetId| {
                 let target = self.targets.get(id)?;
                 Some((*id, target.view(Machine::standing(service, target))))
             };
-            (&service.spec.name, service.panic, service.targets.iter().filter_map(view).collect())
+            (&service.spec, service.panic, service.targets.iter().filter_map(view).collect())
         })
     }
 

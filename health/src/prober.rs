@@ -15,7 +15,7 @@ use dataplane::addr::Ip;
 use dataplane::config::{Health, Probe};
 use dataplane::ids::BackendId;
 use dataplane::worker::PROBE_PORTS;
-use message::Heard;
+use message::{Asked, Heard};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -34,11 +34,23 @@ pub trait Wire {
     /// grows with each, or `None` if there is no room.
     fn send(&mut self, backend: BackendId, port: u16, packet: &[u8]) -> Option<u64>;
 
-    /// How many packets of either way were lost on our own side so far.
-    fn losses(&self) -> u64;
+    /// How many packets to or from a backend may have been lost on our own side so far. If that need not be
+    /// `exact`, as of shortly before.
+    fn losses(&mut self, backend: BackendId, exact: bool) -> u64;
 
-    /// Whether the packet with this number has left, and an answer to it can arrive.
-    fn has_left(&self, backend: BackendId, number: u64) -> bool;
+    /// What became of the last packet of the probe from `port`, which has this number.
+    fn fate(&self, backend: BackendId, port: u16, number: u64) -> Fate;
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It has left, and an answer to it can arrive.
+    Left,
+    /// It waits, or waited, until its next hop is found.
+    Waits,
+    /// It is still on our side, or no answer can arrive.
+    Stuck,
 }
 
 /// A probe to be made.
@@ -118,7 +130,7 @@ impl Prober {
         let tcp = matches!(job.health.probe, Probe::Tcp | Probe::Http(_))
             .then(|| Tcp::connect(now_ms, &job, local_port, self.seed).map(Box::new));
         let deadline_ms = now_ms + u64::from(job.health.timeout_ms);
-        let (losses, target) = (wire.losses(), job.target);
+        let (losses, target) = (wire.losses(job.backend, false), job.target);
         wire.expect(local_port, Some(job.remote));
         let port = local_port;
         let mut flight =
@@ -168,7 +180,7 @@ impl Prober {
         packet: &[u8],
         wire: &mut impl Wire,
     ) -> Option<(TargetId, Outcome)> {
-        let (port, heard) = message::read(packet, |port| self.flights.get(&port).map(|flight| &flight.job))?;
+        let (port, heard) = message::read(packet, |port| self.flights.get(&port).map(Flight::asked))?;
         let flight = self.flights.get_mut(&port)?;
         let outcome = match (heard, &mut flight.tcp) {
             (Heard::Segment, Some(tcp)) => {
@@ -226,6 +238,10 @@ impl Prober {
 }
 
 impl Flight {
+    fn asked(&self) -> Asked<'_> {
+        Asked { job: &self.job, syn: self.tcp.as_ref().and_then(|tcp| tcp.unanswered()) }
+    }
+
     /// Lets TCP do what it has to; gives the outcome if there is one.
     fn step(&mut self, now_ms: u64, wire: &mut impl Wire) -> Option<Outcome> {
         let Flight { job, port, sent, tcp, .. } = self;
@@ -243,12 +259,14 @@ impl Flight {
     }
 
     /// No answer in time.
-    fn give_up(&self, wire: &impl Wire) -> Outcome {
-        let left = self.sent.is_some_and(|number| wire.has_left(self.job.backend, number));
-        if !left || wire.losses() != self.losses {
+    fn give_up(&self, wire: &mut impl Wire) -> Outcome {
+        let backend = self.job.backend;
+        let fate = self.sent.map_or(Fate::Stuck, |number| wire.fate(backend, self.port, number));
+        if fate == Fate::Stuck || wire.losses(backend, true) != self.losses {
             return Outcome::Void;
         }
         match &self.job.health.probe {
+            _ if fate == Fate::Waits => Outcome::Unfound,
             Probe::Udp(payload) if payload.is_empty() => Outcome::Good,
             _ => Outcome::Bad(Cause::Timeout),
         }

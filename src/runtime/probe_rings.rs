@@ -5,16 +5,18 @@
 use crossbeam::queue::ArrayQueue;
 use dataplane::addr::Ip;
 use dataplane::ids::{BackendId, WorkerId};
-use dataplane::worker::PROBE_PORTS;
+use dataplane::worker::{PROBE_PORTS, Sent};
 use health::prober::PACKET_MAX;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 /// Packets of either way that may wait.
 const PACKETS_MAX: usize = 1024;
 /// Probes that a worker sends per turn: about as much work as a burst.
 const SENT_PER_TURN: usize = 32;
 /// The worker that sends probes: one is enough.
-const SENDER: WorkerId = WorkerId(0);
+pub(crate) const SENDER: WorkerId = WorkerId(0);
 /// No probe is under way from this port.
 const NOBODY: u32 = 0;
 
@@ -22,18 +24,27 @@ const NOBODY: u32 = 0;
 pub(crate) struct ProbeRings {
     outward: ArrayQueue<Outward>,
     inward: ArrayQueue<Packet>,
-    /// Whom a probe is under way to from each of [`PROBE_PORTS`]: what others send there, by the million
-    /// perhaps, goes no further. Who answers without being asked would have to guess both.
-    expected: Box<[AtomicU32]>,
+    /// By [`PROBE_PORTS`].
+    probes: Box<[Probe]>,
     /// Probes that a worker has sent.
     taken: AtomicU64,
     /// Packets of either way for which there was no room, or no buffer.
     losses: AtomicU64,
 }
 
+/// The probe from a port.
+struct Probe {
+    /// To whom it is under way, or [`NOBODY`]: what others send there, by the million perhaps, goes no
+    /// further. Who answers without being asked would have to guess both.
+    to: AtomicU32,
+    /// Its last packet waits for its next hop to be found.
+    waits: AtomicBool,
+}
+
 struct Outward {
     number: u64,
     backend: BackendId,
+    port: u16,
     packet: Packet,
 }
 
@@ -63,21 +74,26 @@ impl ProbeRings {
         ProbeRings {
             outward: ArrayQueue::new(PACKETS_MAX),
             inward: ArrayQueue::new(PACKETS_MAX),
-            expected: PROBE_PORTS.map(|_| AtomicU32::new(NOBODY)).collect(),
+            probes: PROBE_PORTS.map(|_| Probe { to: NOBODY.into(), waits: false.into() }).collect(),
             taken: AtomicU64::new(0),
             losses: AtomicU64::new(0),
         }
     }
 
-    /// The checker sends its packet of this number; `false` if there is no room.
-    pub(crate) fn push(&self, number: u64, backend: BackendId, packet: &[u8]) -> bool {
+    /// The checker sends its packet of this number, of the probe from `port`; `false` if there is no room.
+    pub(crate) fn push(&self, number: u64, backend: BackendId, port: u16, packet: &[u8]) -> bool {
         let packet = Packet::copy(packet);
-        packet.is_some_and(|packet| self.outward.push(Outward { number, backend, packet }).is_ok())
+        packet.is_some_and(|packet| self.outward.push(Outward { number, backend, port, packet }).is_ok())
     }
 
     /// The number of the last packet that a worker has sent.
     pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Acquire)
+    }
+
+    /// Whether the last packet that a worker has sent of the probe from `port` had to wait for its next hop.
+    pub(crate) fn waits(&self, port: u16) -> bool {
+        self.probe(port).is_some_and(|probe| probe.waits.load(Relaxed))
     }
 
     /// Packets lost on our own side.
@@ -90,17 +106,21 @@ impl ProbeRings {
         self.inward.pop()
     }
 
-    /// A worker sends what waits, if it is the one to; `send` says whether it could. Two loads if nothing
+    /// A worker sends what waits, if it is the one to; `send` says what became of it. Two loads if nothing
     /// waits.
     #[inline]
-    pub(crate) fn drain(&self, worker: WorkerId, mut send: impl FnMut(BackendId, &[u8]) -> bool) {
+    pub(crate) fn drain(&self, worker: WorkerId, mut send: impl FnMut(BackendId, &[u8]) -> Sent) {
         if worker != SENDER || self.outward.is_empty() {
             return;
         }
         for _ in 0..SENT_PER_TURN {
             let Some(next) = self.outward.pop() else { return };
-            if !send(next.backend, next.packet.bytes()) {
+            let sent = send(next.backend, next.packet.bytes());
+            if sent == Sent::Lost {
                 self.losses.fetch_add(1, Relaxed);
+            }
+            if let Some(probe) = self.probe(next.port) {
+                probe.waits.store(sent == Sent::Waits, Relaxed);
             }
             self.taken.store(next.number, Release);
         }
@@ -108,19 +128,19 @@ impl ProbeRings {
 
     /// From now on a probe is under way from this port to this address, or none is.
     pub(crate) fn expect(&self, port: u16, to: Option<Ip>) {
-        if let Some(expected) = self.expected(port) {
-            expected.store(to.map_or(NOBODY, mark), Relaxed);
+        if let Some(probe) = self.probe(port) {
+            probe.to.store(to.map_or(NOBODY, mark), Relaxed);
         }
     }
 
-    fn expected(&self, port: u16) -> Option<&AtomicU32> {
-        self.expected.get(usize::from(port.checked_sub(*PROBE_PORTS.start())?))
+    fn probe(&self, port: u16) -> Option<&Probe> {
+        self.probes.get(usize::from(port.checked_sub(*PROBE_PORTS.start())?))
     }
 
     /// A worker has a packet that may answer the probe `from` a port of ours `to` that address; `false` if
     /// there is no room.
     pub(crate) fn deliver(&self, from: u16, to: Ip, packet: &[u8]) -> bool {
-        if self.expected(from).is_none_or(|expected| expected.load(Relaxed) != mark(to)) {
+        if self.probe(from).is_none_or(|probe| probe.to.load(Relaxed) != mark(to)) {
             // Too late, or nobody has asked: it is taken, and ignored.
             return true;
         }
@@ -147,15 +167,19 @@ mod tests {
     #[test]
     fn packets_go_both_ways_and_what_is_lost_is_counted() {
         let rings = ProbeRings::new();
-        assert!(rings.push(1, BackendId(7), b"one") && rings.push(2, BackendId(8), b"two"));
+        let push = |number, backend, packet| rings.push(number, BackendId(backend), 50_000, packet);
+        assert!(push(1, 7, b"one") && push(2, 8, b"two") && !rings.waits(50_000));
         rings.drain(WorkerId(1), |_, _| panic!("not its business"));
         let mut sent = Vec::new();
         rings.drain(SENDER, |backend, bytes| {
             sent.push((backend, bytes.to_vec()));
-            backend == BackendId(7)
+            if backend == BackendId(7) { Sent::Waits } else { Sent::Lost }
         });
         assert_eq!(sent, [(BackendId(7), b"one".to_vec()), (BackendId(8), b"two".to_vec())]);
-        assert_eq!((rings.taken(), rings.losses()), (2, 1));
+        assert_eq!((rings.taken(), rings.losses(), rings.waits(50_000)), (2, 1, false));
+        assert!(push(3, 7, b"three"));
+        rings.drain(SENDER, |_, _| Sent::Waits);
+        assert!(rings.waits(50_000) && !rings.waits(50_001) && !rings.waits(80));
         let (asked, other) = (Ip::v4(0x0a00_0001), Ip::v4(0x0a00_0002));
         let deliver = |bytes: &[u8]| rings.deliver(50_000, asked, bytes);
         assert!(deliver(b"nobody has asked") && rings.answer().is_none());
@@ -172,6 +196,6 @@ mod tests {
         rings.expect(50_000, None);
         assert!(deliver(b"too late") && rings.answer().is_none());
         assert!(rings.deliver(80, asked, b"not a port of probes"));
-        assert!(!rings.push(3, BackendId(0), &[0; PACKET_MAX + 1]));
+        assert!(!rings.push(4, BackendId(0), 50_000, &[0; PACKET_MAX + 1]));
     }
 }

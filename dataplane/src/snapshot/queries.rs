@@ -83,8 +83,8 @@ impl Snapshot {
         self.probes && self.own.contains(&(tenant, ip))
     }
 
-    /// Whether a packet with these ends may be an answer to a probe: `to` is ours, and `from` answers for some
-    /// backend that is checked.
+    /// Whether a packet with these ends may be an answer to a probe: `to` is ours, and `from` answers for
+    /// some backend that is checked.
     #[inline]
     #[must_use]
     pub fn answers_probes(&self, tenant: TenantId, from: Ip, to: Ip) -> bool {

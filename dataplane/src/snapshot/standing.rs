@@ -21,6 +21,14 @@ impl Default for Standing {
     }
 }
 
+impl Standing {
+    /// That of a backend that nothing is known of yet.
+    #[must_use]
+    pub fn initial(health: &Health) -> Standing {
+        Standing { up: health.initially_up, ..Standing::default() }
+    }
+}
+
 /// The standing of the backends that are checked: by service's name, backend's address and port.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Standings {
@@ -28,9 +36,15 @@ pub struct Standings {
 }
 
 impl Standings {
-    /// Sets what holds for all of a service's backends; the default for those that are not named.
-    pub fn set(&mut self, service: &str, backends: impl IntoIterator<Item = ((Ip, Option<u16>), Standing)>) {
-        let unlike = backends.into_iter().filter(|(_, standing)| *standing != Standing::default());
+    /// Sets what holds for all of a service's backends; [`Standing::initial`] for those that are not named.
+    pub fn set(
+        &mut self,
+        service: &str,
+        health: &Health,
+        backends: impl IntoIterator<Item = ((Ip, Option<u16>), Standing)>,
+    ) {
+        let initial = Standing::initial(health);
+        let unlike = backends.into_iter().filter(|(_, standing)| *standing != initial);
         let unlike: HashMap<_, _> = unlike.collect();
         if unlike.is_empty() {
             self.by_service.remove(service);
@@ -49,7 +63,7 @@ impl Standings {
     ) -> (Standing, Option<BackendState>) {
         let Some(health) = health else { return (Standing::default(), None) };
         let standing = self.by_service.get(service).and_then(|backends| backends.get(&(address, port)));
-        let standing = standing.copied().unwrap_or_default();
+        let standing = standing.copied().unwrap_or_else(|| Standing::initial(health));
         (standing, (!standing.up).then_some(BackendState::Down(health.on_down)))
     }
 }

@@ -20,16 +20,26 @@ use core::ops::RangeInclusive;
 /// The ports that probes come from: the dynamic ones (RFC 6335 §6).
 pub const PROBE_PORTS: RangeInclusive<u16> = 49152..=65535;
 
+/// What became of a probe's packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// It is on its way.
+    Left,
+    /// It waits for the next hop to be found, and is lost if that is not.
+    Waits,
+    /// There was no buffer: that says nothing of the backend.
+    Lost,
+}
+
 impl<B: PacketBuf> Worker<B> {
-    /// Sends the checker's IP packet by the way of a backend's packets. `false` if nothing was sent, for want
-    /// of a buffer: that says nothing of the backend.
+    /// Sends the checker's IP packet by the way of a backend's packets.
     pub fn send_probe<E: Env<Buf = B>>(
         &mut self,
         now: Tick,
         backend: BackendId,
         packet: &[u8],
         env: &mut E,
-    ) -> bool {
+    ) -> Sent {
         let sent = self.walk(now, env).send_probe(backend, packet);
         self.state.count_held();
         sent
@@ -56,21 +66,22 @@ pub(super) fn went_unanswered(snapshot: &Snapshot, gone: &Gone) -> bool {
 }
 
 impl<E: Env> Walk<'_, E> {
-    fn send_probe(&mut self, backend: BackendId, bytes: &[u8]) -> bool {
+    fn send_probe(&mut self, backend: BackendId, bytes: &[u8]) -> Sent {
         // It was removed meanwhile, or has no route: as if the packet were lost on the way.
-        let Some(hop) = self.snapshot.backend(backend).and_then(|backend| backend.hop) else { return true };
-        let Some(mut packet) = self.env.alloc(hop.port) else { return false };
+        let Some(hop) = self.snapshot.backend(backend).and_then(|b| b.hop) else { return Sent::Left };
+        let Some(mut packet) = self.env.alloc(hop.port) else { return Sent::Lost };
         let l3 = usize::from(ORIGINATED_L3);
         if !packet.set_len(l3 + bytes.len()) {
-            return false;
+            return Sent::Lost;
         }
+        let known = self.state.neighbours.find(self.now, hop.port, hop.next_hop).is_some();
         self.state.counters.generated.add(1);
         match packet.data_mut().get_mut(l3..) {
             Some(room) => room.copy_from_slice(bytes),
-            None => return false,
+            None => return Sent::Lost,
         }
         self.transmit(packet, ORIGINATED_L3, hop);
-        true
+        if known { Sent::Left } else { Sent::Waits }
     }
 
     /// Which probe a packet with this key, towards no service, may answer: from which port of ours, and to

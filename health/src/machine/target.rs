@@ -19,6 +19,8 @@ pub(super) struct Target {
     /// When it is to be probed; `None` while it is being probed.
     pub(super) due_ms: Option<u64>,
     pub(super) started_ms: u64,
+    /// Since when it is known of.
+    pub(super) born_ms: u64,
     /// Of the new connections that its weight promises, percent: below 100 while it starts slowly.
     pub(super) share: u8,
     since_ms: u64,
@@ -39,6 +41,7 @@ impl Target {
             state: State::Unknown,
             due_ms: Some(now_ms),
             started_ms: now_ms,
+            born_ms: now_ms,
             share: 100,
             since_ms: now_ms,
             successes: 0,

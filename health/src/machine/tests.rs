@@ -38,6 +38,8 @@ enum Fate {
     Refuses,
     /// The checker itself fails.
     Blind,
+    /// Nobody knows where it is.
+    Unfound,
 }
 
 struct Bench {
@@ -73,6 +75,7 @@ impl Bench {
                     Fate::Refuses => (1, Outcome::Bad(Cause::Refused)),
                     Fate::Silent => (200, Outcome::Bad(Cause::Timeout)),
                     Fate::Blind => (200, Outcome::Void),
+                    Fate::Unfound => (200, Outcome::Unfound),
                 };
                 self.under_way.push((self.now + after, id, outcome));
             }
@@ -193,6 +196,41 @@ fn a_blind_checker_marks_nothing_down() {
     bench.run_ms(60_000);
     assert_eq!(bench.up(), [true; 3]);
     assert_eq!(bench.machine.take_transitions().len(), 3, "those of the start");
+}
+
+#[test]
+fn who_has_yet_to_be_found_is_not_down_at_once() {
+    let mut bench = Bench::new(health(), 3);
+    bench.fates = vec![Fate::Unfound, Fate::Unfound, Fate::Answers];
+    bench.run_ms(2000);
+    assert_eq!((bench.up(), bench.panics()), (vec![true; 3], false));
+    bench.fates[1] = Fate::Answers;
+    bench.run_ms(1500);
+    assert_eq!(bench.up(), [false, true, true]);
+    let changes = bench.machine.take_transitions();
+    assert_eq!(changes.iter().find(|t| t.to == State::Down).map(|t| t.cause), Some(Cause::Unreachable));
+    bench.fates[2] = Fate::Unfound;
+    bench.run_ms(1000);
+    assert_eq!(bench.up(), [false, true, false], "who was there and is not any more is down");
+}
+
+/// Of backends that count as down at first, one says soon that it is down, others need longer to answer.
+#[test]
+fn nobody_panics_before_all_had_their_chance() {
+    let mut bench = Bench::new(Health { initially_up: false, fall: 1, ..health() }, 3);
+    bench.fates = vec![Fate::Refuses, Fate::Blind, Fate::Blind];
+    bench.run_ms(1000);
+    assert_eq!((bench.up(), bench.panics()), (vec![false; 3], false));
+    bench.fates[2] = Fate::Answers;
+    bench.run_ms(1000);
+    assert_eq!((bench.up(), bench.panics()), (vec![false, false, true], false));
+    bench.fates[2] = Fate::Refuses;
+    bench.run_ms(5000);
+    assert_eq!((bench.up(), bench.panics()), (vec![true; 3], true), "not for ever");
+    let mut all = Bench::new(Health { initially_up: false, ..health() }, 3);
+    all.fates.fill(Fate::Refuses);
+    all.run_ms(1000);
+    assert!(all.panics(), "all have said so");
 }
 
 #[test]

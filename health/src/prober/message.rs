@@ -4,7 +4,6 @@ use super::Job;
 use crate::machine::{Cause, Outcome};
 use dataplane::addr::Ip;
 use dataplane::config::Probe;
-use dataplane::worker::PROBE_PORTS;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     Icmpv4Message, Icmpv4Packet, Icmpv4Repr, Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol,
@@ -25,6 +24,14 @@ pub(super) enum Heard {
     Segment,
     /// The end of a probe.
     Answer(Outcome),
+}
+
+/// A probe under way.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) job: &'a Job,
+    /// The sequence number of its SYN, which has not been answered yet.
+    pub(super) syn: Option<u32>,
 }
 
 /// The packet of a probe other than a TCP connection.
@@ -101,23 +108,22 @@ fn dns_answer(message: &[u8], id: u16) -> Option<Outcome> {
     is_answer.then_some(if good { Outcome::Good } else { Outcome::Bad(Cause::WrongAnswer) })
 }
 
-/// Which probe a packet belongs to, by its port, and what it says. `job_of` knows the probes under way.
-pub(super) fn read<'a>(bytes: &[u8], job_of: impl Fn(u16) -> Option<&'a Job>) -> Option<(u16, Heard)> {
+/// Which probe a packet belongs to, by its port, and what it says. `probe` knows those under way.
+pub(super) fn read<'a>(bytes: &[u8], probe: impl Fn(u16) -> Option<Asked<'a>>) -> Option<(u16, Heard)> {
     let (from, to, protocol, payload) = open(bytes)?;
-    let of = |port: u16, from: Ip| {
-        job_of(port).filter(|job| PROBE_PORTS.contains(&port) && (job.local, job.remote) == (to, from))
-    };
+    let of =
+        |port: u16, from: Ip| probe(port).filter(|Asked { job, .. }| (job.local, job.remote) == (to, from));
     match protocol {
         IpProtocol::Tcp => {
             let tcp = TcpPacket::new_checked(payload).ok()?;
             let port = tcp.dst_port();
-            of(port, from).filter(|job| job.port == tcp.src_port())?;
+            of(port, from).filter(|probe| probe.job.port == tcp.src_port())?;
             Some((port, Heard::Segment))
         }
         IpProtocol::Udp => {
             let udp = UdpPacket::new_checked(payload).ok()?;
             let port = udp.dst_port();
-            let job = of(port, from).filter(|job| job.port == udp.src_port())?;
+            let Asked { job, .. } = of(port, from).filter(|probe| probe.job.port == udp.src_port())?;
             if !udp.verify_checksum(&IpAddr::from(from).into(), &IpAddr::from(to).into()) {
                 return None;
             }
@@ -172,36 +178,45 @@ fn echoed<'a>(
     ident: u16,
     data: &[u8],
     from: Ip,
-    of: impl Fn(u16, Ip) -> Option<&'a Job>,
+    of: impl Fn(u16, Ip) -> Option<Asked<'a>>,
 ) -> Option<(u16, Heard)> {
-    of(ident, from).filter(|job| job.health.probe == Probe::Icmp && data == ECHO_DATA)?;
+    of(ident, from).filter(|probe| probe.job.health.probe == Probe::Icmp && data == ECHO_DATA)?;
     Some((ident, Heard::Answer(Outcome::Good)))
 }
 
-/// An ICMP error about a packet of ours, which it quotes.
+/// An ICMP error about a packet of ours, which it quotes: of the probe's protocol, and, of TCP, the SYN while
+/// that has not been answered. Anything else is a guess, or says nothing any more (RFC 5927 §4.1, §5.2).
 fn unreachable<'a>(
     quote: &[u8],
     port_closed: bool,
     to: Ip,
-    of: impl Fn(u16, Ip) -> Option<&'a Job>,
+    of: impl Fn(u16, Ip) -> Option<Asked<'a>>,
 ) -> Option<(u16, Heard)> {
     // Not the whole packet need be quoted: `open` would find it too short.
-    let (from, remote, transport) = match quote.first()? >> 4 {
+    let (from, remote, protocol, transport) = match quote.first()? >> 4 {
         4 => {
             let header = Ipv4Packet::new_unchecked(quote.get(..20)?);
             let at = usize::from(header.header_len());
             let ends = (IpAddr::V4(header.src_addr()), IpAddr::V4(header.dst_addr()));
-            (Ip::from(ends.0), Ip::from(ends.1), quote.get(at..)?)
+            (Ip::from(ends.0), Ip::from(ends.1), header.next_header(), quote.get(at..)?)
         }
         _ => {
             let header = Ipv6Packet::new_unchecked(quote.get(..40)?);
             let ends = (IpAddr::V6(header.src_addr()), IpAddr::V6(header.dst_addr()));
-            (Ip::from(ends.0), Ip::from(ends.1), quote.get(40..)?)
+            (Ip::from(ends.0), Ip::from(ends.1), header.next_header(), quote.get(40..)?)
         }
     };
-    let [a, b, c, d, ..] = *transport else { return None };
-    let (port, asked) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-    of(port, remote).filter(|job| from == to && job.port == asked)?;
+    let [a, b, c, d, rest @ ..] = transport else { return None };
+    let (port, asked) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+    let Asked { job, syn } = of(port, remote).filter(|probe| from == to && probe.job.port == asked)?;
+    let ours = match (&job.health.probe, protocol) {
+        (Probe::Tcp | Probe::Http(_), IpProtocol::Tcp) => syn?.to_be_bytes() == *rest.first_chunk()?,
+        (Probe::Udp(_) | Probe::Dns(_), IpProtocol::Udp) => true,
+        _ => false,
+    };
+    if !ours {
+        return None;
+    }
     let cause = if port_closed { Cause::Refused } else { Cause::Unreachable };
     Some((port, Heard::Answer(Outcome::Bad(cause))))
 }

@@ -24,6 +24,8 @@ pub(super) struct Tcp {
     sockets: SocketSet<'static>,
     handle: SocketHandle,
     pipe: Pipe,
+    /// The sequence number of the SYN.
+    syn: Option<u32>,
     requested: bool,
     connected: bool,
     /// The beginning of the answer.
@@ -51,7 +53,8 @@ impl Tcp {
         socket.connect(interface.context(), to, from).ok()?;
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(socket);
-        Some(Tcp { interface, sockets, handle, pipe, requested: false, connected: false, heard: Vec::new() })
+        let (requested, connected, heard) = (false, false, Vec::new());
+        Some(Tcp { interface, sockets, handle, pipe, syn: None, requested, connected, heard })
     }
 
     /// Takes a segment in.
@@ -73,12 +76,18 @@ impl Tcp {
     /// Goes on; when it is known how the probe went, the connection is reset: there is nothing to wait for.
     pub(super) fn step(&mut self, now_ms: u64, job: &Job) -> Option<Outcome> {
         self.interface.poll(instant(now_ms), &mut self.pipe, &mut self.sockets);
+        self.syn = self.syn.or_else(|| sequence(self.pipe.outward.front()?));
         let outcome = self.look(job);
         if outcome.is_some() {
             self.socket().abort();
         }
         self.interface.poll(instant(now_ms), &mut self.pipe, &mut self.sockets);
         outcome
+    }
+
+    /// The sequence number of the SYN, if it is all that was sent so far.
+    pub(super) fn unanswered(&self) -> Option<u32> {
+        self.syn.filter(|_| !self.connected)
     }
 
     fn socket(&mut self) -> &mut Socket<'static> {
@@ -132,6 +141,13 @@ fn status(line: &[u8]) -> Option<u16> {
     let (minor, code) = rest.split_first()?;
     let code = std::str::from_utf8(code.strip_prefix(b" ")?).ok()?;
     (minor.is_ascii_digit() && code.bytes().all(|b| b.is_ascii_digit())).then(|| code.parse().ok())?
+}
+
+/// The sequence number of a segment of ours: there are no options between the headers.
+fn sequence(packet: &[u8]) -> Option<u32> {
+    let at = if packet.first()? >> 4 == 4 { 24 } else { 44 };
+    let [a, b, c, d] = *packet.get(at..at + 4)? else { return None };
+    Some(u32::from_be_bytes([a, b, c, d]))
 }
 
 fn instant(ms: u64) -> Instant {

@@ -13,8 +13,7 @@ struct Line {
     expected: HashMap<u16, Ip>,
     /// As if the ring were full.
     full: bool,
-    /// As if the worker were stuck.
-    stuck: bool,
+    fate: Option<Fate>,
 }
 
 impl Wire for Line {
@@ -34,12 +33,13 @@ impl Wire for Line {
         Some(self.sent.len() as u64)
     }
 
-    fn losses(&self) -> u64 {
+    fn losses(&mut self, _: BackendId, _: bool) -> u64 {
         self.lost
     }
 
-    fn has_left(&self, _: BackendId, _: u64) -> bool {
-        !self.stuck
+    fn fate(&self, _: BackendId, port: u16, number: u64) -> Fate {
+        assert!(self.expected.contains_key(&port) && number <= self.sent.len() as u64);
+        self.fate.unwrap_or(Fate::Left)
     }
 }
 
@@ -100,7 +100,10 @@ fn silence_is_a_verdict_only_if_our_own_side_is_well() {
             };
             assert_eq!(after(|_| {}), Some(verdict), "{probe:?}");
             assert_eq!(after(|line| line.lost += 1), Some(Outcome::Void));
-            assert_eq!(after(|line| line.stuck = true), Some(Outcome::Void));
+            assert_eq!(after(|line| line.fate = Some(Fate::Stuck)), Some(Outcome::Void));
+            assert_eq!(after(|line| line.fate = Some(Fate::Waits)), Some(Outcome::Unfound));
+            let lost_too = |line: &mut Line| (line.fate, line.lost) = (Some(Fate::Waits), 1);
+            assert_eq!(after(lost_too), Some(Outcome::Void));
             let (mut prober, mut line) = (Prober::new(1, 10), Line { full: true, ..Line::default() });
             let ended = prober.begin(1000, job(probe.clone(), v6), &mut line);
             assert_eq!(ended, Some((TargetId(5), Outcome::Void)));
@@ -141,7 +144,7 @@ fn datagrams_are_answered_by_datagrams_from_where_they_went() {
 /// ICMP "port unreachable" about this packet, from its destination.
 fn refusal(packet: &[u8]) -> Vec<u8> {
     assert_eq!(packet[0], 0x45);
-    let quote = &packet[..28];
+    let quote = packet;
     let mut message = vec![3, 3, 0, 0, 0, 0, 0, 0];
     message.extend(quote);
     let check = !sum(&message);
@@ -155,9 +158,69 @@ fn refusal(packet: &[u8]) -> Vec<u8> {
     bytes
 }
 
+#[test]
+fn icmp_that_quotes_what_was_not_sent_is_a_guess() {
+    for probe in [Probe::Udp(Vec::new()), Probe::Dns("a.b".into()), Probe::Tcp, http(), Probe::Icmp] {
+        let (mut prober, mut line) = (Prober::new(1, 10), Line::default());
+        prober.begin(0, job(probe.clone(), false), &mut line);
+        let sent = line.sent[0].clone();
+        let is_tcp = sent[9] == 6;
+        // Source and destination, protocol, ports; of TCP, the sequence number too.
+        let fixed = [9, 12, 16, 20, 22].into_iter().chain(if is_tcp { 24..28 } else { 0..0 });
+        for at in fixed {
+            let mut guess = sent.clone();
+            guess[at] ^= if at == 9 { 6 ^ 17 } else { 1 };
+            assert_eq!(prober.on_packet(1, &refusal(&guess), &mut line), None, "{probe:?}, byte {at}");
+        }
+        if probe != Probe::Icmp {
+            assert!(prober.on_packet(1, &refusal(&sent), &mut line).is_some(), "{probe:?}");
+        }
+    }
+}
+
+/// A segment from the other end of this one's connection, with an acknowledgement of all of it.
+fn segment(of: &[u8], flags: u8, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    let mut back = returned(&of[..40]);
+    let asked = u32::from_be_bytes([of[24], of[25], of[26], of[27]]);
+    back[2..4].copy_from_slice(&(40 + payload.len() as u16).to_be_bytes());
+    back[24..28].copy_from_slice(&sequence.to_be_bytes());
+    back[28..32].copy_from_slice(&asked.wrapping_add(1).to_be_bytes());
+    (back[32], back[33]) = (5 << 4, flags);
+    back.extend(payload);
+    back[10..12].fill(0);
+    let header = !sum(&back[..20]);
+    back[10..12].copy_from_slice(&header.to_be_bytes());
+    back[36..38].fill(0);
+    let length = (back.len() - 20) as u8;
+    let pseudo: Vec<u8> = [&back[12..20], &[0, 6, 0, length], &back[20..]].concat();
+    let check = !sum(&pseudo);
+    back[36..38].copy_from_slice(&check.to_be_bytes());
+    back
+}
+
+#[test]
+fn a_connection_that_stands_is_not_ended_by_icmp_nor_fed_by_a_flood() {
+    let (mut prober, mut line) = (Prober::new(1, 10), Line::default());
+    prober.begin(0, job(http(), false), &mut line);
+    let syn = line.sent[0].clone();
+    assert_eq!(prober.on_packet(1, &segment(&syn, 0x12, 5000, &[]), &mut line), None);
+    assert!(line.sent.len() >= 2, "the request");
+    assert_eq!(prober.on_packet(2, &refusal(&syn), &mut line), None);
+    for _ in 0..10_000 {
+        assert_eq!(prober.on_packet(3, &segment(&syn, 0x10, 9000, b"nonsense"), &mut line), None);
+    }
+    assert!(prober.alarms.len() < 10, "{} alarms", prober.alarms.len());
+    let (_, outcome) =
+        prober.on_packet(4, &segment(&syn, 0x18, 5001, b"HTTP/1.1 200"), &mut line).expect("an end");
+    assert_eq!(outcome, Outcome::Good);
+}
+
 /// The one's complement sum of all of it (RFC 1071).
 fn sum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)))
+        .sum();
     (sum % 0xffff) as u16
 }
 
