@@ -339,6 +339,7 @@ impl<B: PacketBuf> Worker<B> {
     /// Takes a burst received from a port; leaves it empty.
     pub fn on_burst<E: Env<Buf = B>>(&mut self, now: Tick, burst: &mut Burst<B>, env: &mut E) {
         self.state.counters.received.add(burst.len() as u64);
+        self.state.judging.note_burst(burst.len());
         let steering = self.state.steering;
         self.walk(now, env).run(burst, steering);
         self.state.count_held();
@@ -347,6 +348,7 @@ impl<B: PacketBuf> Worker<B> {
     /// Takes packets that another worker handed over because this one owns their client.
     pub fn on_handed_off<E: Env<Buf = B>>(&mut self, now: Tick, burst: &mut Burst<B>, env: &mut E) {
         self.state.counters.handed_in.add(burst.len() as u64);
+        self.state.judging.note_burst(burst.len());
         self.walk(now, env).run(burst, Steering::Here);
         self.state.count_held();
     }

@@ -17,6 +17,7 @@ use dataplane::addr::MacAddr;
 use dataplane::counters::{Counter, WorkerCounters};
 use dataplane::ids::PortId;
 use dataplane::offload::{Answer, Ask, OffloadState, Removal, Revocation, RuleId};
+use dataplane::packet::{Burst, TestPacket};
 use dataplane::policy::Action::{Allow, Deny, Reject};
 use dataplane::policy::{Matches, Opening, Source, Standing, Statement};
 use proptest::prelude::*;
@@ -299,6 +300,32 @@ fn the_silent_are_swept_out_and_the_others_stay() {
     assert_report(&world, &["entries=50", "drop.policy_denied=0"]);
     assert_eq!((count(&world, |c| &c.policy_ended), count(&world, |c| &c.policy_swept)), (50, 1));
     assert_eq!(world.live(0), 50);
+}
+
+/// The fuller its bursts, the more of a worker's turn belongs to packets.
+#[test]
+fn a_sweep_makes_use_of_quiet_turns() {
+    let mut world = world(1);
+    for number in 0..400 {
+        shake_hands(&mut world, &format!("198.51.{}.{}:1000", 101 + number / 200, 1 + number % 200));
+    }
+    world.publish(but([rule(Deny, everything())]));
+    world.adopt(0);
+    let mut ended_beside = |packets: usize| {
+        let before = count(&world, |c| &c.policy_ended);
+        let stray = tcp(PORT_MACS[0], CLIENT, WEB, "RA", b"");
+        let mut burst: Burst<TestPacket> = (0..packets).map(|_| TestPacket::new(FRONT, &stray)).collect();
+        let (worker, env) = (&mut world.workers[0], &mut world.envs[0]);
+        env.prepare();
+        worker.on_burst(world.now, &mut burst, env);
+        worker.on_tick(world.now, env);
+        count(&world, |c| &c.policy_ended) - before
+    };
+    assert_eq!([32, 32, 1, 0].map(&mut ended_beside), [16, 16, 64, 256]);
+    assert!(world.workers[0].is_sweeping());
+    world.pass_ms(4, 1);
+    assert!(!world.workers[0].is_sweeping());
+    assert_eq!(world.live(0), 0);
 }
 
 /// Which service a backend's segment is of is not known without an entry where the backend serves two.

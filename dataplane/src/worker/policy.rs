@@ -13,23 +13,28 @@
 
 use super::transit;
 use super::upkeep::SWEEP_AFTER_MS;
-use super::{Env, Note, State, Walk};
+use super::{Env, Note, State, Walk, Worker};
 use crate::addr::Ip;
 use crate::conntrack::Slot;
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey, Protocol};
 use crate::offload::Revocation;
-use crate::packet::PacketBuf;
+use crate::packet::{BURST, PacketBuf};
 use crate::policy::{Action, LogEvent, Policy, Standing, Subject, Verdict};
 use crate::rate::RateLimit;
 use crate::rewrite::{self, IcmpError};
 use crate::time::Tick;
 use crate::wire::{Kind, Parsed};
 
-/// Slots that a call of a sweep looks at,
+/// Slots that a call of a sweep looks at while bursts are full,
 const LOOKS: u32 = 256;
-/// and connections that it judges: about as much work as a burst.
+/// and connections that it judges: less work than the burst.
 const JUDGEMENTS: u32 = 16;
+/// How much more it does in a turn with some packets, which keeps those that come meanwhile from half a
+/// descriptor ring,
+const SOME_PACKETS: u32 = 4;
+/// and in one without: some ten microseconds.
+const NO_PACKETS: u32 = 16;
 /// Verdicts told for the log, per second, and at once.
 const LOG_PER_SECOND: u32 = 200;
 /// ICMP's word for a policy: communication administratively prohibited (RFC 1812 §5.2.7.1),
@@ -46,6 +51,8 @@ pub(super) struct Judging {
     /// Through those that a sweep has rejected and left for their next segment.
     parting: Option<Parting>,
     log: RateLimit,
+    /// The largest burst since the last upkeep.
+    burst: usize,
 }
 
 /// A walk through the table for connections that the present policy has not judged.
@@ -87,7 +94,34 @@ impl Parting {
 impl Judging {
     pub(super) fn new() -> Judging {
         let log = RateLimit::new(LOG_PER_SECOND, LOG_PER_SECOND);
-        Judging { hardware: None, all: None, parting: None, log }
+        Judging { hardware: None, all: None, parting: None, log, burst: 0 }
+    }
+
+    /// Packets have come, which take precedence.
+    #[inline]
+    pub(super) fn note_burst(&mut self, packets: usize) {
+        self.burst = self.burst.max(packets);
+    }
+
+    fn is_sweeping(&self) -> bool {
+        self.hardware.is_some() || self.all.is_some()
+    }
+
+    /// By how much a sweep may exceed what it does beside full bursts, in this turn.
+    fn leisure(&mut self) -> u32 {
+        match std::mem::take(&mut self.burst) {
+            0 => NO_PACKETS,
+            BURST.. => 1,
+            _ => SOME_PACKETS,
+        }
+    }
+}
+
+impl<B: PacketBuf> Worker<B> {
+    /// Whether connections wait to be judged by a new policy: there is work in a turn without packets.
+    #[must_use]
+    pub fn is_sweeping(&self) -> bool {
+        self.state.judging.is_sweeping()
     }
 }
 
@@ -290,24 +324,25 @@ impl<E: Env> Walk<'_, E> {
 impl<E: Env> Walk<'_, E> {
     /// Judges some connections that the present policy has not.
     pub(super) fn sweep_policy(&mut self) {
+        let leisure = self.state.judging.leisure();
         if let Some(sweep) = self.state.judging.hardware {
-            self.state.judging.hardware = self.sweep_on(sweep, true);
+            self.state.judging.hardware = self.sweep_on(sweep, true, leisure);
         }
         if let Some(sweep) = self.state.judging.all {
-            self.state.judging.all = self.sweep_on(sweep, false);
+            self.state.judging.all = self.sweep_on(sweep, false, leisure);
         }
         if let Some(parting) = self.state.judging.parting.filter(|parting| self.now.reached(parting.begins)) {
             self.state.judging.parting = self.part(parting);
         }
     }
 
-    fn sweep_on(&mut self, mut sweep: Sweep, hardware: bool) -> Option<Sweep> {
+    fn sweep_on(&mut self, mut sweep: Sweep, hardware: bool, leisure: u32) -> Option<Sweep> {
         let slots = self.state.table.slots_taken();
         let [_, requested, installed, removing, _] = self.state.table.by_offload();
         let end = if hardware && requested + installed + removing == 0 { 0 } else { slots };
-        let stop = end.min(sweep.next.saturating_add(LOOKS));
+        let stop = end.min(sweep.next.saturating_add(leisure * LOOKS));
         let mut judged = 0;
-        while sweep.next < stop && judged < JUDGEMENTS {
+        while sweep.next < stop && judged < leisure * JUDGEMENTS {
             if let Some(slot) = self.state.table.unjudged_at(sweep.next, self.judged_by, hardware) {
                 judged += 1;
                 if self.sweep_one(slot) == Outcome::Waits && hardware {
