@@ -423,6 +423,8 @@ pub(crate) struct OffloadRow {
     pub(crate) fenced: bool,
     /// Times that began.
     pub(crate) fences: u64,
+    /// Times a rule that leads packets to those of connections could not be put in, or taken out for that.
+    pub(crate) base_failures: u64,
 }
 
 /// What to look for among rules; everything given must match.

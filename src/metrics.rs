@@ -142,6 +142,7 @@ metrics! {
     Counter tenant_drops_total [tenant, reason] "Packets dropped on their way that arrived on the tenant's ports, by reason; reasons for which none was are left out.";
     Gauge offload_fenced [] "1 while all packets of some kind of connection are kept from hardware, as rules that a new policy denies take long to remove.";
     Counter offload_fences_total [] "Times that began.";
+    Counter offload_base_failures_total [] "Times a rule that leads packets to those of connections could not be put in, or taken out for a fence; each is tried again.";
     Counter policy_rule_matched_total [rule, action] "Connections, and packets that belong to none, that a policy rule decided. rule: its name, its action and a digest of what it says, or the default of a direction.";
     Histogram policy_time_to_enforce_seconds [] "From a new configuration until a connection that it does not allow was out of hardware, or fenced off.";
     Gauge mempool_available [pool] "Free packet buffers.";
@@ -417,6 +418,7 @@ impl Exporter {
         self.total(Name::offload_orphans_total, [], row.orphans);
         self.value(Name::offload_fenced, [], f64::from(u8::from(row.fenced)));
         self.total(Name::offload_fences_total, [], row.fences);
+        self.total(Name::offload_base_failures_total, [], row.base_failures);
         let gauges = [(Name::offload_connections, &row.connections), (Name::offload_queue, &row.queues)];
         for (name, counts) in gauges {
             counts.iter().for_each(|(label, count)| self.value(name, [label.as_str()], *count as f64));

@@ -275,6 +275,7 @@ fn figures(counters: &OffloadCounters, workers: &[Arc<WorkerCounters>]) -> Offlo
         orphans: counters.orphans.get(),
         fenced: counters.fenced.get() > 0,
         fences: counters.fences.get(),
+        base_failures: counters.base_failures.get(),
         ..OffloadRow::default()
     }
 }

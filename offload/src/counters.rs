@@ -217,6 +217,9 @@ pub struct OffloadCounters {
     pub fences: Counter,
     /// and whether they are now (gauge).
     pub fenced: Counter,
+    /// Times a rule that leads to those of connections could not be put in, or taken out for a fence; each is
+    /// tried again.
+    pub base_failures: Counter,
     /// Times everything was taken out because what hardware held was no longer certain.
     pub recoveries: Counter,
     /// Attempts at that which failed.

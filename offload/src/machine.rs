@@ -321,9 +321,10 @@ impl Machine {
         self.pull(now_ns, engine);
         if self.recover(now_ns, engine) {
             self.sweep_some(now_ns);
-            self.fence_some(now_ns, engine);
-            self.take_out(now_ns, engine);
-            self.put_in(now_ns, engine);
+            if self.fence_some(now_ns, engine) {
+                self.take_out(now_ns, engine);
+                self.put_in(now_ns, engine);
+            }
             if self.begun > 0 {
                 engine.push();
                 self.pull(now_ns, engine);
@@ -341,6 +342,7 @@ impl Machine {
             }
         }
         self.answer_some(outbox);
+        self.counters.base_failures.add(u64::from(engine.take_base_failures()));
         self.end_step(now_ns)
     }
 

@@ -368,7 +368,10 @@ impl Bed {
         let (mut turns, mut fenced_ns) = (0, 0);
         let mut all_missed = false;
         while self.machine.enforcing() || self.machine.is_fenced() {
+            let told = self.machine.diverts();
             self.turn();
+            let open = self.engine.is_ready() && self.engine.fenced() == 0;
+            assert!(told || open, "workers hear of a fence before it keeps the first packet from its rule");
             fenced_ns += if self.machine.is_fenced() { self.took_ns } else { 0 };
             turns += 1;
             if !all_missed || turns % 256 == 0 {

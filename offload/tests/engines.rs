@@ -39,6 +39,7 @@ fn engines_keep_their_promises_on_a_driver() {
     for (number, kind) in [(0, Kind::Sync), (1, Kind::Template)] {
         on(ports(number), &pool, kind, |mut bed| {
             life::keeps_its_promises(&mut bed);
+            trouble::a_fence_is_up_when_its_rules_are_out(&mut bed, number);
             trouble::a_flush_puts_right(&mut bed, number);
         });
     }

@@ -198,7 +198,7 @@ impl<E: FlowEngine + Send> Unit<E> {
         let mut outbox = rings;
         let work = self.machine.step(now_ns, &mut self.engine, &mut outbox);
         rings.set_price(self.machine.price());
-        rings.set_fenced(self.machine.is_fenced());
+        rings.set_fenced(self.machine.diverts());
         if now_ns >= self.complain_at_ns {
             self.log_complaint(now_ns);
         }

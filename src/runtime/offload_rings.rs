@@ -15,7 +15,10 @@ use crossbeam::utils::CachePadded;
 use dataplane::ids::WorkerId;
 use dataplane::offload::{Answer, Ask, Revoke};
 use offload::machine::Outbox;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// Requests of one worker that may wait. One that finds no room is made again by a later packet.
 const ASKS_MAX: usize = 1024;
@@ -70,9 +73,10 @@ impl OffloadRings {
         self.price.store(price, Relaxed);
     }
 
-    /// Whether workers are to expect packets of connections that hardware has.
+    /// Whether workers are to expect packets of connections that hardware has. Known before the device is
+    /// told anything that follows.
     pub(crate) fn set_fenced(&self, fenced: bool) {
-        self.fenced.store(fenced, Relaxed);
+        self.fenced.store(fenced, Release);
     }
 
     /// Nothing is to be asked for until [`OffloadRings::set_price`].
@@ -130,7 +134,7 @@ impl WorkerEnd<'_> {
     /// Whether packets of connections in hardware come here for a reason.
     #[inline]
     pub(crate) fn is_fenced(&self) -> bool {
-        self.fenced.load(Relaxed)
+        self.fenced.load(Acquire)
     }
 
     /// Asks; `false` if there is no room.

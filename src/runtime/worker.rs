@@ -65,7 +65,8 @@ impl Thread<'_> {
             } else {
                 self.counters.busy_cycles.add(ended.wrapping_sub(started));
             }
-            self.rest.after(packets > 0 || self.page.is_some() || self.excerpt.is_some());
+            let asked = self.page.is_some() || self.excerpt.is_some();
+            self.rest.after(packets > 0 || asked || self.worker.is_sweeping());
             started = if packets > 0 { ended } else { dpdk::clock::rdtsc() };
         }
         self.outside.flush();
@@ -92,6 +93,7 @@ impl Thread<'_> {
             queue.burst(burst);
             if !burst.is_empty() {
                 packets += burst.len();
+                expect_diverted(&mut self.worker, self.offload);
                 self.worker.on_burst(now, burst, &mut self.outside);
             }
         }
@@ -107,6 +109,7 @@ impl Thread<'_> {
                 break;
             }
             packets += burst.len();
+            expect_diverted(&mut self.worker, self.offload);
             self.worker.on_handed_off(now, burst, &mut self.outside);
         }
         packets
@@ -125,7 +128,6 @@ impl Thread<'_> {
     fn hear(&mut self, now: Tick) {
         let Some(offload) = self.offload else { return };
         self.worker.set_price(offload.price());
-        self.worker.set_fenced(offload.is_fenced());
         for _ in 0..ANSWERS_MAX {
             let Some(answer) = offload.take_answer() else { break };
             self.worker.on_answer(now, &answer, &mut self.outside);
@@ -182,5 +184,14 @@ impl Thread<'_> {
         } else {
             self.page = Some(page);
         }
+    }
+}
+
+/// Asks whether there is a fence, for packets that have just been taken: they may be the first that it has
+/// kept from their rules.
+#[inline]
+fn expect_diverted(worker: &mut Worker<Mbuf>, offload: Option<WorkerEnd<'_>>) {
+    if let Some(offload) = offload {
+        worker.set_fenced(offload.is_fenced());
     }
 }

@@ -27,13 +27,15 @@ pub(super) struct Base<K> {
     rules: Vec<(Rule, Laid<K>)>,
     /// Groups that no rule is to lead to, a bit each.
     fenced: u8,
+    /// What could not be done, since it was last told.
+    failures: u32,
 }
 
 impl<K: Copy + PartialEq> Base<K> {
     /// All of them are due.
     pub(super) fn new(mut rules: Vec<Rule>) -> Base<K> {
         rules.sort_by_key(|rule| rule.attr.priority);
-        Base { rules: rules.into_iter().map(|rule| (rule, Laid::Due)).collect(), fenced: 0 }
+        Base { rules: rules.into_iter().map(|rule| (rule, Laid::Due)).collect(), fenced: 0, failures: 0 }
     }
 
     /// A rule that may be begun now, and its number.
@@ -55,7 +57,23 @@ impl<K: Copy + PartialEq> Base<K> {
 
     /// It is in force, by this name, or has failed and is due again.
     pub(super) fn ended(&mut self, number: usize, in_force: Option<K>) {
+        self.failures += u32::from(in_force.is_none());
         self.set(number, in_force.map_or(Laid::Due, Laid::InForce));
+    }
+
+    /// Something could not be done with a rule, which is as it was.
+    pub(super) fn failed(&mut self) {
+        self.failures += 1;
+    }
+
+    /// A rule that was in force is out.
+    pub(super) fn out(&mut self, number: usize) {
+        self.set(number, Laid::Due);
+    }
+
+    /// How often something could not be done since the last call.
+    pub(super) fn take_failures(&mut self) -> u32 {
+        std::mem::take(&mut self.failures)
     }
 
     /// Lets no rule lead to these groups, a bit each, and to all others.
@@ -82,6 +100,7 @@ impl<K: Copy + PartialEq> Base<K> {
     /// on its way out says nothing.
     pub(super) fn left(&mut self, number: usize, key: K, out: bool) {
         if self.rules.get(number).is_some_and(|(_, laid)| *laid == Laid::Leaving(key)) {
+            self.failures += u32::from(!out);
             self.set(number, if out { Laid::Due } else { Laid::InForce(key) });
         }
     }
@@ -197,6 +216,8 @@ mod tests {
         base.left(2, 7, true);
         assert_eq!(base.fenced(), 0, "that was another one's");
         base.left(2, 2, false);
+        assert_eq!((base.take_failures(), base.take_failures()), (1, 0), "told once");
+        assert_eq!(base.fenced(), 0, "it is still there");
         assert_eq!(base.next_out().map(|(number, _, _)| number), Some(2), "tried again");
         base.leaving(2);
         // Changed its mind meanwhile: what is on its way out is begun again once it is out.

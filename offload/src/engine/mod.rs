@@ -175,6 +175,12 @@ pub trait FlowEngine {
         0
     }
 
+    /// How often a base rule could not be put in force, or taken out for a fence, since the last call. Each
+    /// is tried again, and counts as what it was until then.
+    fn take_base_failures(&mut self) -> u32 {
+        0
+    }
+
     /// Takes out everything at once, whatever its state, and starts anew: afterwards no rule is in force,
     /// no operation on one is under way and no counter is held. The base rules are on their way, and there is
     /// no fence.

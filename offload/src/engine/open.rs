@@ -249,6 +249,10 @@ impl FlowEngine for Engine<'_> {
         whichever!(self, engine => engine.fenced())
     }
 
+    fn take_base_failures(&mut self) -> u32 {
+        whichever!(self, engine => engine.take_base_failures())
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         whichever!(self, engine => engine.flush())
     }

@@ -236,9 +236,10 @@ impl SimEngine {
                     let port = self.device.context().topology.vport_of(rule.port).unwrap_or(PROXY);
                     self.spent_ns = self.spent_ns.saturating_add(self.device.destroy_cost());
                     if self.device.destroy(self.now, port, handle).is_err() {
+                        self.base.failed();
                         return;
                     }
-                    self.base.ended(number, None);
+                    self.base.out(number);
                 }
             }
         }
@@ -429,6 +430,10 @@ impl FlowEngine for SimEngine {
 
     fn fenced(&self) -> u8 {
         self.base.fenced()
+    }
+
+    fn take_base_failures(&mut self) -> u32 {
+        self.base.take_failures()
     }
 
     fn flush(&mut self) -> Result<(), EngineError> {

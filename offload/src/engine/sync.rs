@@ -91,6 +91,7 @@ impl<'port> SyncEngine<'port> {
                     Err(error) => {
                         tries += 1;
                         if tries == BASE_TRIES || spell::of_creation(&error) != EngineError::TableFull {
+                            self.base.failed();
                             return Err(error);
                         }
                     }
@@ -102,19 +103,16 @@ impl<'port> SyncEngine<'port> {
     }
 
     /// Takes out the base rules that a fence wants out, and puts those in that none does any more. What fails
-    /// is tried again at the next pull.
+    /// is tried again at the next pull: a rule that may be in force leads packets where none is to come.
     fn keep_base(&mut self) {
         while let Some((number, _, key)) = self.base.next_out() {
-            if let Some((port, rule)) = key {
-                if let Err(error) = self.ports[port].destroy(rule) {
-                    let again = spell::of_existing(&error) == EngineError::QueueFull;
-                    self.last_error = Some(error);
-                    if again {
-                        return;
-                    }
-                }
+            let destroyed = key.map_or(Ok(()), |(port, rule)| self.ports[port].destroy(rule));
+            if let Err(error) = destroyed {
+                self.last_error = Some(error);
+                self.base.failed();
+                return;
             }
-            self.base.ended(number, None);
+            self.base.out(number);
         }
         if let Err(error) = self.install_base() {
             self.last_error = Some(error);
@@ -259,6 +257,10 @@ impl FlowEngine for SyncEngine<'_> {
 
     fn fenced(&self) -> u8 {
         self.base.fenced()
+    }
+
+    fn take_base_failures(&mut self) -> u32 {
+        self.base.take_failures()
     }
 
     fn flush(&mut self) -> Result<(), EngineError> {

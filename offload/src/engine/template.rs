@@ -128,7 +128,10 @@ impl<'port> TemplateEngine<'port> {
             let rule = rule.clone();
             match self.enqueue(&rule, None, BASE | number as u64) {
                 Ok(_) => self.base.begun(number),
-                Err((EngineError::Refused(_) | EngineError::Lost(_), Some(error))) => return Err(error),
+                Err((EngineError::Refused(_) | EngineError::Lost(_), Some(error))) => {
+                    self.base.failed();
+                    return Err(error);
+                }
                 Err((_, error)) => {
                     // There may be room later.
                     self.last_error = error.or(self.last_error.take());
@@ -149,9 +152,10 @@ impl<'port> TemplateEngine<'port> {
                 }
                 Err(error) if spell::of_existing(&error) == EngineError::QueueFull => return,
                 Err(error) => {
-                    // The device knows nothing of it.
+                    // It may be in force: tried again at the next pull.
                     self.last_error = Some(error);
-                    self.base.ended(number, None);
+                    self.base.failed();
+                    return;
                 }
             }
         }
@@ -386,6 +390,10 @@ impl FlowEngine for TemplateEngine<'_> {
 
     fn fenced(&self) -> u8 {
         self.base.fenced()
+    }
+
+    fn take_base_failures(&mut self) -> u32 {
+        self.base.take_failures()
     }
 
     fn flush(&mut self) -> Result<(), EngineError> {

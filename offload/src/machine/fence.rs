@@ -1,9 +1,10 @@
 //! A fence before the rules of connections that the policy denies, where taking them out takes too long.
 //!
 //! ```text
-//! low ── denied rules will not be out in time ──▶ raised ── all of them are out ──▶ low
-//!         the base rules that lead to their groups         those are put in again
-//!         are taken out: packets go to software
+//! low ── denied rules will not be out in time ──▶ told ──▶ raised ── all of them are out ──▶ low
+//!                                                  │        the base rules that lead to     those are
+//!                                                  │        their groups are taken out:     put in again
+//!                       workers hear of it first ◀─┘        packets go to software
 //! ```
 //!
 //! Rules are taken out one by one. Hardware steering does some millions a second; software steering, at some
@@ -37,6 +38,8 @@ const PAIRS_MIN: u64 = 64;
 const LOOK_NS: u64 = 5 * MS;
 /// and how long that may be without a fence.
 const REMOVAL_MAX_NS: u64 = 50 * MS;
+/// How long packets that a fence has kept from rules may wait in a worker's queue once it is low.
+const ECHO_NS: u64 = 2_000 * MS;
 
 /// See the module's header.
 #[derive(Debug)]
@@ -47,14 +50,16 @@ pub(super) struct Fence {
     since_ns: u64,
     /// and those that are out since then.
     out: u64,
+    /// Workers know that there may be one.
+    told: bool,
     /// What the engine was last told, a bit for each group.
     groups: u8,
     /// Groups to which no packet comes, since when.
     up_ns: [Option<u64>; GROUPS],
     /// Since when the engine is at work on it.
     moving_ns: Option<u64>,
-    /// When it was last not low.
-    last_ns: u64,
+    /// When it was last not low; `None`: it always was.
+    last_ns: Option<u64>,
 }
 
 impl Fence {
@@ -63,10 +68,11 @@ impl Fence {
             denied: [0; GROUPS],
             since_ns: now_ns,
             out: 0,
+            told: false,
             groups: 0,
             up_ns: [None; GROUPS],
             moving_ns: None,
-            last_ns: now_ns,
+            last_ns: None,
         }
     }
 
@@ -98,14 +104,14 @@ impl Fence {
         self.groups == 0 && self.moving_ns.is_none()
     }
 
-    /// When rules were last kept from their packets.
-    pub(super) fn last_ns(&self) -> u64 {
+    /// When rules were last kept from their packets, if they ever were.
+    pub(super) fn last_ns(&self) -> Option<u64> {
         self.last_ns
     }
 
     /// The engine was emptied, and its fence with it.
     pub(super) fn fall(&mut self) {
-        (self.groups, self.moving_ns, self.up_ns) = (0, None, [None; GROUPS]);
+        (self.told, self.groups, self.moving_ns, self.up_ns) = (false, 0, None, [None; GROUPS]);
     }
 }
 
@@ -115,11 +121,21 @@ pub(super) fn group_of(topology: &lower::Topology, ask: &Ask) -> usize {
 }
 
 impl Machine {
-    /// Raises or lowers the fence.
-    pub(super) fn fence_some<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E) {
-        if self.fence.is_low() && !self.needs_fence(now_ns) {
-            return;
+    /// Raises or lowers the fence. `false`: the next step raises it, once workers have been told; so nothing
+    /// that takes long is to be done in this one.
+    pub(super) fn fence_some<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E) -> bool {
+        if self.fence.is_low() {
+            let needed = self.needs_fence(now_ns);
+            let told = std::mem::replace(&mut self.fence.told, needed);
+            if !told || !self.fence.told {
+                return !self.fence.told;
+            }
         }
+        self.move_fence(now_ns, engine);
+        true
+    }
+
+    fn move_fence<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E) {
         // Until all have been looked at there may be more of a group.
         let keep = if self.sweep.is_some() { self.fence.groups } else { 0 };
         let groups = self.fence.wanted() | keep;
@@ -138,7 +154,7 @@ impl Machine {
             let is_up = up & 1 << group != 0;
             *since_ns = is_up.then(|| since_ns.unwrap_or(now_ns));
         }
-        self.fence.last_ns = now_ns;
+        self.fence.last_ns = Some(now_ns);
         match self.fence.moving_ns {
             Some(_) if engine.is_ready() => self.fence.moving_ns = None,
             // What became of one of the rules is lost.
@@ -163,10 +179,17 @@ impl Machine {
         u128::from(elapsed_ns) * all > u128::from(REMOVAL_MAX_NS) * u128::from(self.fence.out.max(1))
     }
 
-    /// Whether packets may be kept from rules that are in force, by a fence: that they come to software is no
-    /// fault.
+    /// Whether packets may be kept from rules that are in force, by a fence.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
-        !self.fence.is_low()
+        self.fence.told || !self.fence.is_low()
+    }
+
+    /// Whether workers may meet packets that a fence keeps from rules in force, or has kept a moment ago:
+    /// that these come to software is no fault. It says so one step before a fence is raised.
+    #[must_use]
+    pub fn diverts(&self) -> bool {
+        let echo = |last_ns| self.step_ns.saturating_sub(last_ns) < ECHO_NS;
+        self.is_fenced() || self.fence.last_ns.is_some_and(echo)
     }
 }

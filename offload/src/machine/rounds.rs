@@ -117,7 +117,7 @@ impl Machine {
         let Phase::Installed { told: true, .. } = pair.phase else { return };
         if pair.lost >= LOST_READINGS {
             self.close(now_ns, index, Removal::Lost, RETRY_IDLE_MS);
-        } else if now_ns - pair.used_ns.max(self.fence.last_ns()) >= self.idle_ns() {
+        } else if now_ns - pair.used_ns.max(self.fence.last_ns().unwrap_or(0)) >= self.idle_ns() {
             self.close(now_ns, index, Removal::Idle, RETRY_IDLE_MS);
         }
     }

@@ -252,6 +252,9 @@ pub(crate) fn device_rules(ports: &[Port<'_>; 2]) -> u64 {
     xstats["rules_installed"] - xstats["rules_removed"]
 }
 
+/// All groups that a fence can stand before.
+pub(crate) const GROUPS: u8 = 0b1_1110;
+
 /// Two started ports, their queues, and an engine for them.
 pub(crate) struct Bed<'a> {
     pub(crate) topology: Topology,
@@ -351,6 +354,20 @@ impl<'a> Bed<'a> {
             self.engine.flush().expect("the device answers");
         }
         panic!("the base rules do not come");
+    }
+
+    /// Fences these groups, a bit each, and no others. On the way there packets pass, one way or the other.
+    pub(crate) fn fence(&mut self, groups: u8) {
+        assert!(self.engine.fence(groups), "it can");
+        let frames = [frame(0, Direction::Original)];
+        for _ in 0..PATIENCE {
+            if self.engine.is_ready() && self.engine.fenced() == groups {
+                return;
+            }
+            self.pass(UPLINK, &frames);
+            self.pump();
+        }
+        panic!("fenced: {:#b}", self.engine.fenced());
     }
 
     /// Waits until the device has so many rules.

@@ -24,6 +24,7 @@ pub(crate) fn keeps_its_promises(bed: &mut Bed<'_>) {
     opening_and_closing_stay_in_software(bed);
     removed_rules_leave_their_counters(bed, base);
     what_cannot_be_is_refused(bed, base);
+    a_fence_keeps_packets_from_rules(bed, base);
     idle_rules_are_reported(bed, base);
     a_flush_leaves_the_base(bed, base);
     for round in 0..4 {
@@ -75,7 +76,7 @@ fn way(direction: Direction) -> (dataplane::ids::PortId, usize, usize) {
 }
 
 /// Whether packets of these connections come to the port they come in by, as they are.
-fn takes_software(bed: &mut Bed<'_>, connections: std::ops::Range<u32>) -> bool {
+pub(crate) fn takes_software(bed: &mut Bed<'_>, connections: std::ops::Range<u32>) -> bool {
     DIRECTIONS.into_iter().all(|direction| {
         let (ingress, software, _) = way(direction);
         let frames: Vec<_> = connections.clone().map(|n| frame(n, direction)).collect();
@@ -174,6 +175,30 @@ fn what_cannot_be_is_refused(bed: &mut Bed<'_>, base: usize) {
     bed.retried(|engine| engine.remove(leg)).expect("it is in force");
     assert_eq!(bed.finish(), [Completion::Removed(leg)]);
     bed.engine.release(leg);
+    bed.expect_device_rules(base);
+}
+
+/// A fence falls and comes back while packets pass: while it is up none comes to a rule, and the rules stay.
+fn a_fence_keeps_packets_from_rules(bed: &mut Bed<'_>, base: usize) {
+    install_all(bed, None);
+    for round in 0..3 {
+        takes_hardware(bed);
+        bed.fence(bed::GROUPS);
+        assert!(takes_software(bed, 0..PAIRS), "no packet comes to a rule");
+        // Of the first connection there were packets while it went up and down.
+        let counted = bed.engine.count(legs(1)[0]).map(|count| count.packets);
+        assert_eq!(counted, Ok(round + 1), "and none is counted there");
+        bed.fence(0);
+    }
+    takes_hardware(bed);
+    assert_eq!(bed.engine.take_base_failures(), 0);
+    bed.expect_device_rules(base + 2 * PAIRS as usize);
+    // Rules leave behind it, too.
+    bed.fence(bed::GROUPS);
+    remove_all(bed);
+    bed.fence(0);
+    assert!(takes_software(bed, 0..PAIRS));
+    release_all(bed);
     bed.expect_device_rules(base);
 }
 

@@ -6,6 +6,7 @@ use offload::engine::{Completion, EngineError, FlowEngine, LegId};
 use offload::lower;
 
 use crate::bed::{self, Bed, legs};
+use crate::life;
 
 /// Connections.
 const PAIRS: u32 = 300;
@@ -127,6 +128,30 @@ pub(crate) fn a_flush_puts_right(bed: &mut Bed<'_>, number: usize) {
     let (in_force, refused) = install(bed, 0..PAIRS);
     assert_eq!((in_force.len(), refused), (2 * PAIRS as usize, 0));
     bed.expect_device_rules(base + in_force.len());
+}
+
+/// The device says nothing for a while, just when a fence is to be raised: as long as rules lead packets to
+/// those of connections there is none, and no trouble is made of what is tried again.
+pub(crate) fn a_fence_is_up_when_its_rules_are_out(bed: &mut Bed<'_>, number: usize) {
+    let (in_force, _) = install(bed, 0..PAIRS);
+    bed::inject(number, "hang_ms=200");
+    assert!(bed.engine.fence(bed::GROUPS));
+    let mut claims = 0;
+    for _ in 0..1000 {
+        let up = bed.engine.fenced() == bed::GROUPS;
+        if up {
+            assert!(life::takes_software(bed, 0..8), "packets come to rules although it is up");
+            claims += 1;
+        }
+        if claims == 3 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        bed.pump();
+    }
+    assert_eq!(claims, 3, "it is up at last; {} failures", bed.engine.take_base_failures());
+    bed.fence(0);
+    remove(bed, &in_force);
 }
 
 /// Whether some operation tells that the device is not as it was, or none of some ends.

@@ -150,6 +150,10 @@ impl FlowEngine for Device {
         self.engine.fenced()
     }
 
+    fn take_base_failures(&mut self) -> u32 {
+        self.engine.take_base_failures()
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         self.engine.flush()
     }
