@@ -42,7 +42,7 @@ pub struct Drawn {
 }
 
 impl Bucket {
-    /// A full bucket. Rates are at most 10^13, so what they bring in a minute is far from 2^64; so are depths.
+    /// A full bucket. Rates and depths are at most 10^13: what a rate brings in a minute is far from 2^64.
     #[must_use]
     pub fn new(per_second: u64, depth: u64) -> Bucket {
         Bucket { per_second, depth, spent: AtomicU64::new(0) }
