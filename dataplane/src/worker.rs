@@ -269,9 +269,9 @@ impl Lane {
 }
 
 /// What is known of some packets of a burst besides their lanes.
-struct Context<'a> {
+struct Context<'c, 'a> {
     /// What the full parse said.
-    parsed: ArrayVec<(Parsed, Addressee), BURST>,
+    parsed: &'c [(Parsed, Addressee)],
     /// What will be needed to open connections.
     foreseen: ArrayVec<Foreseen<'a>, BURST>,
 }
@@ -385,17 +385,18 @@ impl<'a, E: Env> Walk<'a, E> {
         for packet in burst.drain(..) {
             self.take(packet, steering, &mut lanes);
         }
+        // Where they are, as to move them would be to copy room for a whole burst of each.
+        let Lanes { packets, lanes, parsed } = &mut lanes;
         let mut newcomers = 0;
-        for lane in &mut lanes.lanes {
+        for lane in lanes.iter_mut() {
             lane.candidates = self.state.table.probe(lane.hash);
             newcomers += usize::from(lane.candidates.is_empty());
         }
-        let Lanes { packets, mut lanes, parsed } = lanes;
         let mut context = Context { parsed, foreseen: ArrayVec::new() };
         if newcomers > 0 {
-            self.foresee(newcomers, &mut lanes, &mut context.foreseen);
+            self.foresee(newcomers, lanes, &mut context.foreseen);
         }
-        for (packet, lane) in packets.into_iter().zip(&lanes) {
+        for (packet, lane) in packets.drain(..).zip(lanes.iter()) {
             self.forward(packet, lane, &context);
         }
     }
@@ -486,7 +487,7 @@ impl<'a, E: Env> Walk<'a, E> {
 
     /// Lookup, then account, translate and send; or open a connection.
     #[inline(always)]
-    fn forward(&mut self, packet: E::Buf, lane: &Lane, context: &Context<'a>) {
+    fn forward(&mut self, packet: E::Buf, lane: &Lane, context: &Context<'_, 'a>) {
         match &lane.headers {
             Headers::V4(plain) => self.forward_plain(packet, plain, lane, context),
             Headers::V6(plain) => self.forward_plain(packet, plain, lane, context),

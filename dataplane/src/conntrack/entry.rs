@@ -359,7 +359,7 @@ impl Entry {
     /// Whether the offload engine comes into it: hardware has the connection, or may be asked to take it
     /// now that it has carried `price` packets. Of one that was refused, every 16th packet: when to ask
     /// again is in the cold array.
-    #[inline]
+    #[inline(always)] // As every packet comes here.
     #[must_use]
     pub fn concerns_hardware(&self, price: u32) -> bool {
         let kind = self.state >> KIND_SHIFT;

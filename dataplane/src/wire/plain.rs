@@ -109,6 +109,8 @@ pub trait Address: Copy {
     const L4: usize;
     /// Bytes that a frame has at least.
     const FRAME_MIN: usize;
+    /// Whether it is IPv6.
+    const IS_V6: bool;
 
     /// The address in the form that serves both families.
     fn ip(self) -> Ip;
@@ -239,6 +241,7 @@ pub fn family(frame: &[u8], link: &Link) -> Option<Family> {
 impl Address for V4 {
     const L4: usize = L4_OF_IPV4;
     const FRAME_MIN: usize = IPV4_MIN;
+    const IS_V6: bool = false;
 
     #[inline(always)]
     fn ip(self) -> Ip {
@@ -260,9 +263,13 @@ impl Address for V4 {
         const VERSION_AND_HEADER_LEN: u32 = 0x45;
         const MF_AND_OFFSET: u32 = 0x3fff;
         let head: &[u8; IPV4_MIN] = frame.first_chunk()?;
-        let words: [u32; 5] = [0, 4, 8, 12, 16].map(|at| load32(head, L3 + at));
-        let [lengths, fragment, protocol, src, dst] = words;
-        let sum: u64 = words.iter().map(|&word| u64::from(word)).sum();
+        // Written out: as a `map` and a `sum` over five words it is not always inlined.
+        let (lengths, fragment, protocol) = (load32(head, L3), load32(head, L3 + 4), load32(head, L3 + 8));
+        let (src, dst) = (load32(head, L3 + 12), load32(head, L3 + 16));
+        let sum = u64::from(lengths)
+            + u64::from(fragment)
+            + u64::from(protocol)
+            + (u64::from(src) + u64::from(dst));
         let packet_len = lengths & 0xffff;
         if lengths >> 24 != VERSION_AND_HEADER_LEN
             || fragment & MF_AND_OFFSET != 0
@@ -290,6 +297,7 @@ impl Address for V4 {
 impl Address for V6 {
     const L4: usize = L4_OF_IPV6;
     const FRAME_MIN: usize = IPV6_MIN;
+    const IS_V6: bool = true;
 
     #[inline(always)]
     fn ip(self) -> Ip {

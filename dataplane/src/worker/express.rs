@@ -34,7 +34,7 @@ impl<'a, E: Env> Walk<'a, E> {
         mut packet: E::Buf,
         plain: &Plain<A>,
         lane: &Lane,
-        context: &Context<'a>,
+        context: &Context<'_, 'a>,
     ) {
         let found = self.state.table.recognise(plain, lane.hash, lane.candidates);
         if let Some((slot, direction)) = found {

@@ -2,6 +2,7 @@
 
 use super::{Candidates, Table};
 use crate::conntrack::entry::{Entry, Slot};
+use crate::conntrack::index::Reference;
 use crate::conntrack::tcp::State;
 use crate::flow::Direction;
 use crate::wire::parse::TcpFlags;
@@ -50,10 +51,20 @@ impl Table {
         candidates: Candidates,
     ) -> Option<(Slot, Direction)> {
         let first = candidates.first;
-        if self.holds(first, &plain.key()) {
+        if self.holds_plain(first, plain) {
             return Some((Slot(first.slot()), first.direction()));
         }
         self.recognise_closely(plain, hash, candidates)
+    }
+
+    /// As `holds`. Of IPv4 an entry's line says all: nobody is called, who would want the key in memory.
+    #[inline(always)]
+    fn holds_plain<A: Address>(&self, reference: Reference, plain: &Plain<A>) -> bool {
+        let (slot, direction) = (reference.slot() as usize, reference.direction());
+        let Some(entry) = self.entries.get(slot) else { return false };
+        entry.matches(&plain.key(), direction)
+            && entry.is_live()
+            && (!A::IS_V6 || self.holds_v6(slot, direction, &plain.key()))
     }
 
     /// Not inlined, so that nobody else keeps a key at hand for it.
