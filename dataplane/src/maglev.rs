@@ -17,6 +17,7 @@ use crate::addr::Ip;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::limits::MAGLEV_TABLE_MAX;
 use siphasher::sip::SipHasher24;
+use std::sync::Arc;
 
 /// The seed of the hashes that choose a slot: the fractional digits of pi, as good as any number that
 /// is the same everywhere.
@@ -92,6 +93,48 @@ pub enum MaglevError {
 ///
 /// If `size` is not a prime, or a backend is listed twice.
 pub fn build(size: u32, backends: &[(Identity, u32)]) -> Result<Box<[u32]>, MaglevError> {
+    let positions: Vec<u32> = (0..backends.len() as u32).collect();
+    let order = order(size, backends)?;
+    let mut table = vec![0; if order.is_empty() { 0 } else { size as usize }].into_boxed_slice();
+    fill(&mut table, backends, &positions, &order);
+    Ok(table)
+}
+
+/// As [`build`], with what `names` has at a backend's position in place of the position.
+///
+/// # Errors
+///
+/// Those of [`build`].
+pub fn build_named<T: Copy + Default>(
+    size: u32,
+    backends: &[(Identity, u32)],
+    names: &[T],
+) -> Result<Arc<[T]>, MaglevError> {
+    let order = order(size, backends)?;
+    let len = if order.is_empty() { 0 } else { size as usize };
+    // Made where it stays: to move it would be to touch its memory twice.
+    let mut table: Arc<[T]> = core::iter::repeat_n(T::default(), len).collect();
+    fill(Arc::make_mut(&mut table), backends, names, &order);
+    Ok(table)
+}
+
+/// How many slots each backend has in the table that [`build`] makes of the same; nobody any if it makes none.
+#[must_use]
+pub fn slots(size: u32, backends: &[(Identity, u32)]) -> Vec<u32> {
+    let mut slots = vec![0; backends.len()];
+    let Ok(order) = order(size, backends) else { return slots };
+    let weights: Vec<u32> = order.iter().map(|&index| backends[index as usize].1).collect();
+    let total = weights.iter().map(|&weight| u64::from(weight)).sum();
+    if !order.is_empty() {
+        for (index, quota) in order.into_iter().zip(quotas(size, total, &weights)) {
+            slots[index as usize] = quota;
+        }
+    }
+    slots
+}
+
+/// The positions of the backends that have a weight, in the order in which they take turns.
+fn order(size: u32, backends: &[(Identity, u32)]) -> Result<Vec<u32>, MaglevError> {
     if size > MAGLEV_TABLE_MAX {
         return Err(MaglevError::TooLarge(size));
     }
@@ -101,19 +144,30 @@ pub fn build(size: u32, backends: &[(Identity, u32)]) -> Result<Box<[u32]>, Magl
     let mut order: Vec<u32> = (0..backends.len() as u32).collect();
     order.retain(|&index| backends[index as usize].1 > 0);
     order.sort_unstable_by_key(|&index| backends[index as usize].0);
-    let set: Vec<(Identity, u32)> = order.iter().map(|&index| backends[index as usize]).collect();
-    if let Some(pair) = set.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(MaglevError::Twice(pair[0].0));
+    let identity = |index: u32| backends[index as usize].0;
+    match order.windows(2).find(|pair| identity(pair[0]) == identity(pair[1])) {
+        Some(pair) => Err(MaglevError::Twice(identity(pair[0]))),
+        None => Ok(order),
     }
-    if set.is_empty() {
-        return Ok(Box::default());
+}
+
+/// Fills a table, whose length is a prime, with the names of the backends in `order`; it is empty without any.
+fn fill<T: Copy>(table: &mut [T], backends: &[(Identity, u32)], names: &[T], order: &[u32]) {
+    let size = table.len() as u32;
+    let weights: Vec<u32> = order.iter().map(|&index| backends[index as usize].1).collect();
+    let claims = Claims {
+        names: order.iter().map(|&index| names[index as usize]).collect(),
+        permutations: order.iter().map(|&index| Permutation::new(size, backends[index as usize].0)).collect(),
+        table,
+    };
+    match weights.first() {
+        None => {}
+        // Everybody has a turn in each round.
+        Some(first) if weights.iter().all(|weight| weight == first) => {
+            claims.fill((0..weights.len() as u32).cycle().take(size as usize));
+        }
+        Some(_) => claims.fill(turns(size, &weights).into_iter()),
     }
-    let weights: Vec<u32> = set.iter().map(|&(_, weight)| weight).collect();
-    let mut table = fill(size, &set, &turns(size, &weights));
-    for slot in &mut table {
-        *slot = order[*slot as usize];
-    }
-    Ok(table)
 }
 
 /// The rest of a backend's permutation: `next`, `next + skip`, `next + 2·skip`, … modulo the size.
@@ -146,13 +200,6 @@ impl Permutation {
         let next = u64::from(self.next);
         move |slot| ((u64::from(slot) + size - next) * inverse % size) as u32
     }
-
-    #[inline]
-    fn advance(&mut self, size: u32) {
-        let sum = self.next + self.skip;
-        // If it is less than the size, what is left of it after that is huge.
-        self.next = sum.min(sum.wrapping_sub(size));
-    }
 }
 
 /// The next slots of a permutation that were free when they were looked at. To look at many at once, and
@@ -178,13 +225,18 @@ impl Ahead {
     /// Looks at what follows in `permutation`, without a branch.
     #[inline]
     fn look(&mut self, permutation: &mut Permutation, size: u32, taken: &[u64]) {
-        (self.start, self.end) = (0, 0);
+        let Permutation { mut next, skip } = *permutation;
+        // Added instead of `skip`, it gives something huge unless the sum is at least the size.
+        let wrapping = skip.wrapping_sub(size);
+        let mut end = 0;
         for _ in 0..LOOK_AHEAD {
             // A slot that is taken is overwritten by the next.
-            self.slots[self.end % LOOK_AHEAD] = permutation.next;
-            self.end += usize::from(is_free(taken, permutation.next));
-            permutation.advance(size);
+            self.slots[end % LOOK_AHEAD] = next;
+            end += usize::from(is_free(taken, next));
+            next = (next + skip).min(next.wrapping_add(wrapping));
         }
+        permutation.next = next;
+        (self.start, self.end) = (0, end);
     }
 }
 
@@ -193,57 +245,65 @@ fn is_free(taken: &[u64], slot: u32) -> bool {
     taken[slot as usize / 64] >> (slot % 64) & 1 == 0
 }
 
-/// Lets backends claim slots in the order of `turns`, of which there are as many as slots.
-///
-/// To find a free slot by trying takes long when few are left: half of all tries are for the last few hundred
-/// slots. So these are put in each backend's order instead, as soon as that is less work.
-fn fill(size: u32, set: &[(Identity, u32)], turns: &[u32]) -> Box<[u32]> {
-    let mut table = vec![0u32; size as usize].into_boxed_slice();
-    // One bit a slot, so that the search, which is nearly all of the work, stays in the L1 cache.
-    let mut taken = vec![0u64; size as usize / 64 + 1];
-    let mut permutations: Vec<Permutation> =
-        set.iter().map(|&(identity, _)| Permutation::new(size, identity)).collect();
-    let mut aheads = vec![Ahead::NOTHING; set.len()];
-    let tried = turns.len() - turns.len() / (LAST_SHARE * set.len());
-    for &backend in &turns[..tried] {
-        let ahead = &mut aheads[backend as usize];
-        let slot = loop {
-            match ahead.next() {
-                Some(slot) if is_free(&taken, slot) => break slot,
-                // Another has claimed it since.
-                Some(_) => {}
-                None => ahead.look(&mut permutations[backend as usize], size, &taken),
-            }
-        };
-        taken[slot as usize / 64] |= 1 << (slot % 64);
-        table[slot as usize] = backend;
-    }
-    // What was looked at and not claimed is still to come.
-    for (permutation, ahead) in permutations.iter_mut().zip(&mut aheads) {
-        permutation.next = ahead.next().unwrap_or(permutation.next);
-    }
-    fill_last(size, &mut table, &taken, &permutations, &turns[tried..]);
-    table
+/// A table to be filled, and what the backends claim its slots by, in the order in which they take turns.
+struct Claims<'a, T> {
+    table: &'a mut [T],
+    names: Vec<T>,
+    permutations: Vec<Permutation>,
 }
 
-/// Lets backends claim the slots that are not `taken` yet, as many as there are `turns`.
-fn fill_last(size: u32, table: &mut [u32], taken: &[u64], permutations: &[Permutation], turns: &[u32]) {
-    let free = |slot: &u32| is_free(taken, *slot);
-    let free: Vec<u32> = if turns.is_empty() { Vec::new() } else { (0..size).filter(free).collect() };
-    let mut orders: Vec<Vec<(u32, u32)>> = vec![Vec::new(); permutations.len()];
-    let mut claimed = vec![false; free.len()];
-    for &backend in turns {
-        let order = &mut orders[backend as usize];
-        if order.is_empty() {
-            let rank = permutations[backend as usize].ranks(size);
-            // The nearest last, to be taken from the end.
-            order.extend(free.iter().enumerate().map(|(index, &slot)| (rank(slot), index as u32)));
-            order.sort_unstable_by(|a, b| b.cmp(a));
+impl<T: Copy> Claims<'_, T> {
+    /// Lets backends claim slots in the order of `turns`, of which there are as many as slots.
+    ///
+    /// To find a free slot by trying takes long when few are left: half of all tries are for the last few
+    /// hundred slots. So these are put in each backend's order instead, as soon as that is less work.
+    fn fill(mut self, mut turns: impl Iterator<Item = u32>) {
+        let size = self.table.len() as u32;
+        // One bit a slot, so that the search, which is nearly all of the work, stays in the L1 cache.
+        let mut taken = vec![0u64; size as usize / 64 + 1];
+        let mut aheads = vec![Ahead::NOTHING; self.names.len()];
+        let last = size as usize / (LAST_SHARE * self.names.len());
+        for backend in turns.by_ref().take(size as usize - last) {
+            let ahead = &mut aheads[backend as usize];
+            let slot = loop {
+                match ahead.next() {
+                    Some(slot) if is_free(&taken, slot) => break slot,
+                    // Another has claimed it since.
+                    Some(_) => {}
+                    None => ahead.look(&mut self.permutations[backend as usize], size, &taken),
+                }
+            };
+            taken[slot as usize / 64] |= 1 << (slot % 64);
+            self.table[slot as usize] = self.names[backend as usize];
         }
-        while let Some((_, index)) = order.pop() {
-            if !std::mem::replace(&mut claimed[index as usize], true) {
-                table[free[index as usize] as usize] = backend;
-                break;
+        // What was looked at and not claimed is still to come.
+        for (permutation, ahead) in self.permutations.iter_mut().zip(&mut aheads) {
+            permutation.next = ahead.next().unwrap_or(permutation.next);
+        }
+        if last > 0 {
+            self.fill_last(&taken, turns);
+        }
+    }
+
+    /// Lets backends claim the slots that are not `taken` yet, as many as there are `turns`.
+    fn fill_last(self, taken: &[u64], turns: impl Iterator<Item = u32>) {
+        let size = self.table.len() as u32;
+        let free: Vec<u32> = (0..size).filter(|&slot| is_free(taken, slot)).collect();
+        let mut orders: Vec<Vec<(u32, u32)>> = vec![Vec::new(); self.permutations.len()];
+        let mut claimed = vec![false; free.len()];
+        for backend in turns {
+            let order = &mut orders[backend as usize];
+            if order.is_empty() {
+                let rank = self.permutations[backend as usize].ranks(size);
+                // The nearest last, to be taken from the end.
+                order.extend(free.iter().enumerate().map(|(index, &slot)| (rank(slot), index as u32)));
+                order.sort_unstable_by(|a, b| b.cmp(a));
+            }
+            while let Some((_, index)) = order.pop() {
+                if !std::mem::replace(&mut claimed[index as usize], true) {
+                    self.table[free[index as usize] as usize] = self.names[backend as usize];
+                    break;
+                }
             }
         }
     }
@@ -490,6 +550,10 @@ mod tests {
         #[test]
         fn shares_are_exact_within_one_slot((size, backends) in any_set(300)) {
             let table = build(size, &backends).expect("table");
+            prop_assert_eq!(slots(size, &backends), counts(&table, backends.len()));
+            let names: Vec<u16> = (100..100 + backends.len() as u16).collect();
+            let named = build_named(size, &backends, &names).expect("table");
+            prop_assert!(named.iter().eq(table.iter().map(|&index| &names[index as usize])));
             let total: u64 = backends.iter().map(|&(_, weight)| u64::from(weight)).sum();
             prop_assert_eq!(table.len(), if total == 0 { 0 } else { size as usize });
             for (count, (_, weight)) in counts(&table, backends.len()).into_iter().zip(&backends) {

@@ -5,6 +5,7 @@ use super::{Backend, BackendState, BuildError, Service, Snapshot};
 use crate::ids::BackendId;
 use crate::maglev::{self, Identity, MaglevError};
 use core::num::NonZeroUsize;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::thread;
 
@@ -62,39 +63,65 @@ fn same_table(before: &[&Backend], after: &[&Backend]) -> bool {
 }
 
 fn build(table_size: u32, active: &[&Backend]) -> Table {
+    let ids: Vec<BackendId> = active.iter().map(|backend| backend.id).collect();
+    maglev::build_named(table_size, &weighted(active), &ids)
+}
+
+/// What the table of these backends is made of.
+fn weighted(active: &[&Backend]) -> Vec<(Identity, u32)> {
     // All nodes with the same configuration have the same table, except while a backend starts slowly.
     let slow = active.iter().any(|backend| backend.share_percent != 100);
     let weight = |b: &Backend| if slow { b.weight * u32::from(b.share_percent) } else { b.weight };
-    let identity = |b: &&Backend| (Identity { address: b.address, port: b.port }, weight(b));
-    let table = maglev::build(table_size, &active.iter().map(identity).collect::<Vec<_>>())?;
-    Ok(table.iter().map(|&index| active[index as usize].id).collect())
+    active.iter().map(|b| (Identity { address: b.address, port: b.port }, weight(b))).collect()
 }
 
-/// What `work` makes of each item, in order. On CPUs that workers are pinned to nothing is done unless
-/// this thread may run there: threads inherit where they may.
+impl Snapshot {
+    /// How many slots of its service's lookup table each backend has, by [`BackendId`]. Told by their weights,
+    /// as to count them is to read all tables.
+    #[must_use]
+    pub fn table_slots(&self) -> Vec<u32> {
+        let mut slots = vec![0; self.backends.len()];
+        let active = active_by_service(self.services.len(), &self.backends);
+        for (service, active) in self.services.iter().zip(active) {
+            let size = service.as_ref().map_or(0, |service| service.lookup.len());
+            if size > 0 {
+                let of = maglev::slots(size as u32, &weighted(&active));
+                active.iter().zip(of).for_each(|(backend, of)| slots[backend.id.index()] = of);
+            }
+        }
+        slots
+    }
+}
+
+/// What `work` makes of each item, in order. Each thread takes the next item when it is done with one, as
+/// some may have a CPU for themselves and others share theirs with a worker. On CPUs that workers are pinned
+/// to nothing is done unless this thread may run there: threads inherit where they may.
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = cpus.min(items.len() / TABLES_PER_THREAD).max(1);
-    let mut parts = items.chunks(items.len().div_ceil(threads).max(1));
-    let own = parts.next().unwrap_or_default();
-    let all = |part: &[T]| part.iter().map(&work).collect::<Vec<R>>();
-    thread::scope(|scope| {
-        let all = &all;
-        let started: Vec<_> =
-            parts.map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || all(part)))).collect();
-        let mut done = all(own);
-        for (part, thread) in started {
-            match thread {
-                Ok(thread) => match thread.join() {
-                    Ok(results) => done.extend(results),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                },
-                // The system has no thread to give; its part is done here.
-                Err(_) => done.extend(all(part)),
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let taken = core::iter::from_fn(|| {
+            let at = next.fetch_add(1, Relaxed);
+            items.get(at).map(|item| (at, work(item)))
+        });
+        taken.collect::<Vec<(usize, R)>>()
+    };
+    let mut done = thread::scope(|scope| {
+        // One that the system does not give is not needed either.
+        let start = |_| thread::Builder::new().spawn_scoped(scope, some).ok();
+        let started: Vec<_> = (1..threads).filter_map(start).collect();
+        let mut done = some();
+        for thread in started {
+            match thread.join() {
+                Ok(results) => done.extend(results),
+                Err(panic) => std::panic::resume_unwind(panic),
             }
         }
         done
-    })
+    });
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]
