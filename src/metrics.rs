@@ -2,6 +2,9 @@
 //!
 //! Packet threads know nothing of this: they add to [`dataplane::counters`], and a scrape turns those
 //! totals into samples. `docs/metrics.md` lists [`METRICS`]; a test compares.
+//!
+//! Samples are written as the exposition format has them, metric by metric: with 10,000 backends there are
+//! more than 100,000, and to enter each into a registry for a single page would take the main thread seconds.
 
 use crate::api::{BackendRow, DropRow, MeterRow, OffloadRow, PortRow, ServiceRow, TrafficRow, WorkerRow};
 use crate::health::Findings;
@@ -10,11 +13,9 @@ use crate::tenants::TenantRow;
 use crate::version;
 use dataplane::counters::PccCause;
 use health::{Cause, State};
-use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use offload::counters::{BOUNDS_NS, EngineState, Histogram, OffloadCounters};
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 /// What a metric's samples are.
@@ -207,8 +208,8 @@ pub(crate) struct Figures {
 
 /// Renders the page.
 pub(crate) struct Exporter {
-    /// The samples of one page.
-    recorder: PrometheusRecorder,
+    /// The samples of one page, a line each, by [`Name`].
+    samples: Vec<String>,
     /// Busy cycles and packets of each worker at the last scrape.
     last_busy: Vec<(u64, u64)>,
 }
@@ -222,18 +223,16 @@ fn by_path(all: TrafficRow, hardware: TrafficRow) -> [(&'static str, TrafficRow)
     [("sw", software), ("hw", hardware)]
 }
 
-const METADATA: Metadata<'static> = Metadata::new("millrace", Level::INFO, None);
-
 impl Exporter {
     /// An exporter that has rendered no page yet.
     pub(crate) fn new() -> Exporter {
-        Exporter { recorder: empty_recorder(), last_busy: Vec::new() }
+        Exporter { samples: vec![String::new(); METRICS.len()], last_busy: Vec::new() }
     }
 
     /// The page that shows these figures, and nothing of the pages before: a gauge of a backend that is
     /// gone would stay at its last value.
     pub(crate) fn render(&mut self, figures: &Figures) -> String {
-        self.recorder = empty_recorder();
+        self.samples.iter_mut().for_each(String::clear);
         self.services(figures);
         self.tenants(figures);
         self.health(figures);
@@ -241,11 +240,16 @@ impl Exporter {
         self.ports(figures);
         self.offload(&figures.offload);
         self.process(figures);
-        let page = self.recorder.handle().render();
+        let mut page = String::with_capacity(self.samples.iter().map(|lines| lines.len() + 512).sum());
+        for (metric, lines) in METRICS.iter().zip(&self.samples).filter(|(_, lines)| !lines.is_empty()) {
+            head(&mut page, metric);
+            page += lines;
+            page.push('\n');
+        }
         page + &histograms(figures.engine.as_deref().unwrap_or(&OffloadCounters::default()))
     }
 
-    fn services(&self, figures: &Figures) {
+    fn services(&mut self, figures: &Figures) {
         let vips: HashMap<&str, &str> =
             figures.services.iter().map(|row| (row.name.as_str(), row.vip.as_str())).collect();
         let mut states: HashMap<(&str, &str), u32> = HashMap::new();
@@ -286,7 +290,7 @@ impl Exporter {
         }
     }
 
-    fn tenants(&self, figures: &Figures) {
+    fn tenants(&mut self, figures: &Figures) {
         for row in &figures.tenants {
             let tenant = row.name.as_str();
             self.value(Name::tenant_connections, [tenant], row.connections as f64);
@@ -307,7 +311,7 @@ impl Exporter {
         }
     }
 
-    fn health(&self, figures: &Figures) {
+    fn health(&mut self, figures: &Figures) {
         for row in &figures.backends {
             let Some(health) = &row.health else { continue };
             let (service, backend) = (row.service.as_str(), row.backend.as_str());
@@ -329,7 +333,14 @@ impl Exporter {
         }
     }
 
-    fn traffic(&self, vip: &str, row: &BackendRow, direction: &str, all: TrafficRow, hardware: TrafficRow) {
+    fn traffic(
+        &mut self,
+        vip: &str,
+        row: &BackendRow,
+        direction: &str,
+        all: TrafficRow,
+        hardware: TrafficRow,
+    ) {
         for (path, traffic) in by_path(all, hardware) {
             let labels = [vip, row.service.as_str(), row.backend.as_str(), direction, path];
             self.total(Name::lb_packets_total, labels, traffic.packets);
@@ -383,7 +394,7 @@ impl Exporter {
         }
     }
 
-    fn ports(&self, figures: &Figures) {
+    fn ports(&mut self, figures: &Figures) {
         for row in figures.ports.iter().filter(|row| row.parent.is_empty()) {
             let port = [row.name.as_str()];
             self.total(Name::port_rx_packets_total, port, row.rx_packets);
@@ -402,7 +413,7 @@ impl Exporter {
         }
     }
 
-    fn offload(&self, row: &OffloadRow) {
+    fn offload(&mut self, row: &OffloadRow) {
         self.value(Name::offload_info, [&row.engine], 1.0);
         self.value(Name::offload_up, [], f64::from(u8::from(row.state == EngineState::Running.name())));
         self.value(Name::offload_rules, [], row.rules as f64);
@@ -434,7 +445,7 @@ impl Exporter {
         }
     }
 
-    fn process(&self, figures: &Figures) {
+    fn process(&mut self, figures: &Figures) {
         self.value(Name::policy_generation, [], figures.generation as f64);
         self.total(Name::config_reload_total, ["success"], figures.reloads);
         self.total(Name::config_reload_total, ["failure"], figures.reloads_failed);
@@ -444,33 +455,57 @@ impl Exporter {
         self.value(Name::build_info, [version::VERSION, version::COMMIT, &figures.dpdk], 1.0);
     }
 
-    /// Sets a counter to the total it stands for.
-    fn total<const N: usize>(&self, name: Name, labels: [&str; N], total: u64) {
-        self.recorder.register_counter(&key(name, Kind::Counter, labels), &METADATA).absolute(total);
+    /// A counter's total.
+    fn total<const N: usize>(&mut self, name: Name, labels: [&str; N], total: u64) {
+        self.sample(name, Kind::Counter, labels, total);
     }
 
-    /// Sets a gauge.
-    fn value<const N: usize>(&self, name: Name, labels: [&str; N], value: f64) {
-        self.recorder.register_gauge(&key(name, Kind::Gauge, labels), &METADATA).set(value);
+    /// A gauge's value.
+    fn value<const N: usize>(&mut self, name: Name, labels: [&str; N], value: f64) {
+        self.sample(name, Kind::Gauge, labels, value);
     }
-}
 
-/// A recorder that knows what every metric means, without samples.
-fn empty_recorder() -> PrometheusRecorder {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    for metric in METRICS {
-        let name = metric.name.into();
-        match metric.kind {
-            Kind::Counter => recorder.describe_counter(name, None::<Unit>, metric.help.into()),
-            Kind::Gauge => recorder.describe_gauge(name, None::<Unit>, metric.help.into()),
-            Kind::Histogram => {}
+    /// The sample of a metric with these label values, in the order the metric declares its labels. None
+    /// may come twice.
+    fn sample<const N: usize>(&mut self, name: Name, kind: Kind, labels: [&str; N], value: impl Display) {
+        let metric = &METRICS[name as usize];
+        debug_assert_eq!((metric.kind, metric.labels.len()), (kind, N), "{}", metric.name);
+        let lines = &mut self.samples[name as usize];
+        *lines += metric.name;
+        for (at, (label, value)) in metric.labels.iter().zip(labels).enumerate() {
+            lines.push(if at == 0 { '{' } else { ',' });
+            *lines += label;
+            *lines += "=\"";
+            push_escaped(lines, value);
+            lines.push('"');
         }
+        *lines += if N == 0 { " " } else { "} " };
+        let _ = writeln!(lines, "{value}");
     }
-    recorder
 }
 
-/// The histograms, as the exposition format writes them: they come in buckets already, and the recorder
-/// would only take single observations.
+/// A label's value as the exposition format writes it.
+fn push_escaped(line: &mut String, value: &str) {
+    let mut rest = value;
+    while let Some(at) = rest.find(['\\', '"', '\n']) {
+        *line += &rest[..at];
+        *line += match rest.as_bytes()[at] {
+            b'\n' => "\\n",
+            b'"' => "\\\"",
+            _ => "\\\\",
+        };
+        rest = &rest[at + 1..];
+    }
+    *line += rest;
+}
+
+/// What stands before a metric's samples.
+fn head(page: &mut String, metric: &Metric) {
+    let Metric { name, kind, help, .. } = metric;
+    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
+}
+
+/// The histograms, which come in buckets already.
 fn histograms(counters: &OffloadCounters) -> String {
     let insert = histogram(Name::offload_insert_seconds, &counters.insert_seconds);
     insert + &histogram(Name::policy_time_to_enforce_seconds, &counters.time_to_enforce)
@@ -478,8 +513,8 @@ fn histograms(counters: &OffloadCounters) -> String {
 
 fn histogram(name: Name, histogram: &Histogram) -> String {
     let metric = &METRICS[name as usize];
-    let (name, mut seen) = (metric.name, 0);
-    let mut text = format!("# HELP {name} {}\n# TYPE {name} {}\n", metric.help, metric.kind.name());
+    let (name, mut seen, mut text) = (metric.name, 0, String::new());
+    head(&mut text, metric);
     let bounds = BOUNDS_NS.iter().map(|ns| (*ns as f64 / 1e9).to_string()).chain(["+Inf".to_owned()]);
     for (bound, bucket) in bounds.zip(&histogram.buckets) {
         seen += bucket.get();
@@ -488,14 +523,6 @@ fn histogram(name: Name, histogram: &Histogram) -> String {
     // Of the buckets just read, not of a later moment: a scrape must agree with itself.
     let _ = writeln!(text, "{name}_sum {}\n{name}_count {seen}\n", histogram.sum_ns.get() as f64 / 1e9);
     text
-}
-
-/// The series of a metric with these label values, in the order the metric declares its labels.
-fn key<const N: usize>(name: Name, kind: Kind, values: [&str; N]) -> Key {
-    let metric = &METRICS[name as usize];
-    debug_assert_eq!((metric.kind, metric.labels.len()), (kind, N), "{}", metric.name);
-    let labels = metric.labels.iter().zip(values).map(|(label, value)| Label::new(*label, value.to_owned()));
-    Key::from_parts(metric.name, labels.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -223,18 +223,13 @@ fn service_row(service: &Service, books: &Books) -> ServiceRow {
 
 /// `show backends`, service by service.
 pub(crate) fn backends(snapshot: &Snapshot, books: &Books) -> Vec<BackendRow> {
-    let mut slots = vec![0usize; snapshot.backends.len()];
-    for id in snapshot.services.iter().flatten().flat_map(|service| service.lookup.iter()) {
-        if let Some(slots) = slots.get_mut(id.index()) {
-            *slots += 1;
-        }
-    }
+    let slots = snapshot.table_slots();
     let mut backends: Vec<&Backend> = snapshot.backends.iter().flatten().collect();
     backends.sort_by_key(|backend| (backend.service, backend.id));
     backends.into_iter().map(|backend| backend_row(snapshot, books, backend, &slots)).collect()
 }
 
-fn backend_row(snapshot: &Snapshot, books: &Books, backend: &Backend, slots: &[usize]) -> BackendRow {
+fn backend_row(snapshot: &Snapshot, books: &Books, backend: &Backend, slots: &[u32]) -> BackendRow {
     let totals = books.backend(backend.id);
     let (original, reply, hardware) = traffic(&totals);
     let table = snapshot.service(backend.service).map_or(0, |service| service.lookup.len());
@@ -253,7 +248,7 @@ fn backend_row(snapshot: &Snapshot, books: &Books, backend: &Backend, slots: &[u
         backend: backend_name(backend.address, backend.port),
         weight: backend.weight,
         state: state.to_owned(),
-        share: Share::of(slots[backend.id.index()], table),
+        share: Share::of(slots[backend.id.index()] as usize, table),
         health: None,
         next_hop,
         connections: books.live(backend.id),
