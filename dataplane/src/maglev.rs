@@ -118,7 +118,7 @@ pub fn build_named<T: Copy + Default>(
     Ok(table)
 }
 
-/// How many slots each backend has in the table that [`build`] makes of the same; nobody any if it makes none.
+/// How many slots each backend has in the table that [`build`] makes of the same; none if it makes none.
 #[must_use]
 pub fn slots(size: u32, backends: &[(Identity, u32)]) -> Vec<u32> {
     let mut slots = vec![0; backends.len()];
@@ -151,7 +151,7 @@ fn order(size: u32, backends: &[(Identity, u32)]) -> Result<Vec<u32>, MaglevErro
     }
 }
 
-/// Fills a table, whose length is a prime, with the names of the backends in `order`; it is empty without any.
+/// Fills a table, whose length is a prime, with the names of the backends in `order`; empty without any.
 fn fill<T: Copy>(table: &mut [T], backends: &[(Identity, u32)], names: &[T], order: &[u32]) {
     let size = table.len() as u32;
     let weights: Vec<u32> = order.iter().map(|&index| backends[index as usize].1).collect();

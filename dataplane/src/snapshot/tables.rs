@@ -76,8 +76,8 @@ fn weighted(active: &[&Backend]) -> Vec<(Identity, u32)> {
 }
 
 impl Snapshot {
-    /// How many slots of its service's lookup table each backend has, by [`BackendId`]. Told by their weights,
-    /// as to count them is to read all tables.
+    /// How many slots of its service's lookup table each backend has, by [`BackendId`]. Told by weights, as
+    /// to count them is to read all tables.
     #[must_use]
     pub fn table_slots(&self) -> Vec<u32> {
         let mut slots = vec![0; self.backends.len()];
