@@ -7,7 +7,7 @@
 //! the file wins. A look-up takes a search in each field and then, at worst, one word in 64 rules and
 //! field; memory is bounded, and rules that would need more are refused.
 
-use super::intervals::{Bounds, Builder, Intervals, NONE, SetId, Sets, TooLarge, WORD};
+use super::intervals::{Bounds, Builder, Head, Intervals, NONE, SetId, Sets, TooLarge, WORD};
 use super::rule::{Matches, Standing, Statement, Subject, Way};
 use super::{PolicyError, PortRange};
 use crate::addr::{Ip, Prefix};
@@ -143,12 +143,13 @@ impl Classifier {
             self.from_ports.find(u32::from(subject.src_port)),
             self.aims.find(aim),
         ];
+        let sets = core::array::from_fn(|field| self.sets[field].heads(ids[field]));
         let mut best = None;
         for group in &self.groups {
             if best.is_some_and(|best| best < group.first) {
                 break;
             }
-            let found = self.first_of(group, &ids).into_iter();
+            let found = self.first_of(group, &sets).into_iter();
             best = found.chain(best).min();
         }
         best
@@ -156,37 +157,88 @@ impl Classifier {
 
     /// The position of the first rule of a group that is in all of these sets.
     #[inline]
-    fn first_of(&self, group: &Group, ids: &[SetId; FIELDS.len()]) -> Option<u16> {
+    fn first_of(&self, group: &Group, sets: &Heads<'_>) -> Option<u16> {
         let (first, end) = (usize::from(group.words.0), usize::from(group.words.1));
         for at in first / WORD..end.div_ceil(WORD) {
             let base = at * WORD;
             let mut words = u64::MAX << first.saturating_sub(base) & up_to(end - base);
-            let mut heads = [Default::default(); FIELDS.len()];
             let mut fields = group.fields;
-            while fields != 0 && words != 0 {
-                let field = fields.trailing_zeros() as usize;
-                heads[field] = self.sets[field].head(ids[field], at);
-                words &= heads[field].bits;
+            while fields != 0 {
+                words &= sets[fields.trailing_zeros() as usize].get(at).map_or(0, |head| head.bits);
                 fields &= fields - 1;
             }
             while words != 0 {
                 let word = words.trailing_zeros();
-                let (mut rules, mut fields) = (u64::MAX, group.fields);
-                while fields != 0 {
-                    let field = fields.trailing_zeros() as usize;
-                    rules &= self.sets[field].word(heads[field], word);
-                    fields &= fields - 1;
+                let in_a_row = (!(words >> word)).trailing_zeros() as usize;
+                let (count, found) = if in_a_row >= ROW {
+                    let count = in_a_row - in_a_row % ROW;
+                    (count, self.first_in_row(group.fields, sets, at, word, count))
+                } else {
+                    (1, self.first_in_word(group.fields, sets, at, word))
+                };
+                if let Some(bit) = found {
+                    return self.positions.get(base * WORD + bit).copied();
                 }
-                if rules != 0 {
-                    let bit = (base + word as usize) * WORD + rules.trailing_zeros() as usize;
-                    return self.positions.get(bit).copied();
-                }
-                words &= words - 1;
+                words &= !(up_to(count) << word);
+            }
+        }
+        None
+    }
+
+    /// The first rule that is in all sets of these fields, of those in one of a head's words: its bit,
+    /// counted from the head's first word.
+    #[inline]
+    fn first_in_word(&self, mut fields: u8, sets: &Heads<'_>, at: usize, word: u32) -> Option<usize> {
+        let mut rules = u64::MAX;
+        while fields != 0 {
+            let field = fields.trailing_zeros() as usize;
+            rules &= self.sets[field].word(*sets[field].get(at)?, word);
+            fields &= fields - 1;
+        }
+        (rules != 0).then(|| word as usize * WORD + rules.trailing_zeros() as usize)
+    }
+
+    /// The same of `count` words in a row, all of which all sets have, [`ROW`] at a time: where many rules
+    /// are content with each field, and none with all of them, there is nothing to be skipped.
+    #[inline(never)] // The usual few words are not to pay for it.
+    fn first_in_row(
+        &self,
+        mut fields: u8,
+        sets: &Heads<'_>,
+        at: usize,
+        word: u32,
+        count: usize,
+    ) -> Option<usize> {
+        let (mut rows, mut asked): ([&[u64]; FIELDS.len()], _) = (Default::default(), 0);
+        while fields != 0 {
+            let field = fields.trailing_zeros() as usize;
+            rows[asked] = self.sets[field].words(*sets[field].get(at)?, word, count);
+            (asked, fields) = (asked + 1, fields & (fields - 1));
+        }
+        let Some((first, others)) = rows[..asked].split_first() else {
+            // They ask for nothing.
+            return Some(word as usize * WORD);
+        };
+        for (number, words) in first.chunks_exact(ROW).enumerate() {
+            let mut rules: [u64; ROW] = *words.first_chunk()?;
+            for row in others {
+                let words: &[u64; ROW] = row.get(number * ROW..)?.first_chunk()?;
+                rules.iter_mut().zip(words).for_each(|(rules, word)| *rules &= word);
+            }
+            if rules.iter().fold(0, |any, rules| any | rules) != 0 {
+                let (at, rules) = rules.iter().enumerate().find(|(_, rules)| **rules != 0)?;
+                return Some((word as usize + number * ROW + at) * WORD + rules.trailing_zeros() as usize);
             }
         }
         None
     }
 }
+
+/// The heads of a set for each field.
+type Heads<'a> = [&'a [Head]; FIELDS.len()];
+
+/// Words that are looked at at once, where so many stand in a row.
+const ROW: usize = 8;
 
 /// The lowest `count` bits; all of them from 64 on.
 #[inline]

@@ -6,6 +6,7 @@
 //! which those are: most values are covered by few rules.
 
 use core::hash::{BuildHasher, Hasher};
+use core::ops::Range;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
@@ -37,10 +38,11 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    /// Those 64 words of set `id` that head `at` describes.
+    /// The heads of set `id`: each describes 64 words.
     #[inline]
-    pub(super) fn head(&self, id: SetId, at: usize) -> Head {
-        self.heads.get(id as usize * self.stride + at).copied().unwrap_or_default()
+    pub(super) fn heads(&self, id: SetId) -> &[Head] {
+        let first = id as usize * self.stride;
+        self.heads.get(first..first + self.stride).unwrap_or_default()
     }
 
     /// One of a head's words, which must be one that is not zero.
@@ -48,6 +50,13 @@ impl Sets {
     pub(super) fn word(&self, head: Head, bit: u32) -> u64 {
         let before = (head.bits & ((1 << bit) - 1)).count_ones();
         self.words.get((head.start + before) as usize).copied().unwrap_or(0)
+    }
+
+    /// Some of a head's words in a row, from `bit` on, all of which must be ones that are not zero.
+    #[inline]
+    pub(super) fn words(&self, head: Head, bit: u32, count: usize) -> &[u64] {
+        let start = (head.start + (head.bits & ((1 << bit) - 1)).count_ones()) as usize;
+        self.words.get(start..start + count).unwrap_or_default()
     }
 
     /// Bytes that the sets take.
@@ -174,17 +183,41 @@ pub(super) struct Bounds<K>(Vec<(K, u16)>);
 pub(super) trait Value: Copy + Ord + Default {
     /// The one after it; `None` behind the last.
     fn next(self) -> Option<Self>;
+
+    /// How many bits it takes to write how far it is behind `base`.
+    fn bits_from(self, base: Self) -> u32;
+
+    /// How far it is behind `base`, which is no larger, in steps of 2 to the power of `shift`.
+    fn steps_from(self, base: Self, shift: u32) -> usize;
 }
 
 impl Value for u32 {
     fn next(self) -> Option<u32> {
         self.checked_add(1)
     }
+
+    fn bits_from(self, base: u32) -> u32 {
+        u32::BITS - (self - base).leading_zeros()
+    }
+
+    #[inline]
+    fn steps_from(self, base: u32, shift: u32) -> usize {
+        (self.wrapping_sub(base) >> shift) as usize
+    }
 }
 
 impl Value for u128 {
     fn next(self) -> Option<u128> {
         self.checked_add(1)
+    }
+
+    fn bits_from(self, base: u128) -> u32 {
+        u128::BITS - (self - base).leading_zeros()
+    }
+
+    #[inline]
+    fn steps_from(self, base: u128, shift: u32) -> usize {
+        usize::try_from(self.wrapping_sub(base) >> shift).unwrap_or(usize::MAX)
     }
 }
 
@@ -230,7 +263,7 @@ impl<K: Value> Bounds<K> {
         }
         // What reaches up to the last value has no bound there.
         sets.clear();
-        Ok(Intervals { starts, ids })
+        Ok(Intervals { steps: Steps::new(&starts), starts, ids })
     }
 }
 
@@ -247,13 +280,103 @@ pub(super) struct Intervals<K> {
     /// The first value of each, in order; the first of them is the least there is.
     starts: Vec<K>,
     ids: Vec<SetId>,
+    steps: Steps<K>,
 }
 
 impl<K: Value> Intervals<K> {
     /// The rules that cover `value`.
     #[inline]
     pub(super) fn find(&self, value: K) -> SetId {
-        let behind = self.starts.partition_point(|start| *start <= value);
+        let near = self.steps.near(value);
+        let among = self.starts.get(near.clone()).unwrap_or_default();
+        let behind = near.start + among.partition_point(|start| *start <= value);
         self.ids.get(behind.wrapping_sub(1)).copied().unwrap_or(NONE)
+    }
+}
+
+/// Steps that a table has at most, as a power of two: 256 KiB.
+const STEPS_MAX_LOG2: u32 = 16;
+
+/// Which intervals begin where, roughly: the values between the first bound and the last in equal steps,
+/// about two of them for each interval. What is left to be searched is a step, mostly one interval or two;
+/// if all bounds crowd into few steps it is a binary search among those, as it would be without.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Steps<K> {
+    /// The first bound, and how large a step is: 2 to the power of `shift`.
+    base: K,
+    shift: u32,
+    /// How many intervals begin before each step, and before the end of the last.
+    before: Vec<u32>,
+}
+
+impl<K: Value> Steps<K> {
+    fn new(starts: &[K]) -> Steps<K> {
+        // What lies before the first bound is no step's.
+        let (Some(&base), Some(&last)) = (starts.get(1), starts.last()) else { return Steps::default() };
+        let log2 = (2 * starts.len()).next_power_of_two().ilog2().min(STEPS_MAX_LOG2);
+        let shift = last.bits_from(base).saturating_sub(log2);
+        let mut before = Vec::with_capacity(last.steps_from(base, shift) + 2);
+        before.push(1);
+        for (start, number) in starts.iter().zip(0u32..).skip(1) {
+            let step = start.steps_from(base, shift);
+            before.resize(before.len().max(step + 1), number);
+        }
+        before.push(starts.len() as u32);
+        Steps { base, shift, before }
+    }
+
+    /// Where the intervals stand that begin in the step of `value`.
+    #[inline]
+    fn near(&self, value: K) -> Range<usize> {
+        if value < self.base || self.before.is_empty() {
+            return 1..1;
+        }
+        let step = value.steps_from(self.base, self.shift).min(self.before.len() - 2);
+        match self.before.get(step..) {
+            Some(&[from, to, ..]) => from as usize..to as usize,
+            _ => 1..1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(mut bounds: Vec<u32>, values: &[u32]) -> Result<(), TestCaseError> {
+        bounds.push(0);
+        bounds.sort_unstable();
+        bounds.dedup();
+        let ids = (1..=bounds.len() as SetId).collect();
+        let intervals = Intervals { steps: Steps::new(&bounds), starts: bounds.clone(), ids };
+        prop_assert!(intervals.steps.before.len() <= (1 << STEPS_MAX_LOG2) + 1);
+        let near = bounds.iter().flat_map(|bound| [bound.wrapping_sub(1), *bound, bound.wrapping_add(1)]);
+        for value in near.chain(values.iter().copied()) {
+            let expected = bounds.iter().filter(|bound| **bound <= value).count() as SetId;
+            prop_assert_eq!(intervals.find(value), expected, "{} in {:?}", value, bounds);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_is_found_among_any_bounds(
+            scattered in prop::collection::vec(any::<u32>(), 0..40),
+            crowded in prop::collection::vec(0x0a00_0000u32..0x0a00_0100, 0..40),
+            values in prop::collection::vec(any::<u32>(), 20),
+        ) {
+            check(scattered.clone(), &values)?;
+            check(crowded.clone(), &values)?;
+            check([scattered, crowded].concat(), &values)?;
+        }
+    }
+
+    #[test]
+    fn nothing_has_no_rules_and_one_interval_has_the_same_everywhere() {
+        assert_eq!(Intervals::<u32>::default().find(7), NONE);
+        let starts = vec![0u128];
+        let one = Intervals { steps: Steps::new(&starts), starts, ids: vec![5] };
+        assert_eq!((one.find(0), one.find(u128::MAX)), (5, 5));
     }
 }
