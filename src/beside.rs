@@ -1,21 +1,30 @@
 //! Long work on a thread of its own, while this one goes on with something else.
 
+use crate::panics::{self, Panicked};
 use std::thread;
 
 /// Does `work` on another thread and `meanwhile` on this one, again and again until `work` is done. It is
 /// `meanwhile` that waits, for as long as the result may come too late.
-pub(crate) fn beside<T: Send>(work: impl Fn() -> T + Sync, mut meanwhile: impl FnMut()) -> T {
+///
+/// # Errors
+///
+/// What `work` said when it panicked; nothing else has suffered by that.
+pub(crate) fn beside<T: Send>(
+    work: impl Fn() -> T + Sync,
+    mut meanwhile: impl FnMut(),
+) -> Result<T, Panicked> {
+    let work = &work;
     thread::scope(|scope| {
         // It runs where this thread may: not on the workers' CPUs.
-        match thread::Builder::new().name("builder".into()).spawn_scoped(scope, &work) {
+        match thread::Builder::new().name("builder".into()).spawn_scoped(scope, work) {
             Ok(thread) => {
                 while !thread.is_finished() {
                     meanwhile();
                 }
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                thread.join().map_err(|payload| Panicked::of(&*payload))
             }
             // The system has no thread to give.
-            Err(_) => work(),
+            Err(_) => panics::catch(work),
         }
     })
 }
@@ -38,7 +47,14 @@ mod tests {
         let done = beside(work, || {
             turns.fetch_add(1, SeqCst);
         });
-        assert_eq!(done, "done");
+        assert_eq!(done, Ok("done"));
         assert!(turns.load(SeqCst) >= 3);
+    }
+
+    #[test]
+    fn a_panic_is_told_and_no_more() {
+        let work = || -> u32 { panic!("too much") };
+        let told = beside(work, || {}).expect_err("a panic").to_string();
+        assert_eq!(told, "too much");
     }
 }

@@ -35,6 +35,11 @@ pub(crate) enum Failure {
     /// A worker would not start.
     #[error(transparent)]
     Crew(#[from] crate::runtime::crew::CrewError),
+    /// What went about the configuration has a fault of ours.
+    #[error(
+        "a fault of Millrace's own, which has stopped what was begun: {0}; please report it with the configuration"
+    )]
+    Panicked(#[from] crate::panics::Panicked),
     /// A thread or a signal handler could not be set up.
     #[error("{what}: {source}")]
     System {

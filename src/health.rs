@@ -5,7 +5,10 @@
 //! by itself ([`health::Machine`] does) and waits for nobody. Without it, or when it hangs, backends stay as
 //! they are.
 
+mod afresh;
 mod hints;
+#[cfg(test)]
+mod tests;
 
 use crate::api::{BackendRow, HealthRow};
 use crate::clock::Clock;
@@ -18,8 +21,9 @@ use dataplane::drops::DropReason;
 use dataplane::ids::BackendId;
 use dataplane::snapshot::{Backend, BackendState, Service, Snapshot, Standings};
 use health::machine::{BackendSpec, ServiceSpec, View};
-use health::{Cause, Fate, Job, Machine, Outcome, Prober, State, TargetId, Wire};
+use health::{Cause, Fate, Job, Machine, Memory, Outcome, Prober, State, TargetId, Wire};
 use hints::{Hint, Hints};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +43,8 @@ const BATCH_MS: u64 = 50;
 const REFRESH_MS: u64 = 1000;
 /// A thread that was away for so long cannot tell who was silent meanwhile.
 const STALL_MS: u64 = 100;
+/// A thread that has run for so long is not thought of as one that panics again and again.
+const STEADY_MS: u64 = 60_000;
 /// Between two looks while answers may come.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Between two looks otherwise.
@@ -47,13 +53,14 @@ const REST: Duration = Duration::from_millis(5);
 /// What the checker and the manager tell each other.
 #[derive(Default)]
 pub(crate) struct Board {
-    /// The manager's latest snapshot, until the checker has seen it.
+    /// The manager's latest snapshot, and whether the checker has yet to see it.
     snapshot: Option<Arc<Snapshot>>,
+    unseen: bool,
     findings: Arc<Findings>,
 }
 
 /// What the checker has found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Findings {
     /// For the next snapshot.
     pub(crate) standings: Standings,
@@ -61,17 +68,10 @@ pub(crate) struct Findings {
     pub(crate) panics: Vec<String>,
     /// Probes that went well, went badly, and of which nothing is known.
     pub(crate) probes: [u64; 3],
-    /// By service, and the backend's name.
-    backends: HashMap<Arc<str>, HashMap<String, Finding>>,
-}
-
-/// What was found of a backend.
-#[derive(Clone, Debug)]
-struct Finding {
-    state: State,
-    since_ms: u64,
-    last_error: Option<Cause>,
-    transitions: [u64; Cause::ALL.len()],
+    /// How often the checker was started afresh.
+    pub(crate) restarts: u64,
+    /// What is known of backends, by service and the backend's name.
+    backends: HashMap<Arc<str>, HashMap<String, Memory>>,
 }
 
 impl Findings {
@@ -79,7 +79,8 @@ impl Findings {
     pub(crate) fn annotate(&self, now_ms: u64, rows: &mut [BackendRow]) {
         for row in rows {
             let of_service = self.backends.get(row.service.as_str());
-            row.health = of_service.and_then(|backends| backends.get(&row.backend)).map(|f| f.row(now_ms));
+            row.health =
+                of_service.and_then(|of| of.get(&row.backend)).map(|memory| health_row(memory, now_ms));
         }
     }
 
@@ -97,20 +98,13 @@ impl Findings {
     }
 }
 
-impl Finding {
-    fn of(view: &View<'_>) -> Finding {
-        let View { state, since_ms, last_error, transitions, .. } = *view;
-        Finding { state, since_ms, last_error, transitions }
-    }
-
-    fn row(&self, now_ms: u64) -> HealthRow {
-        let transitions = Cause::ALL.iter().zip(self.transitions).filter(|(_, count)| *count > 0);
-        HealthRow {
-            state: self.state.name().to_owned(),
-            age_ms: now_ms.saturating_sub(self.since_ms),
-            last_error: self.last_error.map_or_else(String::new, |cause| cause.name().to_owned()),
-            transitions: transitions.map(|(cause, count)| (cause.name().to_owned(), count)).collect(),
-        }
+fn health_row(memory: &Memory, now_ms: u64) -> HealthRow {
+    let transitions = Cause::ALL.iter().zip(memory.transitions).filter(|(_, count)| *count > 0);
+    HealthRow {
+        state: memory.state.name().to_owned(),
+        age_ms: now_ms.saturating_sub(memory.since_ms),
+        last_error: memory.last_error.map_or_else(String::new, |cause| cause.name().to_owned()),
+        transitions: transitions.map(|(cause, count)| (cause.name().to_owned(), count)).collect(),
     }
 }
 
@@ -125,8 +119,25 @@ impl Shared {
 
     /// The manager tells what is in force.
     pub(crate) fn publish(&self, snapshot: &Arc<Snapshot>) {
-        let old = self.with(|board| board.snapshot.replace(Arc::clone(snapshot)));
+        let old = self.with(|board| {
+            board.unseen = true;
+            board.snapshot.replace(Arc::clone(snapshot))
+        });
         drop(old);
+    }
+
+    /// What the checker has yet to see.
+    fn news(&self) -> Option<Arc<Snapshot>> {
+        self.with(|board| board.snapshot.clone().filter(|_| std::mem::take(&mut board.unseen)))
+    }
+
+    /// Another checker takes over: it is told all of it again.
+    fn start_afresh(&self) {
+        self.with(|board| {
+            board.unseen = true;
+            let restarts = board.findings.restarts + 1;
+            board.findings = Arc::new(Findings { restarts, ..Findings::clone(&board.findings) });
+        });
     }
 
     /// What was found.
@@ -143,6 +154,9 @@ pub(crate) struct Checker<'a> {
     workers: Vec<Arc<WorkerCounters>>,
     clock: Clock,
     events: Events,
+    /// Makes the thread panic, once.
+    #[cfg(test)]
+    fault: AtomicBool,
 }
 
 impl<'a> Checker<'a> {
@@ -155,7 +169,16 @@ impl<'a> Checker<'a> {
         events: Events,
     ) -> Checker<'a> {
         let rings = Arc::new(ProbeRings::new());
-        Checker { shared: Shared::default(), rings, ports, workers, clock, events }
+        Checker {
+            shared: Shared::default(),
+            rings,
+            ports,
+            workers,
+            clock,
+            events,
+            #[cfg(test)]
+            fault: AtomicBool::new(false),
+        }
     }
 
     /// The manager's side.
@@ -167,13 +190,37 @@ impl<'a> Checker<'a> {
     pub(crate) fn rings(&self) -> Arc<ProbeRings> {
         Arc::clone(&self.rings)
     }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.milliseconds(dpdk::clock::rdtsc())
+    }
+
+    /// Checks until `stop`, whatever happens to those that do it: what they have found stays.
+    fn run(&self, stop: &AtomicBool) {
+        let started_ms = Cell::new(self.now_ms());
+        let work = || {
+            started_ms.set(self.now_ms());
+            Work::new(self).run(stop);
+        };
+        let steady = || self.now_ms() > started_ms.get() + STEADY_MS;
+        afresh::again(work, steady, |panicked, wait| {
+            tracing::error!(%panicked, "the health checker is started afresh in {wait:?}; backends stay as they are");
+            self.rings.forget();
+            self.shared.start_afresh();
+            let until_ms = self.now_ms() + wait.as_millis() as u64;
+            while !stop.load(Relaxed) && self.now_ms() < until_ms {
+                std::thread::sleep(REST);
+            }
+            !stop.load(Relaxed)
+        });
+    }
 }
 
 /// Runs `body` with the checker beside it.
 pub(crate) fn beside<T>(checker: Checker<'_>, body: impl FnOnce() -> T) -> T {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let work = || Work::new(&checker).run(&stop);
+        let work = || checker.run(&stop);
         if let Err(error) = std::thread::Builder::new().name("health".to_owned()).spawn_scoped(scope, work) {
             tracing::error!(%error, "no thread for health checks; backends stay as they are at first");
         }
@@ -190,9 +237,12 @@ struct Work<'a> {
     line: Line<'a>,
     jobs: HashMap<TargetId, Job>,
     hints: Hints,
+    /// What the one before has found, until there are backends to know it of.
+    recall: Option<Arc<Findings>>,
     /// See [`Findings::probes`].
     probes: [u64; 3],
     panics: Vec<String>,
+    restarts: u64,
     published_ms: u64,
     changed: bool,
 }
@@ -202,7 +252,6 @@ struct Line<'a> {
     checker: &'a Checker<'a>,
     /// By [`BackendId`]: the device of the port that leads there.
     devices: Vec<Option<usize>>,
-    number: u64,
     /// By device.
     samples: Vec<Sample>,
     /// When this turn began.
@@ -215,12 +264,7 @@ impl Wire for Line<'_> {
     }
 
     fn send(&mut self, backend: BackendId, port: u16, packet: &[u8]) -> Option<u64> {
-        let number = self.number + 1;
-        if !self.checker.rings.push(number, backend, port, packet) {
-            return None;
-        }
-        self.number = number;
-        Some(number)
+        self.checker.rings.push(backend, port, packet)
     }
 
     fn losses(&mut self, backend: BackendId, exact: bool) -> u64 {
@@ -276,25 +320,28 @@ struct Sample {
 impl<'a> Work<'a> {
     fn new(checker: &'a Checker<'a>) -> Work<'a> {
         let seed = dpdk::clock::rdtsc();
+        let before = checker.shared.findings();
         let samples = vec![Sample::default(); checker.ports.len()];
         Work {
             checker,
             machine: Machine::new(seed),
             prober: Prober::new(seed, FLIGHTS_MAX),
-            line: Line { checker, devices: Vec::new(), number: 0, samples, now_ms: 0 },
+            line: Line { checker, devices: Vec::new(), samples, now_ms: 0 },
             jobs: HashMap::new(),
             hints: Hints::new(checker.workers.clone()),
-            probes: [0; 3],
-            panics: Vec::new(),
+            probes: before.probes,
+            panics: before.panics.clone(),
+            restarts: before.restarts,
+            recall: Some(before),
             published_ms: 0,
             changed: false,
         }
     }
 
     fn run(mut self, stop: &AtomicBool) {
-        let mut last_ms = self.now_ms();
+        let mut last_ms = self.checker.now_ms();
         while !stop.load(Relaxed) {
-            let now_ms = self.now_ms();
+            let now_ms = self.checker.now_ms();
             if now_ms > last_ms + STALL_MS {
                 for target in self.prober.give_up_all(&mut self.line) {
                     self.conclude(now_ms, target, Outcome::Void);
@@ -302,19 +349,17 @@ impl<'a> Work<'a> {
             }
             last_ms = now_ms;
             self.line.now_ms = now_ms;
-            if let Some(snapshot) = self.checker.shared.with(|board| board.snapshot.take()) {
+            if let Some(snapshot) = self.checker.shared.news() {
                 self.adopt(now_ms, &snapshot);
             }
+            #[cfg(test)]
+            assert!(!self.checker.fault.swap(false, Relaxed), "a fault for a test");
             self.hear(now_ms);
             self.probe(now_ms);
             self.machine.tick(now_ms);
             self.tell(now_ms);
             std::thread::sleep(if self.prober.under_way() > 0 { PAUSE } else { REST });
         }
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.checker.clock.milliseconds(dpdk::clock::rdtsc())
     }
 
     fn hear(&mut self, now_ms: u64) {
@@ -390,10 +435,28 @@ impl<'a> Work<'a> {
             jobs.extend(of_service.iter().map(|backend| job(snapshot, service, backend)));
         }
         self.machine.configure(now_ms, specs);
+        if let Some(before) = self.recall.take() {
+            self.remember(&before);
+        }
         let targets = self.machine.views().flat_map(|(_, _, views)| views).map(|(target, _)| target);
         let jobs = targets.collect::<Vec<_>>().into_iter().zip(jobs);
         self.jobs = jobs.filter_map(|(target, job)| Some((target, Job { target, ..job? }))).collect();
         self.hints.follow(self.jobs.iter().map(|(target, job)| (*target, job.backend)));
+    }
+
+    /// Takes over what was found before.
+    fn remember(&mut self, before: &Findings) {
+        let mut known = Vec::new();
+        for (spec, _, views) in self.machine.views() {
+            let Some(backends) = before.backends.get(&spec.name) else { continue };
+            for (target, View { spec, .. }) in views {
+                let name = crate::rows::backend_name(spec.address, spec.port);
+                known.extend(backends.get(&name).map(|memory| (target, memory)));
+            }
+        }
+        for (target, memory) in known {
+            self.machine.recall(target, memory);
+        }
     }
 
     /// Tells the log and the manager what has changed.
@@ -414,13 +477,14 @@ impl<'a> Work<'a> {
             return;
         }
         (self.changed, self.published_ms) = (false, now_ms);
-        let mut findings = Findings { probes: self.probes, ..Findings::default() };
+        let (probes, restarts) = (self.probes, self.restarts);
+        let mut findings = Findings { probes, restarts, ..Findings::default() };
         for (spec, panics, views) in self.machine.views() {
             let service = &spec.name;
             let standing =
                 |(_, view): (TargetId, View<'_>)| ((view.spec.address, view.spec.port), view.standing);
             let named = |(_, view): &(TargetId, View<'_>)| {
-                (crate::rows::backend_name(view.spec.address, view.spec.port), Finding::of(view))
+                (crate::rows::backend_name(view.spec.address, view.spec.port), view.memory.clone())
             };
             findings.backends.insert(Arc::clone(service), views.iter().map(named).collect());
             findings.standings.set(service, &spec.health, views.into_iter().map(standing));

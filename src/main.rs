@@ -29,6 +29,7 @@ mod metrics;
 mod offloading;
 mod output;
 mod pages;
+mod panics;
 mod plan;
 mod policy;
 mod ports;
@@ -64,6 +65,7 @@ use std::sync::{Arc, mpsc};
 static ALLOCATOR: dpdk::HugePages = dpdk::HugePages;
 
 fn main() -> ExitCode {
+    panics::install();
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Run(args) => run(&args.config, cli.socket.as_deref()),

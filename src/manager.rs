@@ -95,6 +95,9 @@ pub(crate) struct Manager<'a> {
     reloaded_at_s: u64,
     reloads: u64,
     reloads_failed: u64,
+    /// Whoever builds a snapshot panics.
+    #[cfg(test)]
+    sabotage: bool,
 }
 
 impl<'a> Manager<'a> {
@@ -125,6 +128,8 @@ impl<'a> Manager<'a> {
             reloaded_at_s: now,
             reloads: 0,
             reloads_failed: 0,
+            #[cfg(test)]
+            sabotage: false,
         }
     }
 
@@ -277,7 +282,7 @@ impl<'a> Manager<'a> {
             let changes = plan::changes(&running, &text);
             Ok((config, text, changes))
         };
-        beside(read, || self.attend())
+        beside(read, || self.attend())?
     }
 
     /// What becomes of the connections of backends that `config` does not have any more.
@@ -318,8 +323,15 @@ impl<'a> Manager<'a> {
             removed.map(|backend| backend.id).filter(|&id| self.in_use(id, now_ms) > 0).collect();
         let live = |id| u64::from(in_use.contains(&id));
         let (facts, current) = (self.running.facts.clone(), Arc::clone(&self.running.snapshot));
-        let build = || Snapshot::build(config, &facts, overrides, Some(&current), &live);
-        beside(build, || self.attend()).map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))
+        #[cfg(test)]
+        let sabotage = self.sabotage;
+        let build = || {
+            #[cfg(test)]
+            assert!(!sabotage, "a table has lost a leg");
+            Snapshot::build(config, &facts, overrides, Some(&current), &live)
+        };
+        let built = beside(build, || self.attend()).map_err(|panicked| refusal_of(panicked.into()))?;
+        built.map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))
     }
 
     /// Drains a backend, or ends that.
@@ -740,6 +752,7 @@ fn refusal_of(failure: Failure) -> Refusal {
             let error = format!("{} has faults", faults.file);
             Refusal { faults: vec![faults.to_string()], ..Refusal::new(RefusalKind::Faulty, error) }
         }
+        ours @ Failure::Panicked(_) => Refusal::new(RefusalKind::Failed, ours.to_string()),
         other => Refusal::new(RefusalKind::Faulty, other.to_string()),
     }
 }
@@ -770,35 +783,14 @@ address = "10.0.0.2"
     /// What a late worker is told of is in force as a whole, configuration included.
     #[test]
     fn a_late_worker_does_not_tear_a_change_apart() {
-        let (before, after) = (config(ONE_BACKEND), config(&ONE_BACKEND.replace("10.0.0.2", "10.0.0.3")));
-        let facts = vec![PortFacts { mac: dataplane::addr::MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 }];
-        let snapshot = Snapshot::build(&before, &facts, &Overrides::default(), None, &|_| 0);
-        let snapshot = Arc::new(snapshot.expect("a snapshot"));
         let late = WorkerHandle {
             core: 0,
-            mailbox: Arc::new(Mailbox::new(snapshot.generation)),
+            mailbox: Arc::new(Mailbox::new(1)),
             counters: Arc::new(WorkerCounters::new(1, 2)),
             capacity: 0,
             neighbours_max: 0,
         };
-        let running = Running {
-            file: PathBuf::new(),
-            config: before,
-            text: String::new(),
-            facts,
-            snapshot,
-            owners: Owners::new(&dataplane::owner::DEFAULT_KEY, 1, 1).expect("owners"),
-            ports: &[],
-            pools: &[],
-            workers: vec![late],
-            verdicts: Arc::new(Verdicts::new()),
-            health: health::Shared::default(),
-            offloading: Offloading::new(Err("none here".to_owned()), config::EngineChoice::Auto),
-            clock: Clock::new(0, 1_000_000_000),
-            dpdk: String::new(),
-        };
-        let (_events, inbox) = mpsc::channel();
-        let mut manager = Manager::new(running, inbox);
+        let (mut manager, after) = (manager(vec![late]), config(&other_backend()));
         let late = manager.change(after.clone(), Overrides::default()).expect("in force");
         assert_eq!(
             late.expect("nobody reads the mail").error,
@@ -810,6 +802,54 @@ address = "10.0.0.2"
             manager.not_ready().first().map(String::as_str),
             Some("worker 0 forwards by an older configuration")
         );
+    }
+
+    /// A fault of our own while a configuration is being built costs that change, and nothing else.
+    #[test]
+    fn a_builder_that_panics_leaves_everything_as_it_is() {
+        let (mut manager, after) = (manager(Vec::new()), config(&other_backend()));
+        let before = (manager.running.config.clone(), Arc::clone(&manager.running.snapshot));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), other_backend()).expect("room");
+        manager.running.file = file.path().to_owned();
+        manager.sabotage = true;
+        let refusal = manager.reload("a test", false).expect_err("sabotage");
+        let said = "a fault of Millrace's own, which has stopped what was begun: a table has lost a leg; please report it \
+                    with the configuration";
+        assert_eq!((refusal.kind, refusal.error.as_str()), (RefusalKind::Failed, said));
+        assert_eq!((&manager.running.config, manager.reloads_failed), (&before.0, 1));
+        assert!(Arc::ptr_eq(&manager.running.snapshot, &before.1));
+        manager.sabotage = false;
+        manager.reload("a test", false).expect("a reload");
+        assert_eq!((manager.running.config.services, manager.reloads), (after.services, 1));
+    }
+
+    fn other_backend() -> String {
+        ONE_BACKEND.replace("10.0.0.2", "10.0.0.3")
+    }
+
+    fn manager(workers: Vec<WorkerHandle>) -> Manager<'static> {
+        let before = config(ONE_BACKEND);
+        let facts = vec![PortFacts { mac: dataplane::addr::MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 }];
+        let snapshot = Snapshot::build(&before, &facts, &Overrides::default(), None, &|_| 0);
+        let snapshot = Arc::new(snapshot.expect("a snapshot"));
+        let running = Running {
+            file: PathBuf::new(),
+            config: before,
+            text: String::new(),
+            facts,
+            snapshot,
+            owners: Owners::new(&dataplane::owner::DEFAULT_KEY, 1, 1).expect("owners"),
+            ports: &[],
+            pools: &[],
+            workers,
+            verdicts: Arc::new(Verdicts::new()),
+            health: health::Shared::default(),
+            offloading: Offloading::new(Err("none here".to_owned()), config::EngineChoice::Auto),
+            clock: Clock::new(0, 1_000_000_000),
+            dpdk: String::new(),
+        };
+        Manager::new(running, mpsc::channel().1)
     }
 
     fn find(service: &str, backend: &str) -> Result<String, String> {

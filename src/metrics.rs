@@ -74,6 +74,7 @@ metrics! {
     Counter lb_backend_transitions_total [service, backend, to, cause] "Changes of lb_backend_state, each shown once it has occurred. to: up or down; cause: answered, timeout, refused (the port is closed), closed (before it had answered), unreachable, wrong_answer or passive (clients' connections).";
     Gauge lb_health_ignored [service] "1 if too few backends of a service with health checks are up, so that all of them get connections as if they were.";
     Counter health_probes_total [result] "Health checks made. result: good, bad or void (nothing is known, as our own side may have failed).";
+    Counter health_checker_restarts_total [] "How often the health checker was started afresh after a panic. Not 0: a fault of Millrace's own, see the log.";
     Gauge lb_backends [service, state] "Backends of a service. state: active, down (by its health checks), draining or removed (unconfigured, but still with connections).";
     Counter lb_opened_total [service] "Connections opened by a SYN or a first datagram.";
     Counter lb_picked_up_total [service] "TCP connections picked up in the middle: a segment without SYN and without an entry.";
@@ -328,6 +329,7 @@ impl Exporter {
         for (service, ignored) in figures.health.services() {
             self.value(Name::lb_health_ignored, [service], f64::from(u8::from(ignored)));
         }
+        self.total(Name::health_checker_restarts_total, [], figures.health.restarts);
         for (result, count) in ["good", "bad", "void"].into_iter().zip(figures.health.probes) {
             self.total(Name::health_probes_total, [result], count);
         }

@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::control::{self, Event, Events, Listeners};
+use crate::panics;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::thread::JoinHandle;
@@ -23,6 +24,7 @@ pub(crate) fn start(listeners: Listeners, events: Events) -> Result<Server, Fail
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
     let (stop, stopped) = oneshot::channel();
     let serve = move || {
+        panics::vital();
         if let Err(error) = runtime.block_on(control::serve(listeners, events, stopped)) {
             tracing::error!(%error, "control API and metrics are gone");
         }
@@ -47,6 +49,7 @@ pub(crate) fn watch_signals(events: Events) -> Result<(), Failure> {
     let system = |source| Failure::System { what: "installing signal handlers", source };
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(system)?;
     let watch = move || {
+        panics::vital();
         let mut stopping = false;
         for signal in signals.forever() {
             let event = if signal == SIGHUP { Event::Reload } else { Event::Stop };

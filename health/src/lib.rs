@@ -14,5 +14,5 @@
 pub mod machine;
 pub mod prober;
 
-pub use machine::{Cause, Machine, Outcome, State, TargetId, Transition};
+pub use machine::{Cause, Machine, Memory, Outcome, State, TargetId, Transition};
 pub use prober::{Fate, Job, Prober, Wire};

@@ -163,11 +163,9 @@ pub struct Transition {
     pub cause: Cause,
 }
 
-/// What a backend looks like from outside.
-#[derive(Clone, Debug)]
-pub struct View<'a> {
-    /// The backend.
-    pub spec: &'a BackendSpec,
+/// What is known of a backend, and outlives the machine: see [`Machine::recall`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Memory {
     /// What is believed of it.
     pub state: State,
     /// When it became so, milliseconds.
@@ -176,6 +174,17 @@ pub struct View<'a> {
     pub last_error: Option<Cause>,
     /// How often its state changed, by [`Cause`].
     pub transitions: [u64; Cause::ALL.len()],
+    /// Of the new connections that its weight promises, percent: below 100 while it starts slowly.
+    pub share: u8,
+}
+
+/// What a backend looks like from outside.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// The backend.
+    pub spec: &'a BackendSpec,
+    /// What is known of it.
+    pub memory: &'a Memory,
     /// What new connections it gets: see [`Machine::standing`].
     pub standing: Standing,
 }
@@ -269,6 +278,14 @@ impl Machine {
         (id, Target::new(now_ms, service, spec))
     }
 
+    /// A machine before this one knew that of a backend.
+    pub fn recall(&mut self, id: TargetId, memory: &Memory) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        target.born_ms = memory.since_ms;
+        target.memory = memory.clone();
+        self.stir(id);
+    }
+
     /// The next backend whose probe is due; it counts as being probed until [`Machine::on_outcome`].
     pub fn take_due(&mut self, now_ms: u64) -> Option<TargetId> {
         while let Some(&Reverse((at, id))) = self.due.peek() {
@@ -326,7 +343,7 @@ impl Machine {
             change = target.fail(now_ms, health, Cause::Passive).or(change);
         }
         let soon = now_ms.max(target.started_ms + HINT_GAP_MS);
-        if target.due_ms.is_some_and(|due| due > soon) && target.state != State::Down {
+        if target.due_ms.is_some_and(|due| due > soon) && target.memory.state != State::Down {
             target.due_ms = Some(soon);
             self.due.push(Reverse((soon, id)));
         }
@@ -336,9 +353,6 @@ impl Machine {
     fn note(&mut self, id: TargetId, change: Option<(State, Cause)>) {
         let (Some((to, cause)), Some(target)) = (change, self.targets.get(&id)) else { return };
         let index = target.service;
-        if target.share < 100 {
-            self.slow.push(id);
-        }
         self.transitions.push(Transition {
             service: Arc::clone(&self.services[index].spec.name),
             address: target.spec.address,
@@ -346,9 +360,18 @@ impl Machine {
             to,
             cause,
         });
-        let service = &mut self.services[index];
+        self.stir(id);
+    }
+
+    /// A backend's state is another.
+    fn stir(&mut self, id: TargetId) {
+        let Some(target) = self.targets.get(&id) else { return };
+        if target.memory.share < 100 {
+            self.slow.push(id);
+        }
+        let service = &mut self.services[target.service];
         if !std::mem::replace(&mut service.stirred, true) && service.decided_ms == 0 {
-            self.unjudged.push(index);
+            self.unjudged.push(target.service);
         }
         self.changed = true;
     }
@@ -364,8 +387,8 @@ impl Machine {
             all += 1;
             let is_up = target.is_up(&spec.health);
             up += u32::from(is_up);
-            known_down |= target.state == State::Down;
-            if target.state == State::Unknown && !is_up {
+            known_down |= target.memory.state == State::Down;
+            if target.memory.state == State::Unknown && !is_up {
                 *decided_ms = (*decided_ms).max(target.born_ms + DECIDED_MS);
             }
         }
@@ -384,7 +407,7 @@ impl Machine {
         for id in std::mem::take(&mut self.slow) {
             let Some(target) = self.targets.get_mut(&id) else { continue };
             self.changed |= target.ramp(now_ms, &self.services[target.service].spec.health);
-            if target.share < 100 {
+            if target.memory.share < 100 {
                 self.slow.push(id);
             }
         }
@@ -414,7 +437,14 @@ impl Machine {
         self.services.iter().map(|service| {
             let view = |id: &TargetId| {
                 let target = self.targets.get(id)?;
-                Some((*id, target.view(Machine::standing(service, target))))
+                Some((
+                    *id,
+                    View {
+                        spec: &target.spec,
+                        memory: &target.memory,
+                        standing: Machine::standing(service, target),
+                    },
+                ))
             };
             (&service.spec, service.panic, service.targets.iter().filter_map(view).collect())
         })
@@ -426,6 +456,6 @@ impl Machine {
         if service.panic {
             return Standing::default();
         }
-        Standing { up: target.is_up(&service.spec.health), share_percent: target.share }
+        Standing { up: target.is_up(&service.spec.health), share_percent: target.memory.share }
     }
 }

@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::clock::Clock;
 use crate::manager::WorkerHandle;
+use crate::panics;
 use crate::ports::{OpenPort, Pool};
 use crate::runtime::env::{Outlet, Outside};
 use crate::runtime::idle::Rest;
@@ -204,6 +205,7 @@ impl Crew {
         rings: &'a Rings<Mbuf>,
         seed: [u64; 4],
     ) -> Result<Thread<'a>, CrewError> {
+        panics::vital();
         let Member { core, mailbox, counters } = &self.members[index];
         if !core_affinity::set_for_current(CoreId { id: *core }) {
             return Err(CrewError::Pin { worker: index, core: *core });

@@ -7,10 +7,11 @@
 //!    └── answers, price ┘  └── mailbox: snapshots, questions ── manager
 //! ```
 //!
-//! Nothing waits for it: without it, or when it hangs, workers forward everything themselves.
+//! Nothing waits for it: without it, or when it hangs or panics, workers forward everything themselves.
 
 use crate::Failure;
 use crate::clock::Clock;
+use crate::panics;
 use crate::runtime::mailbox::Mailbox;
 use crate::runtime::offload_rings::OffloadRings;
 use core_affinity::CoreId;
@@ -176,14 +177,24 @@ impl<E: FlowEngine + Send> Unit<E> {
         if let Err(error) = &registration {
             tracing::warn!(%error, "the offload thread is not known to DPDK");
         }
-        while !stop.load(Relaxed) {
-            let busy = self.turn();
-            shared.turns.add(1);
-            if !busy {
-                std::thread::sleep(REST);
+        self.turn_until(stop);
+    }
+
+    /// Turns, and takes everything out of hardware at the end, also if that is a panic.
+    fn turn_until(&mut self, stop: &AtomicBool) {
+        let turned = panics::catch(|| {
+            while !stop.load(Relaxed) {
+                let busy = self.turn();
+                self.shared.turns.add(1);
+                if !busy {
+                    std::thread::sleep(REST);
+                }
             }
+        });
+        if let Err(panicked) = turned {
+            tracing::error!(%panicked, "the offload thread has ended; its rules are taken out, workers go on");
         }
-        shared.rings.refuse();
+        self.shared.rings.refuse();
         self.empty();
     }
 
@@ -256,6 +267,7 @@ mod tests {
     struct Obliging {
         done: Vec<Completion>,
         flushed: u32,
+        panics: bool,
     }
 
     impl FlowEngine for Obliging {
@@ -276,6 +288,7 @@ mod tests {
         fn push(&mut self) {}
 
         fn pull(&mut self, completions: &mut Vec<Completion>) {
+            assert!(!self.panics, "an engine's fault");
             completions.append(&mut self.done);
         }
 
@@ -291,6 +304,16 @@ mod tests {
             self.flushed += 1;
             if self.flushed < 2 { Err(EngineError::Failed) } else { Ok(()) }
         }
+    }
+
+    #[test]
+    fn a_panic_takes_the_rules_out_and_nothing_more_is_asked_for() {
+        let mut unit = unit();
+        unit.engine.panics = true;
+        unit.shared.rings.set_price(1);
+        unit.turn_until(&AtomicBool::new(false));
+        assert_eq!(unit.engine.flushed, 2);
+        assert!(unit.shared.rings.worker(WorkerId(0)).is_some_and(|worker| worker.price() > 1));
     }
 
     fn snapshot(generation: u64) -> Arc<Snapshot> {

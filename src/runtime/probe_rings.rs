@@ -26,6 +26,8 @@ pub(crate) struct ProbeRings {
     inward: ArrayQueue<Packet>,
     /// By [`PROBE_PORTS`].
     probes: Box<[Probe]>,
+    /// The number of the checker's last packet: only the checker changes it.
+    numbered: AtomicU64,
     /// Probes that a worker has sent.
     taken: AtomicU64,
     /// Packets of either way for which there was no room, or no buffer.
@@ -75,15 +77,30 @@ impl ProbeRings {
             outward: ArrayQueue::new(PACKETS_MAX),
             inward: ArrayQueue::new(PACKETS_MAX),
             probes: PROBE_PORTS.map(|_| Probe { to: NOBODY.into(), waits: false.into() }).collect(),
+            numbered: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             losses: AtomicU64::new(0),
         }
     }
 
-    /// The checker sends its packet of this number, of the probe from `port`; `false` if there is no room.
-    pub(crate) fn push(&self, number: u64, backend: BackendId, port: u16, packet: &[u8]) -> bool {
-        let packet = Packet::copy(packet);
-        packet.is_some_and(|packet| self.outward.push(Outward { number, backend, port, packet }).is_ok())
+    /// The checker sends a packet of the probe from `port`; gives its number, or `None` if there is no room.
+    pub(crate) fn push(&self, backend: BackendId, port: u16, packet: &[u8]) -> Option<u64> {
+        let packet = Packet::copy(packet)?;
+        let number = self.numbered.load(Relaxed) + 1;
+        self.outward.push(Outward { number, backend, port, packet }).ok()?;
+        self.numbered.store(number, Relaxed);
+        Some(number)
+    }
+
+    /// Another checker takes over, which has no probe under way.
+    pub(crate) fn forget(&self) {
+        self.probes.iter().for_each(|probe| probe.to.store(NOBODY, Relaxed));
+        // What comes meanwhile, it is told of, and does not know.
+        for _ in 0..PACKETS_MAX {
+            if self.inward.pop().is_none() {
+                return;
+            }
+        }
     }
 
     /// The number of the last packet that a worker has sent.
@@ -167,7 +184,7 @@ mod tests {
     #[test]
     fn packets_go_both_ways_and_what_is_lost_is_counted() {
         let rings = ProbeRings::new();
-        let push = |number, backend, packet| rings.push(number, BackendId(backend), 50_000, packet);
+        let push = |number, backend, packet| rings.push(BackendId(backend), 50_000, packet) == Some(number);
         assert!(push(1, 7, b"one") && push(2, 8, b"two") && !rings.waits(50_000));
         rings.drain(WorkerId(1), |_, _| panic!("not its business"));
         let mut sent = Vec::new();
@@ -196,6 +213,10 @@ mod tests {
         rings.expect(50_000, None);
         assert!(deliver(b"too late") && rings.answer().is_none());
         assert!(rings.deliver(80, asked, b"not a port of probes"));
-        assert!(!rings.push(4, BackendId(0), 50_000, &[0; PACKET_MAX + 1]));
+        assert_eq!(rings.push(BackendId(0), 50_000, &[0; PACKET_MAX + 1]), None);
+        rings.expect(50_000, Some(asked));
+        assert!(deliver(b"answer"));
+        rings.forget();
+        assert!(rings.answer().is_none() && deliver(b"too late") && rings.answer().is_none());
     }
 }

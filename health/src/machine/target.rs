@@ -1,9 +1,8 @@
 //! One backend's state.
 
 use super::random::Random;
-use super::{BackendSpec, Cause, RAMP_STEPS, State, View};
+use super::{BackendSpec, Cause, Memory, RAMP_STEPS, State};
 use dataplane::config::Health;
-use dataplane::snapshot::Standing;
 
 /// A backend that has been steady for so long is forgiven one of its failures.
 const FORGIVEN_AFTER_MS: u64 = 60_000;
@@ -15,22 +14,17 @@ const FIRST_INTERVAL_MS: u64 = 50;
 pub(super) struct Target {
     pub(super) service: usize,
     pub(super) spec: BackendSpec,
-    pub(super) state: State,
+    pub(super) memory: Memory,
     /// When it is to be probed; `None` while it is being probed.
     pub(super) due_ms: Option<u64>,
     pub(super) started_ms: u64,
     /// Since when it is known of.
     pub(super) born_ms: u64,
-    /// Of the new connections that its weight promises, percent: below 100 while it starts slowly.
-    pub(super) share: u8,
-    since_ms: u64,
     successes: u32,
     failures: u32,
     /// How often it went down, less what has been forgiven since; and when that was last reckoned.
     falls: u32,
     reckoned_ms: u64,
-    last_error: Option<Cause>,
-    transitions: [u64; Cause::ALL.len()],
 }
 
 impl Target {
@@ -38,24 +32,26 @@ impl Target {
         Target {
             service,
             spec,
-            state: State::Unknown,
+            memory: Memory {
+                state: State::Unknown,
+                since_ms: now_ms,
+                last_error: None,
+                transitions: [0; Cause::ALL.len()],
+                share: 100,
+            },
             due_ms: Some(now_ms),
             started_ms: now_ms,
             born_ms: now_ms,
-            share: 100,
-            since_ms: now_ms,
             successes: 0,
             failures: 0,
             falls: 0,
             reckoned_ms: now_ms,
-            last_error: None,
-            transitions: [0; Cause::ALL.len()],
         }
     }
 
     /// Whether it would take new connections.
     pub(super) fn is_up(&self, health: &Health) -> bool {
-        match self.state {
+        match self.memory.state {
             State::Unknown => health.initially_up,
             State::Up => true,
             State::Down => false,
@@ -67,7 +63,7 @@ impl Target {
         self.successes = self.successes.saturating_add(1);
         self.forgive(now_ms);
         let damping = self.falls.saturating_sub(1).min(DAMPING_MAX);
-        let rises = match self.state {
+        let rises = match self.memory.state {
             State::Up => false,
             State::Unknown => true,
             State::Down => self.successes >= u32::from(health.rise) << damping,
@@ -75,8 +71,8 @@ impl Target {
         if !rises {
             return None;
         }
-        if self.state == State::Down && health.slow_start_s > 0 {
-            self.share = (100 / RAMP_STEPS) as u8;
+        if self.memory.state == State::Down && health.slow_start_s > 0 {
+            self.memory.share = (100 / RAMP_STEPS) as u8;
         }
         Some(self.turn(now_ms, State::Up, Cause::Answered))
     }
@@ -84,21 +80,21 @@ impl Target {
     pub(super) fn fail(&mut self, now_ms: u64, health: &Health, cause: Cause) -> Option<(State, Cause)> {
         self.successes = 0;
         self.failures = self.failures.saturating_add(1);
-        self.last_error = Some(cause);
+        self.memory.last_error = Some(cause);
         self.forgive(now_ms);
-        if self.state == State::Down || self.failures < u32::from(health.fall) {
+        if self.memory.state == State::Down || self.failures < u32::from(health.fall) {
             return None;
         }
         self.falls = self.falls.saturating_add(1);
-        self.share = 100;
+        self.memory.share = 100;
         Some(self.turn(now_ms, State::Down, cause))
     }
 
     fn turn(&mut self, now_ms: u64, to: State, cause: Cause) -> (State, Cause) {
-        self.state = to;
-        self.since_ms = now_ms;
+        self.memory.state = to;
+        self.memory.since_ms = now_ms;
         self.reckoned_ms = now_ms;
-        self.transitions[cause as usize] += 1;
+        self.memory.transitions[cause as usize] += 1;
         (to, cause)
     }
 
@@ -112,7 +108,7 @@ impl Target {
     /// of many backends, or by many nodes, drift apart. One that begins to fail is looked at more closely.
     pub(super) fn next_ms(&self, now_ms: u64, health: &Health, random: &mut Random) -> u64 {
         let interval = u64::from(health.interval_ms);
-        let wait = match self.state {
+        let wait = match self.memory.state {
             State::Unknown => interval.min(FIRST_INTERVAL_MS),
             State::Up if self.failures > 0 => interval / 2,
             _ => interval - random.next() % (interval / 10 + 1),
@@ -123,24 +119,13 @@ impl Target {
     /// The next step of a slow start; whether there was one.
     pub(super) fn ramp(&mut self, now_ms: u64, health: &Health) -> bool {
         let whole = u64::from(health.slow_start_s) * 1000;
-        let elapsed = now_ms.saturating_sub(self.since_ms);
+        let elapsed = now_ms.saturating_sub(self.memory.since_ms);
         let steps = match whole {
             0 => RAMP_STEPS,
             _ => (elapsed * RAMP_STEPS / whole + 1).min(RAMP_STEPS),
         };
-        let before = self.share;
-        self.share = (steps * 100 / RAMP_STEPS) as u8;
-        self.share != before
-    }
-
-    pub(super) fn view(&self, standing: Standing) -> View<'_> {
-        View {
-            spec: &self.spec,
-            state: self.state,
-            since_ms: self.since_ms,
-            last_error: self.last_error,
-            transitions: self.transitions,
-            standing,
-        }
+        let before = self.memory.share;
+        self.memory.share = (steps * 100 / RAMP_STEPS) as u8;
+        self.memory.share != before
     }
 }

@@ -334,7 +334,7 @@ proptest! {
             let before = bench.probes.clone();
             bench.run_ms(ms);
             let states: Vec<State> =
-                bench.machine.views().flat_map(|(_, _, views)| views).map(|(_, view)| view.state).collect();
+                bench.machine.views().flat_map(|(_, _, views)| views).map(|(_, view)| view.memory.state).collect();
             let well = states.iter().filter(|state| **state != State::Down).count();
             let panic = well < 4 && (well == 0 || well * 100 < usize::from(panic_percent) * 4);
             prop_assert_eq!(bench.panics(), panic);
