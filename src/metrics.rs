@@ -125,7 +125,7 @@ metrics! {
     Histogram offload_insert_seconds [] "From telling the engine a rule until it is in force.";
     Gauge offload_insertions_per_second [] "Rules per second that the budget allows now.";
     Gauge offload_price_packets [] "Packets a connection must have carried to be asked for; 4294967295: none is.";
-    Counter offload_revocations_total [reason] "Connections that workers wanted back from hardware. reason: closing (FIN or RST), gone (expired or evicted), policy, moved (next hop) or orphan (no such connection).";
+    Counter offload_revocations_total [reason] "Connections that workers wanted back from hardware. reason: closing (FIN or RST), gone (expired or evicted), policy, moved (next hop), orphan (no such connection) or captured.";
     Counter offload_removals_total [reason] "Connections taken out of hardware. reason: those of offload_revocations_total, idle, evicted (for one that saves more) or lost (by the device).";
     Counter offload_evictions_total [reason] "Connections that had to make room in hardware. reason: full (the table), or tenant_share.";
     Counter offload_miss_packets_total [] "Packets that came to a worker though hardware has had their connection for two seconds.";

@@ -12,11 +12,13 @@
 //! 5. [`neighbour`], [`fragments`], [`rewrite`], [`rate`]: next hops, fragments, header rewriting, and how
 //!    often Millrace speaks itself.
 //! 6. [`worker`]: the walk, which puts all of these together.
-//! 7. [`counters`], [`drops`]: what happened; [`offload`]: the vocabulary spoken with the offload engine.
+//! 7. [`counters`], [`drops`]: what happened; [`offload`]: the vocabulary spoken with the offload engine;
+//!    [`capture`]: which connections are watched.
 
 #![deny(unsafe_code)]
 
 pub mod addr;
+pub mod capture;
 pub mod config;
 pub mod conntrack;
 pub mod counters;

@@ -179,12 +179,20 @@ pub enum Revocation {
     Moved,
     /// No entry knows of it.
     Orphan,
+    /// Somebody wants to see its packets.
+    Captured,
 }
 
 impl Revocation {
     /// All reasons, in declaration order.
-    pub const ALL: [Revocation; 5] =
-        [Revocation::Closing, Revocation::Gone, Revocation::Policy, Revocation::Moved, Revocation::Orphan];
+    pub const ALL: [Revocation; 6] = [
+        Revocation::Closing,
+        Revocation::Gone,
+        Revocation::Policy,
+        Revocation::Moved,
+        Revocation::Orphan,
+        Revocation::Captured,
+    ];
 
     /// The name used in labels and output.
     #[must_use]
@@ -195,6 +203,7 @@ impl Revocation {
             Revocation::Policy => "policy",
             Revocation::Moved => "moved",
             Revocation::Orphan => "orphan",
+            Revocation::Captured => "captured",
         }
     }
 }

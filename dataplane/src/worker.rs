@@ -18,6 +18,7 @@
 //! A packet is moved, never copied, and ends in exactly one way, counted once: sent, dropped under a
 //! [`DropReason`], consumed, handed to another worker, or held for a neighbour.
 
+mod capture;
 mod egress;
 mod express;
 mod local;
@@ -195,6 +196,7 @@ struct State<B: PacketBuf> {
     accounts: meter::Accounts,
     upkeep: upkeep::Cursors,
     offload: offload::Bargain,
+    captured: capture::Captured,
     judging: policy::Judging,
     /// Frames that are yet to be put into tunnels.
     aside: tunnel_port::Aside<B>,
@@ -317,6 +319,7 @@ impl<B: PacketBuf> Worker<B> {
             accounts: meter::Accounts::new(now),
             upkeep: upkeep::Cursors::new(setup.id),
             offload: offload::Bargain::new(now),
+            captured: capture::Captured::default(),
             judging: policy::Judging::new(),
             aside: tunnel_port::Aside::new(),
             datagrams: 0,

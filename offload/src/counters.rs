@@ -94,7 +94,8 @@ impl Eviction {
 }
 
 /// Labels of [`OffloadCounters::removals`], by [`removal_index`].
-pub const REMOVALS: [&str; 8] = ["closing", "gone", "policy", "moved", "orphan", "idle", "evicted", "lost"];
+pub const REMOVALS: [&str; 9] =
+    ["closing", "gone", "policy", "moved", "orphan", "captured", "idle", "evicted", "lost"];
 
 /// The place of a removal in [`OffloadCounters::removals`].
 #[must_use]
@@ -105,9 +106,10 @@ pub const fn removal_index(why: Removal) -> usize {
         Removal::Revoked(Revocation::Policy) => 2,
         Removal::Revoked(Revocation::Moved) => 3,
         Removal::Revoked(Revocation::Orphan) => 4,
-        Removal::Idle => 5,
-        Removal::Evicted => 6,
-        Removal::Lost => 7,
+        Removal::Revoked(Revocation::Captured) => 5,
+        Removal::Idle => 6,
+        Removal::Evicted => 7,
+        Removal::Lost => 8,
     }
 }
 

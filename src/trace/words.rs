@@ -227,6 +227,7 @@ fn hardware_text(hardware: Hardware) -> &'static str {
         Hardware::TakenBack(_) => "hardware is told to give the connection back",
         Hardware::Waits => "hardware has refused; it is asked again later",
         Hardware::Barred => "kept in software by the configuration: its service, or a backend that drains",
+        Hardware::Captured => "kept in software while it is captured",
         Hardware::NoOccasion => "no rule could match such a packet, so hardware is not asked for it",
         Hardware::NextBurst => "hardware is asked with one of the next packets",
         Hardware::WayUnknown => "hardware is not asked while a next hop is not known",

@@ -154,6 +154,8 @@ pub enum Hardware {
     Waits,
     /// The configuration keeps the connection in software: its service, or its backend, which drains.
     Barred,
+    /// It is captured, which takes software.
+    Captured,
     /// No rule could match such a packet, so it is no occasion to ask.
     NoOccasion,
     /// Enough connections were asked for in this burst.

@@ -123,6 +123,7 @@ impl<E: Env> Walk<'_, E> {
         let why_not = match () {
             () if self.state.offload.price == u32::MAX => return,
             () if !allowed => Some(Hardware::Barred),
+            () if self.is_captured(slot) => Some(Hardware::Captured),
             () if !fits => Some(Hardware::NoOccasion),
             () if self.asks_left == 0 => Some(Hardware::NextBurst),
             () => None,
@@ -370,7 +371,10 @@ impl<E: Env> Walk<'_, E> {
             return Some(Revocation::Closing);
         }
         let allowed = self.snapshot.allows_offload(entry.service(), entry.backend());
-        (!allowed || self.is_refused(slot)).then_some(Revocation::Policy)
+        if !allowed || self.is_refused(slot) {
+            return Some(Revocation::Policy);
+        }
+        self.is_captured(slot).then_some(Revocation::Captured)
     }
 
     /// Whether rules send to whom software would send. Looking counts as use, so that neighbours are

@@ -6,11 +6,13 @@
 //! shadow's verdicts are not the worker's: tests hold each packet's against it. What it does not have:
 //! fragments that were seen before.
 
+use super::capture::Captured;
 use super::meter::Accounts;
 use super::{
     Env, Note, Rates, Sizes, State, Steering, Worker, WorkerSetup, offload, policy, tunnel_port, upkeep,
 };
 use crate::addr::Ip;
+use crate::capture::Choice;
 use crate::conntrack::{ConnectionCopy, ConnectionRow, Shape, Shut, Slot, Table};
 use crate::counters::WorkerCounters;
 use crate::flow::FlowHasher;
@@ -50,6 +52,7 @@ struct Rest {
     price: u32,
     fenced: bool,
     token: u32,
+    captured: Option<Arc<Choice>>,
     datagrams: u64,
 }
 
@@ -106,6 +109,7 @@ impl<B: PacketBuf> Worker<B> {
             price: state.offload.price,
             fenced: state.offload.fenced,
             token: state.offload.token,
+            captured: state.captured.choice.clone(),
             datagrams: state.datagrams,
         });
     }
@@ -165,12 +169,14 @@ impl Shadow {
             rates: rest.rates,
             upkeep: upkeep::Cursors::new(id),
             offload: offload::Bargain::new(now),
+            captured: Captured::default(),
             judging: policy::Judging::new(),
             aside: tunnel_port::Aside::new(),
             datagrams: rest.datagrams,
         };
         (state.offload.price, state.offload.token) = (rest.price, rest.token);
         state.offload.fenced = rest.fenced;
+        state.captured.choice = rest.captured.clone();
         let table = &mut state.table;
         let take = |copy: &ConnectionCopy| Some((table.imitate(copy)?, copy.flow));
         let names = excerpt.connections.iter().filter_map(take).collect();

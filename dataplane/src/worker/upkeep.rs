@@ -87,6 +87,7 @@ impl<B: PacketBuf> Worker<B> {
         walk.expire();
         walk.sweep();
         walk.sweep_policy();
+        walk.sweep_captured();
         walk.review_offload();
         walk.meet();
         walk.tend_neighbours();
