@@ -633,6 +633,8 @@ pub(crate) enum RefusalKind {
     Forbidden,
     /// The request names something that does not exist.
     NotFound,
+    /// It cannot be done while something else is.
+    Conflict,
     /// What is there cannot be asked in this way.
     Method,
     /// The request did not come to its end.
@@ -651,13 +653,14 @@ pub(crate) enum RefusalKind {
 
 impl RefusalKind {
     /// All of them, with their HTTP status.
-    const STATUSES: [(RefusalKind, u16); 10] = [
+    const STATUSES: [(RefusalKind, u16); 11] = [
         (RefusalKind::Malformed, 400),
         (RefusalKind::Unauthorised, 401),
         (RefusalKind::Forbidden, 403),
         (RefusalKind::NotFound, 404),
         (RefusalKind::Method, 405),
         (RefusalKind::Slow, 408),
+        (RefusalKind::Conflict, 409),
         (RefusalKind::TooLarge, 413),
         (RefusalKind::MediaType, 415),
         (RefusalKind::Faulty, 422),

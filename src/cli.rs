@@ -19,9 +19,23 @@ Examples:
   millrace reload --dry-run                         what the configuration file would change
   millrace trace '10.0.0.1:5555 -> 192.0.2.53:53/udp'  what becomes of a packet, and why
   millrace top                                      what flows right now
+  millrace capture -w web.pcapng service=web        packets as received and sent
   millrace reload                                   read the configuration again (so does SIGHUP)
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or a faulty configuration.";
+
+const CAPTURES: &str = "\
+Terms stand side by side, and all must hold; of values with commas between them, one:
+  client=, vip=, backend=   an address, a prefix, or address:port
+  service=, port=, tenant=  a name in the configuration
+  protocol=                 tcp, udp, icmp, icmpv6, arp, or a number
+  dropped, dropped=REASON   only what is dropped; `millrace show drops --all` lists the reasons
+
+Examples:
+  millrace capture -w web.pcapng service=web client=198.51.100.7
+  millrace capture -w drops.pcapng --seconds 60 dropped
+  millrace capture -w denied.pcapng dropped=policy_denied,policy_rejected port=front
+  millrace capture -w - vip=192.0.2.80:443 protocol=tcp | tshark -r -";
 
 /// Stateful L4 load balancer and network-policy dataplane on DPDK.
 #[derive(Parser, Debug)]
@@ -93,6 +107,13 @@ pub(crate) enum Command {
     /// `q` quits. Without a terminal, or with --json, it looks once.
     Top(TopArgs),
 
+    /// Capture packets of chosen connections, as they are received and sent, into a pcapng file
+    ///
+    /// Connections in hardware that the filter chooses by client, VIP, backend, service, tenant or protocol
+    /// come back to software for the time. Ends by itself, or with SIGINT.
+    #[command(after_help = CAPTURES)]
+    Capture(CaptureArgs),
+
     /// Print the version of this program and, if it runs, of the one behind the control socket
     Version,
 }
@@ -124,6 +145,28 @@ pub(crate) struct TraceArgs {
     /// By this configuration file, instead of the running Millrace
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CaptureArgs {
+    /// What to capture [default: all packets that come to software]
+    #[arg(value_name = "TERM")]
+    pub(crate) filter: Vec<String>,
+    /// The file to write; `-` is standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) write: PathBuf,
+    /// End after so many packets [default: 10000]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) count: Option<u64>,
+    /// End after so long [default: 30]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: Option<u32>,
+    /// Bytes of each frame [default: all of them]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(14..=65_535))]
+    pub(crate) snaplen: Option<u32>,
+    /// Leave connections to hardware that it has
+    #[arg(long)]
+    pub(crate) leave_offloaded: bool,
 }
 
 #[derive(Args, Debug)]

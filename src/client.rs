@@ -67,12 +67,22 @@ impl<'a> Client<'a> {
         self.request(Method::POST, path, body.into())
     }
 
+    /// `POST path` with `body` as JSON, for an answer that is none.
+    pub(crate) fn fetch(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        self.bytes(Method::POST, path, body.into())
+    }
+
     fn request<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
+        serde_json::from_slice(&self.bytes(method, path, body)?).map_err(|error| self.broken(error))
+    }
+
+    fn bytes(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -84,7 +94,7 @@ impl<'a> Client<'a> {
         };
         let (status, body) = runtime.block_on(exchange)?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| self.broken(error));
+            return Ok(body);
         }
         let text = || String::from_utf8_lossy(&body).trim().to_owned();
         let kind = RefusalKind::of_status(status.as_u16());

@@ -54,6 +54,12 @@ pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
+/// Nanoseconds since 1970.
+#[allow(clippy::disallowed_methods, reason = "this is the clock module")]
+pub(crate) fn unix_nanoseconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos() as u64
+}
+
 /// Seconds since 1970 as a date and a time of day, UTC (RFC 3339).
 pub(crate) fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);

@@ -7,6 +7,7 @@ use crate::access::{self, Caller, Gate, Token};
 use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections, DropRow, NeighbourRow};
 use crate::api::{HistoryRow, MeterRow, ReloadQuery, Reloaded, WorkerRow};
 use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
+use crate::capture::{self, Capture, CaptureId, CaptureQuery, CaptureRow};
 use crate::http::{self, Accepted, BodyMax};
 use crate::pages::Pages;
 use crate::policy::PolicyRow;
@@ -59,6 +60,10 @@ pub(crate) enum Request {
     Rules(RuleQuery, Reply<Result<Rules, Refusal>>),
     Trace(TraceQuery, Reply<Result<TraceRow, Refusal>>),
     Version(Reply<VersionInfo>),
+    Capture(Caller, CaptureQuery, Reply<Result<CaptureRow, Refusal>>),
+    CaptureStop(CaptureId, Reply<Result<CaptureRow, Refusal>>),
+    /// The capture, to be read by whoever asks.
+    CapturePage(CaptureId, Reply<Result<Arc<Capture>, Refusal>>),
     Drain(Caller, BackendName, Reply<Result<Changed, Refusal>>),
     Undrain(Caller, BackendName, Reply<Result<Changed, Refusal>>),
     Reload(Caller, ReloadQuery, Reply<Result<Reloaded, Refusal>>),
@@ -206,12 +211,27 @@ fn api_pages(read_only: bool) -> Pages {
         .get("/v1/version", "The version of the running program", Request::Version)
         .post("/v1/drain", "Stop giving a backend new connections; the ones it has go on", Request::Drain)
         .post("/v1/undrain", "End a drain", Request::Undrain)
+        .post("/v1/capture", "Begin to capture packets; `packets` has them", Request::Capture)
+        .download(
+            "/v1/capture/packets",
+            "What has been captured since this was asked last, as part of a pcapng file",
+            "application/x-pcapng",
+            capture_page,
+        )
+        .post("/v1/capture/stop", "End a capture, or ask what has come of it", |_, id, reply| {
+            Request::CaptureStop(id, reply)
+        })
         .get("/v1/history", "The last changes of the configuration in force, oldest first", Request::History)
         .act(
             "/v1/reload",
             "Read the configuration file again; refused as a whole if it has a fault",
             Request::Reload,
         )
+}
+
+async fn capture_page(events: Events, id: CaptureId) -> Result<Vec<u8>, Refusal> {
+    let capture = answer(&events, |reply| Request::CapturePage(id, reply)).await??;
+    capture::next_page(&capture).await
 }
 
 fn metrics_router(events: Events) -> Router {

@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod beside;
+mod capture;
 mod cli;
 mod client;
 mod clock;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         Command::History => commands::history(&cli),
         Command::Trace(args) => commands::trace(&cli, args),
         Command::Top(args) => top::top(&cli, args),
+        Command::Capture(args) => capture::capture(&cli, args),
         Command::Version => commands::version(&cli),
     };
     match result {

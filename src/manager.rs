@@ -11,6 +11,7 @@ use crate::api::{
 };
 use crate::api::{BackendRow, Limit, OffloadRow, RefusalKind, Reloaded, RuleQuery, VersionInfo, WorkerRow};
 use crate::beside::beside;
+use crate::capture::Desk;
 use crate::clock::{self, Clock};
 use crate::control::{Event, Readiness, Request};
 use crate::history::History;
@@ -91,6 +92,7 @@ pub(crate) struct Manager<'a> {
     removed: HashMap<BackendId, u64>,
     exporter: Exporter,
     history: History,
+    captures: Desk,
     started_at_s: u64,
     reloaded_at_s: u64,
     reloads: u64,
@@ -124,6 +126,7 @@ impl<'a> Manager<'a> {
             removed: HashMap::new(),
             exporter: Exporter::new(),
             history,
+            captures: Desk::default(),
             started_at_s: now,
             reloaded_at_s: now,
             reloads: 0,
@@ -152,6 +155,7 @@ impl<'a> Manager<'a> {
                 meters::recount(&self.running.snapshot, &self.books);
                 self.forget_removed();
                 self.follow_health();
+                self.captures.tend(&self.running);
                 upkeep_at = clock::monotonic() + UPKEEP;
             }
         }
@@ -192,6 +196,11 @@ impl<'a> Manager<'a> {
             }
             Request::Trace(query, reply) => drop(reply.send(self.trace(&query))),
             Request::Version(reply) => drop(reply.send(self.version())),
+            Request::Capture(by, query, reply) => {
+                drop(reply.send(self.captures.start(&by, &query, &self.running)));
+            }
+            Request::CaptureStop(id, reply) => drop(reply.send(self.captures.stop(id.id, &self.running))),
+            Request::CapturePage(id, reply) => drop(reply.send(self.captures.find(id.id))),
             Request::Drain(caller, name, reply) => drop(reply.send(self.drain(&caller, &name, true))),
             Request::Undrain(caller, name, reply) => drop(reply.send(self.drain(&caller, &name, false))),
             Request::Reload(caller, query, reply) => {

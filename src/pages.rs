@@ -29,7 +29,7 @@ const PROBLEM_JSON: &str = "application/problem+json";
 /// What a page may answer besides 200.
 const ANY: [u16; 2] = [400, 503];
 const FOUND: [u16; 3] = [400, 404, 503];
-const POSTED: [u16; 7] = [400, 404, 408, 413, 415, 422, 503];
+const POSTED: [u16; 8] = [400, 404, 408, 409, 413, 415, 422, 503];
 
 /// For pages without a query: every key is one too many.
 #[derive(Deserialize, JsonSchema)]
@@ -148,6 +148,35 @@ impl Pages {
         let content = self.content::<B>(JSON);
         self = self.page::<Nothing, T>(Method::POST, path, summary, &POSTED, post(handler));
         self.paths[path]["post"]["requestBody"] = json!({ "required": true, "content": content });
+        self
+    }
+
+    /// `POST path` with a body that names what is wanted, which is bytes of this `kind`.
+    pub(crate) fn download<B, F>(
+        mut self,
+        path: &str,
+        summary: &str,
+        kind: &'static str,
+        make: fn(Events, B) -> F,
+    ) -> Pages
+    where
+        B: DeserializeOwned + JsonSchema + Send + 'static,
+        F: Future<Output = Result<Vec<u8>, Refusal>> + Send + 'static,
+    {
+        if self.read_only {
+            return self;
+        }
+        let handler = async move |State(events): State<Events>, query: Asked<Nothing>, body: Given<B>| {
+            query?;
+            let Json(body) = body?;
+            let bytes = make(events, body).await?;
+            Ok::<_, Refusal>(([(header::CONTENT_TYPE, kind)], bytes))
+        };
+        let content = self.content::<B>(JSON);
+        self = self.page::<Nothing, ()>(Method::POST, path, summary, &POSTED, post(handler));
+        let operation = &mut self.paths[path]["post"];
+        operation["requestBody"] = json!({ "required": true, "content": content });
+        operation["responses"]["200"]["content"] = json!({ kind: {} });
         self
     }
 

@@ -35,7 +35,7 @@ def test_the_socket_is_as_described(labs):
     millrace = lab.start_millrace([service("web", 1, backends=[1])])
     with forwarded(lambda: unix(millrace.socket)) as port:
         report = schemathesis(port, lab.directory)
-    assert operations(report) >= 14
+    assert operations(report) >= 21
     assert clients.count_answers(lab.client, VIP, 20).total() == 20
 
 

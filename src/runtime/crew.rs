@@ -249,6 +249,7 @@ impl Crew {
             worker,
             page: None,
             excerpt: None,
+            tape: None,
             _registration: registration,
         })
     }

@@ -4,8 +4,10 @@
 //! The manager sends everything the worker needs to answer, room for rows included, and takes everything
 //! back, old snapshots included: memory is allocated and freed on the manager's thread only.
 
+use crate::capture::Tape;
 use crate::clock;
 use crossbeam::queue::ArrayQueue;
+use dataplane::capture::Choice;
 use dataplane::conntrack::ConnectionRow;
 use dataplane::neighbour::NeighbourView;
 use dataplane::snapshot::Snapshot;
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Neighbours(Vec<NeighbourView>),
     /// Fill an excerpt; answered by [`Report::Excerpt`].
     Excerpt(Box<Excerpt>),
+    /// Take down what is sent and received, or no longer; answered by [`Report::Capture`].
+    Capture(Option<Box<Tape>>),
 }
 
 /// What a worker answers.
@@ -45,6 +49,11 @@ pub(crate) enum Report {
     Neighbours(Vec<NeighbourView>),
     /// The excerpt, complete.
     Excerpt(Box<Excerpt>),
+    /// Done; what there was before, to be freed here.
+    Capture(
+        #[expect(dead_code, reason = "carried to be freed by the receiver")] Option<Box<Tape>>,
+        #[expect(dead_code, reason = "carried to be freed by the receiver")] Option<Arc<Choice>>,
+    ),
 }
 
 impl From<Arc<Snapshot>> for Command {
@@ -206,6 +215,7 @@ mod tests {
                 }
                 Some(Command::Neighbours(views)) => mailbox.report(Report::Neighbours(views)),
                 Some(Command::Excerpt(excerpt)) => mailbox.report(Report::Excerpt(excerpt)),
+                Some(Command::Capture(tape)) => mailbox.report(Report::Capture(tape, None)),
                 None => std::thread::yield_now(),
             }
         }

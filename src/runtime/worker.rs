@@ -1,5 +1,6 @@
 //! A worker's loop: poll, walk, learn, hear, obey, tend, send.
 
+use crate::capture::{Recorder, Tape};
 use crate::clock::Clock;
 use crate::runtime::env::Outside;
 use crate::runtime::idle::Rest;
@@ -46,6 +47,8 @@ pub(crate) struct Thread<'a> {
     pub(crate) page: Option<ConnectionPage>,
     /// Likewise an excerpt that is being filled.
     pub(crate) excerpt: Option<Box<Excerpt>>,
+    /// What is taken down, while there is a capture.
+    pub(crate) tape: Option<Box<Tape>>,
     /// Last, so that everything above is gone before DPDK forgets the thread.
     pub(crate) _registration: ThreadGuard<'a>,
 }
@@ -76,6 +79,9 @@ impl Thread<'_> {
     /// One turn; gives the number of packets taken.
     #[inline]
     fn turn(&mut self, now: Tick, burst: &mut Burst<Mbuf>) -> usize {
+        if self.tape.is_some() {
+            return self.recorded_turn(now, burst);
+        }
         let packets = self.receive(now, burst) + self.take_over(now, burst);
         self.learn(now);
         self.hear(now);
@@ -154,6 +160,7 @@ impl Thread<'_> {
             None => {}
             Some(Command::Adopt(snapshot)) => {
                 let generation = snapshot.generation;
+                self.tape.iter_mut().for_each(|tape| tape.follow(&snapshot));
                 let old = self.worker.adopt(now, snapshot, &mut self.outside);
                 self.mailbox.adopted(generation, old);
             }
@@ -163,7 +170,62 @@ impl Thread<'_> {
                 self.mailbox.report(Report::Neighbours(rows));
             }
             Some(Command::Excerpt(excerpt)) => self.excerpt = Some(excerpt),
+            Some(Command::Capture(tape)) => self.record(tape),
         }
+    }
+
+    /// Begins to take down what is received and sent, or ends that.
+    #[cold]
+    fn record(&mut self, tape: Option<Box<Tape>>) {
+        let recalled = tape.as_ref().and_then(|tape| tape.capture().recalled());
+        let before = self.worker.set_captured(recalled);
+        self.mailbox.report(Report::Capture(std::mem::replace(&mut self.tape, tape), before));
+    }
+
+    /// A turn of which what is chosen is taken down, as long as the capture is not over. Packets are walked
+    /// one by one: what is noted is about the packet at hand.
+    #[cold]
+    #[inline(never)]
+    fn recorded_turn(&mut self, now: Tick, burst: &mut Burst<Mbuf>) -> usize {
+        let Some(mut tape) = self.tape.take() else { return 0 };
+        let mut packets = 0;
+        let recorder = &mut Recorder { outside: &mut self.outside, tape: &mut tape };
+        let mut alone = Burst::new();
+        for queue in &mut self.rx {
+            queue.burst(burst);
+            packets += burst.len();
+            for packet in burst.drain(..) {
+                recorder.begin(&packet);
+                alone.push(packet);
+                self.worker.on_burst(now, &mut alone, recorder);
+                recorder.end();
+            }
+        }
+        for _ in 0..TAKEN_OVER_MAX {
+            self.rings.take_packets(self.id, burst);
+            if burst.is_empty() {
+                break;
+            }
+            packets += burst.len();
+            for packet in burst.drain(..) {
+                recorder.begin(&packet);
+                alone.push(packet);
+                self.worker.on_handed_off(now, &mut alone, recorder);
+                recorder.end();
+            }
+        }
+        for _ in 0..UPDATES_MAX {
+            let Some(update) = self.rings.take_update(self.id) else { break };
+            self.worker.learn(now, &update, recorder);
+        }
+        let worker = &mut self.worker;
+        self.probes.drain(self.id, |backend, packet| worker.send_probe(now, backend, packet, recorder));
+        worker.on_tick(now, recorder);
+        self.tape = Some(tape);
+        self.hear(now);
+        self.obey(now);
+        self.outside.flush();
+        packets
     }
 
     #[cold]

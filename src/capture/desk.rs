@@ -1,0 +1,196 @@
+//! The manager's side: who captures, and that it ends.
+
+use super::tape::{Reel, Tape};
+use super::{Caller, Capture, CaptureQuery, CaptureRow, End, Filter, Reading};
+use crate::api::{Refusal, RefusalKind};
+use crate::clock;
+use crate::manager::{Running, WorkerHandle};
+use crate::runtime::mailbox::{Command, Report};
+use dataplane::ids::WorkerId;
+use dataplane::offload::Revocation;
+use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Unless something else is asked for.
+const COUNT: u64 = 10_000;
+const COUNT_MAX: u64 = 100_000_000;
+const SECONDS: u32 = 30;
+const SECONDS_MAX: u32 = 3600;
+/// Bytes of a frame: no more than an Ethernet header of it makes no sense, nor does more than there can be.
+const SNAPLEN_MIN: u32 = 14;
+const SNAPLEN_MAX: u32 = 65_535;
+/// What frames may have beyond a port's MTU: headers of links, and of tunnels.
+const BEYOND_MTU: u32 = 114;
+/// Bytes of frames that may wait to be read, of all workers together,
+const WAITING_BYTES: usize = 32 << 20;
+/// and frames of each.
+const WAITING_MIN: usize = 64;
+const WAITING_MAX: usize = 16_384;
+
+/// See the module's header.
+#[derive(Default)]
+pub(crate) struct Desk {
+    /// The one that goes on, or has yet to be read to its end.
+    current: Option<Arc<Capture>>,
+    /// The one before.
+    last: CaptureRow,
+    /// Whether workers know of it.
+    told: bool,
+    last_id: u32,
+    /// Connections that had been taken back for captures before.
+    recalled_before: u64,
+}
+
+impl Desk {
+    /// Begins a capture.
+    ///
+    /// # Errors
+    ///
+    /// What is asked for makes no sense, one is going on, or a worker does not answer.
+    pub(crate) fn start(
+        &mut self,
+        by: &Caller,
+        query: &CaptureQuery,
+        running: &Running<'_>,
+    ) -> Result<CaptureRow, Refusal> {
+        let now = clock::monotonic();
+        let capture = Arc::new(self.prepare(by, query, running, now)?);
+        self.tend(running);
+        if let Some(busy) = self.current.as_ref().filter(|_| self.told) {
+            let left = busy.until.saturating_duration_since(now).as_secs() + 1;
+            let error = format!("{} captures; that ends within {left} s, or `stop` it", busy.by);
+            return Err(Refusal::new(RefusalKind::Conflict, error));
+        }
+        self.recalled_before = recalled(&running.workers);
+        self.last_id = capture.id;
+        self.current = Some(Arc::clone(&capture));
+        self.told = true;
+        for (number, worker) in running.workers.iter().enumerate() {
+            let id = WorkerId(number as u16);
+            let tape = Tape::new(Arc::clone(&capture), id, Arc::clone(&running.snapshot));
+            if let Err(refusal) = tell(worker, number, Some(Box::new(tape))) {
+                capture.end(End::Stopped);
+                self.tend(running);
+                return Err(refusal);
+            }
+        }
+        tracing::info!(by = %by, filter = capture.text, seconds = capture.seconds, "capture begins");
+        Ok(capture.row(0))
+    }
+
+    fn prepare(
+        &self,
+        by: &Caller,
+        query: &CaptureQuery,
+        running: &Running<'_>,
+        now: Instant,
+    ) -> Result<Capture, Refusal> {
+        let snapshot = &running.snapshot;
+        let filter = Filter::parse(&query.filter, snapshot, &running.config.tenants)?;
+        let longest = snapshot.ports.iter().map(|port| u32::from(port.mtu)).max().unwrap_or_default();
+        let whole = (longest + BEYOND_MTU).min(SNAPLEN_MAX);
+        let count = within("count", query.count.unwrap_or(COUNT), 1, COUNT_MAX)?;
+        let seconds = query.seconds.map(u64::from).unwrap_or(u64::from(SECONDS));
+        let seconds = within("seconds", seconds, 1, SECONDS_MAX.into())? as u32;
+        let snaplen = query.snaplen.map_or(u64::from(whole), u64::from);
+        let snaplen = within("snaplen", snaplen, SNAPLEN_MIN.into(), SNAPLEN_MAX.into())? as u32;
+        let leave = query.leave_offloaded.unwrap_or(false);
+        let workers = running.workers.len().max(1);
+        let frames = (WAITING_BYTES / workers / snaplen as usize).clamp(WAITING_MIN, WAITING_MAX);
+        let reel = |_| Reel::new(frames, snaplen as usize, snapshot.ports.len());
+        let device = |number: usize| running.config.ports.get(number).and_then(|port| port.device());
+        let ports = snapshot.ports.iter().enumerate();
+        let ports = ports.map(|(at, port)| (port.name.clone(), device(at).unwrap_or_default().to_owned()));
+        let (at, written) = (now, vec![(0, 0); snapshot.ports.len()]);
+        Ok(Capture {
+            id: self.last_id.wrapping_add(1),
+            by: by.to_string(),
+            text: query.filter.clone(),
+            // Nothing in particular is no reason to take everything from hardware, nor do drops happen there.
+            recalls: !leave && !filter.choice.is_any() && filter.dropped.is_none(),
+            filter,
+            count,
+            seconds,
+            snaplen,
+            reels: (0..running.workers.len()).map(reel).collect(),
+            ports: ports.collect(),
+            clock: running.clock,
+            epoch_ns: clock::unix_nanoseconds()
+                .saturating_sub(running.clock.nanoseconds(dpdk::clock::rdtsc())),
+            until: now + Duration::from_secs(seconds.into()),
+            ended: AtomicU8::new(0),
+            reading: Mutex::new(Reading { at, begun: false, finished: false, written }),
+        })
+    }
+
+    /// The capture of this number, to be read.
+    ///
+    /// # Errors
+    ///
+    /// It is not the last one.
+    pub(crate) fn find(&self, id: u32) -> Result<Arc<Capture>, Refusal> {
+        let found = self.current.as_ref().filter(|capture| capture.id == id).map(Arc::clone);
+        found.ok_or_else(|| Refusal::new(RefusalKind::NotFound, format!("there is no capture {id}")))
+    }
+
+    /// Ends the capture of this number, if it has not, and tells what has come of it.
+    ///
+    /// # Errors
+    ///
+    /// It is not the last one.
+    pub(crate) fn stop(&mut self, id: u32, running: &Running<'_>) -> Result<CaptureRow, Refusal> {
+        if self.current.is_none() && self.last.id == id && id > 0 {
+            return Ok(self.last.clone());
+        }
+        let capture = self.find(id)?;
+        capture.end(End::Stopped);
+        self.tend(running);
+        Ok(capture.row(self.recalled(running)))
+    }
+
+    /// Ends the capture if it is over: workers forget it (one that does not answer is told again), and so do
+    /// we when it has been read.
+    pub(crate) fn tend(&mut self, running: &Running<'_>) {
+        let now = clock::monotonic();
+        let Some(capture) = self.current.clone() else { return };
+        capture.look(now);
+        if !capture.is_over() {
+            return;
+        }
+        if self.told {
+            let workers = running.workers.iter().enumerate();
+            let told = workers.map(|(number, worker)| tell(worker, number, None));
+            self.told = told.fold(false, |late, told| late | told.is_err());
+        }
+        if !self.told && capture.is_read(now) {
+            self.last = capture.row(self.recalled(running));
+            self.current = None;
+        }
+    }
+
+    /// Connections that were taken back for this capture.
+    fn recalled(&self, running: &Running<'_>) -> u64 {
+        recalled(&running.workers).saturating_sub(self.recalled_before)
+    }
+}
+
+fn recalled(workers: &[WorkerHandle]) -> u64 {
+    workers.iter().map(|worker| worker.counters.offload_revoked[Revocation::Captured as usize].get()).sum()
+}
+
+fn within(key: &str, value: u64, least: u64, most: u64) -> Result<u64, Refusal> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Refusal::new(RefusalKind::Malformed, format!("{key} is {value}; give {least} to {most}")))
+}
+
+fn tell(worker: &WorkerHandle, number: usize, tape: Option<Box<Tape>>) -> Result<(), Refusal> {
+    let answer = worker.mailbox.ask(number, Command::Capture(tape), |report| match report {
+        // What the worker had before is freed here.
+        Report::Capture(..) => Some(()),
+        _ => None,
+    });
+    answer.map_err(|silent| Refusal::new(RefusalKind::Failed, silent.to_string()))
+}
