@@ -519,8 +519,7 @@ fn job(snapshot: &Snapshot, service: &Service, backend: &Backend) -> Option<Job>
     let hop = backend.hop?;
     let remote = service.probed(backend);
     let port = health.port.or(backend.port).or_else(|| service.ports.first().map(|ports| *ports.start()))?;
-    let local =
-        snapshot.source_for(hop.port, hop.next_hop).filter(|local| local.is_v4() == remote.is_v4())?;
+    let local = snapshot.probe_source(service, hop, remote)?;
     // The target is filled in by the caller, who knows it.
     Some(Job { target: TargetId(0), backend: backend.id, local, remote, port, health })
 }

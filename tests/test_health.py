@@ -7,6 +7,7 @@ from lab import clients
 from lab.millrace import service
 from lab.net import Process, wait_until
 from lab.topology import DSR_HOSTS, VIP4, Shape, backend4
+from test_tunnels import start_ends, tunnelled
 
 VIP = VIP4.format(1)
 CHECK_PORT = 8099
@@ -24,7 +25,7 @@ def said(millrace) -> str:
 def wait_for(millrace, *expected: str) -> float:
     """Waits for these states; returns how many seconds that took."""
     started = time.monotonic()
-    wait_until(f"states {expected}", lambda: states(millrace) == list(expected), pause=0.01)
+    wait_until(f"states {expected}", lambda: states(millrace) == list(expected), 30, pause=0.01)
     return time.monotonic() - started
 
 
@@ -107,6 +108,21 @@ def test_under_dsr_the_vip_is_asked_at_each_backend(labs):
     lab.processes.remove(lab.web[1].process)
     wait_for(millrace, "active", "down", "active")
     assert set(clients.count_answers(lab.client, VIP4.format(DSR_HOSTS[0]), 300)) == {"b1", "b3"}
+
+
+def test_through_a_tunnel_the_vip_is_asked_at_its_end(labs):
+    """A backend that serves on, but whose end of the tunnel is gone, gets nothing."""
+    lab = labs(Shape(dsr=True))
+    assert start_ends(lab, "vxlan") == "kernel"
+    one = tunnelled("vxlan", DSR_HOSTS[0], 4, 4) | {"health": {"type": "tcp"}}
+    millrace = lab.start_millrace([one])
+    wait_until("backends to be known", lambda: said(millrace).count("backend is up") == 3, timeout=30)
+    lab.network.backends[1].ip("link set t4 down")
+    wait_for(millrace, "active", "down", "active")
+    assert set(clients.count_answers(lab.client, VIP4.format(DSR_HOSTS[0]), 100)) == {"b1", "b3"}
+    lab.network.backends[1].ip("link set t4 up")
+    wait_for(millrace, "active", "active", "active")
+    assert set(clients.count_answers(lab.client, VIP4.format(DSR_HOSTS[0]), 100)) == {"b1", "b2", "b3"}
 
 
 def test_what_clients_meet_with_counts_too_and_is_shown(labs):

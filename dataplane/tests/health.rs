@@ -9,7 +9,7 @@ mod common {
     pub(crate) mod world;
 }
 
-use common::frames::{pong, tcp, too_big, udp};
+use common::frames::{fix_ipv4_checksum, pong, tcp, too_big, udp};
 use common::world::{BACK, FRONT, PORT_MACS, World};
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::ids::BackendId;
@@ -92,6 +92,38 @@ fn a_probe_leaves_as_a_backends_packets_do() {
         assert_eq!(worker.send_probe(world.now, BackendId(0), &bytes, env), Sent::Lost, "no buffer");
         let lost_on_the_way = worker.send_probe(world.now, BackendId(9), &bytes, env);
         assert_eq!(lost_on_the_way, Sent::Left, "no such backend");
+        world.assert_conserved();
+    }
+}
+
+/// The same IP packet, once from a client through the service and once from the checker.
+#[test]
+fn a_probe_goes_through_the_tunnel_that_a_clients_packet_goes_through() {
+    let network = "vni = 77, inner_mac = \"02:00:00:00:00:77\"";
+    for (mode, tunnel) in [("ipip", ""), ("gue", ""), ("vxlan", network), ("geneve", network)] {
+        let backend = "backend = [{ address = \"10.0.1.11\" }]\n";
+        let text = untagged();
+        let (head, _) = text.split_once("backend = ").expect("backends");
+        let config =
+            format!("{head}{backend}tunnel = {{ {tunnel} }}\n").replace("\"nat\"", &format!("\"{mode}\""));
+        let mut world = started(&config, 1);
+        world.know(BACK, "10.0.1.11", ONE);
+        let syn = tcp(PORT_MACS[0], "10.9.0.1:50000", "192.0.2.80:80", "S", &[]);
+        let (port, wrapped) = world.exchange(FRONT, &from_station(syn.clone()));
+        // The client's has come one hop further.
+        let mut further = syn;
+        further[14 + 8] -= 1;
+        fix_ipv4_checksum(&mut further);
+        let inner = packet(&further);
+        assert!(wrapped.ends_with(&inner), "{mode}");
+        world.envs[0].sent.clear();
+        assert_eq!(probe(&mut world, &inner), Sent::Left);
+        let (sent_by, sent) = world.envs[0].sent.pop().expect("the probe");
+        assert_eq!((sent_by, dataplane::packet::PacketBuf::data(&sent)), (port, &wrapped[..]), "{mode}");
+        // The backend answers from the VIP, beside the tunnel.
+        let answer = tcp(PORT_MACS[1], "192.0.2.80:80", "10.0.1.1:50000", "SA", &[]);
+        world.receive(BACK, &from_station(answer));
+        assert_eq!(world.envs[0].asked.take(), Some((50000, Ip::v4(0xc000_0250))), "{mode}");
         world.assert_conserved();
     }
 }

@@ -91,6 +91,17 @@ impl Snapshot {
         self.probes_from(tenant, to) && self.probed.contains(&(tenant, from))
     }
 
+    /// Where probes of one of the service's backends come from, which is reached by `hop` and asked at `to`:
+    /// an address of ours on that link, else any of ours.
+    #[must_use]
+    pub fn probe_source(&self, service: &Service, hop: Hop, to: Ip) -> Option<Ip> {
+        // A link-local one is of no use beyond the link.
+        let fits = |ip: &Ip| ip.is_v4() == to.is_v4() && self.own.contains(&(service.tenant, *ip));
+        let near =
+            [hop.next_hop, to].into_iter().filter_map(|peer| self.source_for(hop.port, peer)).find(fits);
+        near.or_else(|| own(&self.ports).map(|(_, ip)| ip).find(fits))
+    }
+
     /// Whether some backend was removed, or is down, and its connections are to be reset.
     #[must_use]
     pub fn resets(&self) -> bool {
@@ -104,9 +115,8 @@ impl Service {
     #[must_use]
     pub fn probed(&self, backend: &Backend) -> Ip {
         match self.mode {
-            // Beside its tunnel, not through it.
-            Mode::Nat | Mode::Tunnel(_) => backend.address,
-            Mode::Dsr => self.vip,
+            Mode::Nat => backend.address,
+            Mode::Dsr | Mode::Tunnel(_) => self.vip,
         }
     }
 }

@@ -8,13 +8,13 @@ use super::{Env, State, Walk, Worker};
 use crate::addr::Ip;
 use crate::conntrack::{self, Gone, Outcome};
 use crate::drops::DropReason;
-use crate::flow::FlowKey;
-use crate::ids::BackendId;
+use crate::flow::{FlowKey, Protocol};
+use crate::ids::{BackendId, TenantId};
 use crate::packet::PacketBuf;
-use crate::rewrite::ORIGINATED_L3;
+use crate::rewrite::{self, ORIGINATED_L3};
 use crate::snapshot::{Mode, Snapshot};
 use crate::time::Tick;
-use crate::wire::{FragmentRole, IcmpMessage, Parsed};
+use crate::wire::{FragmentRole, IcmpMessage, Parsed, field};
 use core::ops::RangeInclusive;
 
 /// The ports that probes come from: the dynamic ones (RFC 6335 §6).
@@ -46,6 +46,21 @@ impl<B: PacketBuf> Worker<B> {
     }
 }
 
+/// The flow of a packet of the checker's, which has no options in front of its ports.
+fn key(packet: &[u8]) -> Option<FlowKey> {
+    let (protocol, src, dst, at) = if packet.first()? >> 4 == 4 {
+        let address = |at: usize| field(packet, at).map(|bytes| Ip::v4(u32::from_be_bytes(*bytes)));
+        (*packet.get(9)?, address(12)?, address(16)?, 20)
+    } else {
+        let address = |at: usize| field(packet, at).map(|bytes| Ip::v6(*bytes));
+        (*packet.get(6)?, address(8)?, address(24)?, 40)
+    };
+    let protocol = if protocol == Protocol::Tcp as u8 { Protocol::Tcp } else { Protocol::Udp };
+    let [a, b, c, d] = *field::<4>(packet, at)?;
+    let (src_port, dst_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    Some(FlowKey { src, dst, src_port, dst_port, protocol, tenant: TenantId::default() })
+}
+
 impl<B: PacketBuf> State<B> {
     /// A packet of a connection whose SYN the backend has not answered: what its `outcome` says of the
     /// backend, and whether it is that SYN `again`.
@@ -75,10 +90,18 @@ impl<E: Env> Walk<'_, E> {
             return Sent::Lost;
         }
         let known = self.state.neighbours.find(self.now, hop.port, hop.next_hop).is_some();
+        let end = ORIGINATED_L3 + bytes.len() as u16;
         self.state.counters.generated.add(1);
         match packet.data_mut().get_mut(l3..) {
             Some(room) => room.copy_from_slice(bytes),
             None => return Sent::Lost,
+        }
+        if let Some(outer) = self.snapshot.tunnel(backend) {
+            let entropy = key(bytes).map_or(0, |key| rewrite::entropy(&key));
+            if let Err(reason) = rewrite::encapsulate(&mut packet, (ORIGINATED_L3, end), outer, entropy) {
+                self.drop(packet, reason);
+                return Sent::Lost;
+            }
         }
         self.transmit(packet, ORIGINATED_L3, hop);
         if known { Sent::Left } else { Sent::Waits }
