@@ -77,7 +77,7 @@ const TYPES: &[&str] = &["millrace_mbuf_head", "millrace_item_kind", "millrace_a
 const OPAQUE: &[&str] = &["rte_mbuf", "rte_mempool", "rte_device"];
 
 fn main() {
-    for file in ["shim.h", "shim.c", "flow.h", "flow.c"] {
+    for file in ["shim.h", "shim.c", "flow.h", "flow.c", "meter.h", "meter.c"] {
         println!("cargo::rerun-if-changed={file}");
     }
     let cflags = find_dpdk();
@@ -106,7 +106,7 @@ fn find_dpdk() -> Vec<String> {
 fn compile_shim(cflags: &[String]) {
     let mut build = cc::Build::new();
     // The shim is the packet path's other half: optimised also where Rust is not.
-    build.files(["shim.c", "flow.c"]).opt_level(3).std("gnu11").warnings(false);
+    build.files(["shim.c", "flow.c", "meter.c"]).opt_level(3).std("gnu11").warnings(false);
     for flag in cflags {
         build.flag(flag);
     }

@@ -130,6 +130,7 @@ union action_room {
 	struct rte_flow_action_jump jump;
 	struct rte_flow_action_ethdev port;
 	struct rte_flow_action_queue queue;
+	struct rte_flow_action_meter meter;
 };
 
 /* Actions in the release's words, and what they point to. */
@@ -175,6 +176,10 @@ static bool fill_common(const struct millrace_action *from, struct rte_flow_acti
 	case MILLRACE_ACTION_QUEUE:
 		to->type = RTE_FLOW_ACTION_TYPE_QUEUE;
 		room->queue.index = from->number;
+		return true;
+	case MILLRACE_ACTION_METER:
+		to->type = RTE_FLOW_ACTION_TYPE_METER;
+		room->meter.mtr_id = from->number;
 		return true;
 	default:
 		return false;

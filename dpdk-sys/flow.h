@@ -64,6 +64,7 @@ enum millrace_action_kind {
 	MILLRACE_ACTION_JUMP,       /* number: group */
 	MILLRACE_ACTION_PORT,       /* number: ethdev */
 	MILLRACE_ACTION_QUEUE,      /* number */
+	MILLRACE_ACTION_METER,      /* number: the meter's; software steering only */
 };
 
 struct millrace_action {

@@ -19,6 +19,7 @@
 #include <rte_version.h>
 
 #include "flow.h"
+#include "meter.h"
 
 /* Macros that are expressions, and would otherwise stay invisible. */
 

@@ -356,6 +356,8 @@ pub(crate) struct MeterRow {
     /// and there are, if they are limited.
     pub(crate) connections: Option<u64>,
     pub(crate) burst_ms: u32,
+    /// Of the rate, what hardware has of it now, percent; `null` if it has none.
+    pub(crate) hardware_percent: Option<u8>,
     /// Within the rate.
     pub(crate) green: TrafficRow,
     /// Beyond it, but within the peak or excess.

@@ -78,6 +78,10 @@ fn sum<'a>(
 
 fn row(scope: &str, name: &str, meter: &Meter, totals: Totals) -> MeterRow {
     let limit = &meter.limit;
+    let hardware = meter.in_hardware();
+    let share = |rate: u64| (hardware.rate().saturating_mul(100) / rate.max(1)).min(100) as u8;
+    let rate = meter.for_hardware().map(|(_, bucket)| bucket.per_second());
+    let red = hardware.red();
     let traffic = |at: usize| TrafficRow { packets: totals[at], bytes: totals[at + 1] };
     MeterRow {
         scope: scope.to_owned(),
@@ -88,9 +92,10 @@ fn row(scope: &str, name: &str, meter: &Meter, totals: Totals) -> MeterRow {
         connections_max: limit.connections,
         connections: limit.connections.map(|_| meter.live()),
         burst_ms: limit.burst_ms,
+        hardware_percent: rate.filter(|_| hardware.rate() > 0).map(share),
         green: traffic(0),
         yellow: traffic(2),
-        red: traffic(4),
+        red: TrafficRow { packets: totals[4] + red.0, bytes: totals[5] + red.1 },
         refused: totals[6],
     }
 }
@@ -142,12 +147,17 @@ address = "10.0.0.2"
         let mut books = Books::new(workers);
         books.assign(&snapshot);
         recount(&snapshot, &books);
+        let meter = snapshot.metered(ServiceId(0)).and_then(|metered| metered.service.as_deref());
+        let hardware = meter.expect("a meter").in_hardware();
+        hardware.set_rate(250);
+        hardware.count_red(3, 300);
         let rows = meters.rows(&snapshot, &config.tenants);
         let [web, blue] = &rows[..] else { panic!("two meters: {rows:?}") };
         assert_eq!((web.scope.as_str(), web.name.as_str(), web.burst_ms), ("service", "web", 100));
         assert_eq!((web.connections_max, web.connections), (Some(7), Some(4)));
         assert_eq!(web.green, TrafficRow { packets: 2, bytes: 200 });
-        assert_eq!((web.red, web.refused), (TrafficRow { packets: 2, bytes: 80 }, 0));
+        assert_eq!((web.red, web.refused), (TrafficRow { packets: 5, bytes: 380 }, 0));
+        assert_eq!((web.hardware_percent, blue.hardware_percent), (Some(25), None));
         assert_eq!((blue.scope.as_str(), blue.name.as_str()), ("tenant", "blue"));
         assert_eq!((blue.connections, blue.refused), (None, 2));
     }

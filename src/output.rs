@@ -478,6 +478,7 @@ pub(crate) fn meters(rows: &[MeterRow]) -> String {
         ">NEW/S",
         ">CONNS",
         ">MAX",
+        ">IN HW",
         ">GREEN",
         ">YELLOW",
         ">RED",
@@ -493,6 +494,7 @@ pub(crate) fn meters(rows: &[MeterRow]) -> String {
             or_dash(row.new_connections_per_second),
             or_dash(row.connections),
             or_dash(row.connections_max),
+            row.hardware_percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
             row.green.packets.to_string(),
             row.yellow.packets.to_string(),
             row.red.packets.to_string(),
@@ -684,13 +686,14 @@ mod tests {
             name: "web".to_owned(),
             bits_per_second: Some(1_000_000),
             burst_ms: 100,
+            hardware_percent: Some(70),
             green: TrafficRow { packets: 2, bytes: 3_000 },
             red: TrafficRow { packets: 1, bytes: 1_500 },
             ..MeterRow::default()
         };
         insta::assert_snapshot!(meters(&[row]), @r"
-        SCOPE    NAME  PKTS/S   BITS/S  NEW/S  CONNS  MAX  GREEN  YELLOW  RED  BYTES PASSED  REFUSED
-        service  web        -  1000000      -      -    -      2       0    1      2.93 KiB        0
+        SCOPE    NAME  PKTS/S   BITS/S  NEW/S  CONNS  MAX  IN HW  GREEN  YELLOW  RED  BYTES PASSED  REFUSED
+        service  web        -  1000000      -      -    -    70%      2       0    1      2.93 KiB        0
         ");
         assert_eq!(meters(&[]), "no meters\n");
     }

@@ -51,7 +51,7 @@ pub enum Declined {
     Path,
     /// The engine did not answer in time.
     Timeout,
-    /// Its packets are metered, which is done in software.
+    /// Its packets are metered, in a way that is left to software.
     Metered,
 }
 

@@ -202,9 +202,9 @@ fn connections_are_limited_by_rate_and_number() {
     assert_eq!(web(&world)[3], 18 + 43 + 50 + 49 + 18);
 }
 
-/// What is metered is software's: it is not asked for, and comes back when a limit is set.
+/// Hardware is asked for what it can meter; the rest is software's, and comes back when such a limit is set.
 #[test]
-fn metered_connections_stay_in_software() {
+fn hardware_is_only_asked_for_what_it_can_meter() {
     let mut world = world("", "", 1);
     world.workers[0].set_price(2);
     let established = |world: &mut World| {
@@ -218,17 +218,43 @@ fn metered_connections_stay_in_software() {
     let ask = world.envs[0].asks.pop().expect("asked for");
     let rule = RuleId(1);
     world.answer(&Answer::Installed { flow: ask.flow, token: ask.token, rule });
-    world.reload(&config("packets_per_second = 1000", ""));
+    let both = "packets_per_second = 1000, bits_per_second = 1000000";
+    world.reload(&config(both, ""));
     let next_hops = ask.legs.map(|leg| leg.map(|leg| leg.next_hop));
     let (backend, counts) = (ask.backend, [Count::default(); 2]);
     world.answer(&Answer::Counted { flow: ask.flow, rule: Some(rule), backend, counts, next_hops });
     assert_eq!(world.rows()[0].offload, OffloadState::Removing(rule));
 
-    let mut metered = self::world("", "bits_per_second = 100_000_000", 1);
-    metered.workers[0].set_price(2);
-    established(&mut metered);
-    assert!(metered.envs[0].asks.is_empty());
-    assert_eq!(metered.rows()[0].offload, OffloadState::Declined(Declined::Metered));
+    let one = "bits_per_second = 100_000_000";
+    for (tenant, service, asks) in [("", one, 1), (one, "", 1), (one, one, 0), ("", both, 0), (both, "", 0)] {
+        let mut metered = self::world(tenant, service, 1);
+        metered.workers[0].set_price(2);
+        established(&mut metered);
+        assert_eq!(metered.envs[0].asks.len(), asks, "{tenant}; {service}");
+        let declined = metered.rows()[0].offload == OffloadState::Declined(Declined::Metered);
+        assert_eq!(declined, asks == 0);
+    }
+}
+
+/// What hardware has forwarded its meter has found green: it is counted as such.
+#[test]
+fn what_hardware_forwards_is_green() {
+    let limit = "packets_per_second = 1000";
+    let mut world = world(limit, "connections = 9", 1);
+    world.workers[0].set_price(2);
+    world.exchange(FRONT, &segment(CLIENT, "S", 0));
+    world.exchange(BACK, &tcp(PORT_MACS[1], "10.0.1.11:8080", CLIENT, "SA", b""));
+    world.exchange(FRONT, &segment(CLIENT, "A", 10));
+    let before = (web(&world)[0], blue(&world)[0]);
+    let ask = world.envs[0].asks.pop().expect("asked for");
+    let rule = RuleId(1);
+    world.answer(&Answer::Installed { flow: ask.flow, token: ask.token, rule });
+    let next_hops = ask.legs.map(|leg| leg.map(|leg| leg.next_hop));
+    let (backend, counts) =
+        (ask.backend, [Count { packets: 3, bytes: 300 }, Count { packets: 4, bytes: 99 }]);
+    world.answer(&Answer::Counted { flow: ask.flow, rule: Some(rule), backend, counts, next_hops });
+    assert_eq!((web(&world)[0], blue(&world)[0]), (before.0 + 7, before.1 + 7));
+    assert_eq!(world.rows()[0].offload, OffloadState::Installed(rule));
 }
 
 /// What the policy stops has cost nothing: it is judged first.

@@ -53,7 +53,14 @@ struct Ideal {
 impl FlowEngine for Ideal {
     fn traits(&self) -> Traits {
         let kind = Kind::Simulated;
-        Traits { kind, rules_max: self.rules_max, operations_max: 256, settle_ms: 10, ages: false }
+        Traits {
+            kind,
+            rules_max: self.rules_max,
+            operations_max: 256,
+            settle_ms: 10,
+            ages: false,
+            meters: false,
+        }
     }
     fn install(&mut self, leg: LegId, _: &Rule) -> Result<(), EngineError> {
         let index = leg.rule.0 as usize;

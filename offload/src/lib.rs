@@ -19,6 +19,7 @@ pub mod engine;
 pub mod lower;
 pub mod machine;
 pub mod rule;
+pub mod share;
 pub mod testpmd;
 
 pub use dataplane::offload::{

@@ -6,6 +6,7 @@
 //! * `pair`: the rules of one connection, their states, and the slab that holds them;
 //! * `enter`: from a request to rules in force, and who has to make room;
 //! * `leave`: how rules are taken out, and what completions mean;
+//! * `meters`: rates that hardware and software share;
 //! * `fence`: what keeps packets from denied rules that are not out yet;
 //! * `policy`: what a configuration allows, and a new one is enforced;
 //! * `rounds`: counters are read, idle rules found, last counts settled;
@@ -21,6 +22,7 @@ mod answers;
 mod enter;
 mod fence;
 mod leave;
+mod meters;
 mod pair;
 mod policy;
 mod recover;
@@ -39,6 +41,7 @@ use dataplane::offload::{Answer, Ask, Removal, Revocation, Revoke};
 use dataplane::snapshot::Snapshot;
 use enter::{Failures, Refusals, Waiting};
 use fence::Fence;
+use meters::Meters;
 use pair::Slab;
 use recover::Health;
 use rounds::{Round, Sweep};
@@ -190,6 +193,7 @@ pub struct Machine {
     /// and pairs it does not allow that are not out yet.
     enforcing: u32,
     fence: Fence,
+    meters: Meters,
     aged_ns: u64,
 
     step_ns: u64,
@@ -267,6 +271,7 @@ impl Machine {
             adopted_ns: now_ns,
             enforcing: 0,
             fence: Fence::new(now_ns),
+            meters: Meters::new(now_ns),
             aged_ns: now_ns,
             step_ns: now_ns,
             begun: 0,
@@ -331,6 +336,7 @@ impl Machine {
             }
             self.read_some(now_ns, engine, outbox);
             self.hear_aged(now_ns, engine);
+            self.tend_meters(now_ns, engine);
             self.settle_some(now_ns, engine, outbox);
         } else {
             self.refuse_all(now_ns);

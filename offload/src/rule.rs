@@ -9,7 +9,7 @@ use dataplane::addr::{Ip, MacAddr};
 
 /// Items of a pattern at most: a port, Ethernet, two VLAN tags, IP, TCP or UDP.
 pub const ITEMS_MAX: usize = 6;
-/// Actions of a rule at most: count, age, tags, two MAC addresses, an address, a port, TTL, a fate.
+/// Actions of a rule at most: meter, count, age, tags, two MAC addresses, an address, a port, TTL, a fate.
 pub const ACTIONS_MAX: usize = 12;
 
 /// A value of which only the bits of the mask matter.
@@ -91,13 +91,16 @@ pub enum Item {
 
 /// What happens to a packet.
 ///
-/// A rule has them in the order that software steering takes: tags off, count and age, edits, tags on, fate.
+/// A rule has them in the order that software steering takes: tags off, meter, count and age, edits, tags on,
+/// fate.
 /// Hardware steering wants tags on before edits: see [`Rule::with_tags_first`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
     /// It is counted by a counter of the rule's own, which outlives the rule until it is released: so
     /// the last packets are in it, however late counters are read.
     Count,
+    /// It goes on if this meter finds it green, and is dropped there if not. The rule counts what goes on.
+    Meter(u32),
     /// The engine is told when none has come for so long.
     Age {
         /// Seconds, 1 to 2^24 - 1.
@@ -153,7 +156,9 @@ impl Rule {
         let Some(push) = actions.iter().position(|action| *action == Action::PushVlan) else {
             return actions;
         };
-        let edits = |action: &Action| !matches!(action, Action::PopVlan | Action::Count | Action::Age { .. });
+        let edits = |action: &Action| {
+            !matches!(action, Action::PopVlan | Action::Meter(_) | Action::Count | Action::Age { .. })
+        };
         let to = actions.iter().position(edits).unwrap_or(push).min(push);
         let tag = 1 + usize::from(matches!(actions.get(push + 1), Some(Action::SetVlanVid(_))));
         if let Some(moved) = actions.get_mut(to..push + tag) {
@@ -161,6 +166,17 @@ impl Rule {
         }
         actions
     }
+
+    /// The same rule, whose packets this meter has to find green.
+    #[must_use]
+    pub fn metered(mut self, meter: Option<u32>) -> Rule {
+        let at = self.actions.iter().position(|action| *action == Action::Count).unwrap_or(0);
+        if let Some(meter) = meter.filter(|_| !self.actions.is_full()) {
+            self.actions.insert(at, Action::Meter(meter));
+        }
+        self
+    }
+
     /// The same rule with nothing where values were: what the rules of one template table have in common.
     /// The group of a jump stays.
     #[must_use]
@@ -201,6 +217,7 @@ impl Action {
         let none = |ip: Ip| if ip.is_v4() { Ip::v4(0) } else { Ip::v6([0; 16]) };
         match *self {
             Action::Count | Action::PopVlan | Action::PushVlan | Action::DecTtl | Action::Jump(_) => *self,
+            Action::Meter(_) => Action::Meter(0),
             Action::Age { .. } => Action::Age { timeout_s: 0 },
             Action::SetVlanVid(_) => Action::SetVlanVid(0),
             Action::SetMacSrc(_) => Action::SetMacSrc(MacAddr::default()),

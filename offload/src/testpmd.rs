@@ -245,6 +245,7 @@ fn write_plain(f: &mut Formatter<'_>, action: &Action, part: Part) -> fmt::Resul
     let each_rules = matches!(part, Part::Set | Part::Rule);
     match *action {
         Action::Count => f.write_str("count"),
+        Action::Meter(meter) => write!(f, "meter mtr_id {meter}"),
         Action::Age { timeout_s } if each_rules => write!(f, "age timeout {timeout_s}"),
         Action::Age { .. } => f.write_str("age"),
         Action::PopVlan => f.write_str("of_pop_vlan"),

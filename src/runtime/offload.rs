@@ -272,7 +272,14 @@ mod tests {
 
     impl FlowEngine for Obliging {
         fn traits(&self) -> Traits {
-            Traits { kind: Kind::Simulated, rules_max: 64, operations_max: 64, settle_ms: 0, ages: false }
+            Traits {
+                kind: Kind::Simulated,
+                rules_max: 64,
+                operations_max: 64,
+                settle_ms: 0,
+                ages: false,
+                meters: false,
+            }
         }
 
         fn install(&mut self, leg: LegId, _: &Rule) -> Result<(), EngineError> {

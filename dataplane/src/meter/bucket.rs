@@ -30,6 +30,7 @@ pub struct Bucket {
     per_second: u64,
     depth: u64,
     spent: AtomicU64,
+    drawn: AtomicU64,
 }
 
 /// What a bucket gave.
@@ -45,7 +46,7 @@ impl Bucket {
     /// A full bucket. Rates and depths are at most 10^13: what a rate brings in a minute is far from 2^64.
     #[must_use]
     pub fn new(per_second: u64, depth: u64) -> Bucket {
-        Bucket { per_second, depth, spent: AtomicU64::new(0) }
+        Bucket { per_second, depth, spent: AtomicU64::new(0), drawn: AtomicU64::new(0) }
     }
 
     /// Tokens a second.
@@ -73,7 +74,12 @@ impl Bucket {
             // The word stands for itself alone: nothing else is ordered by it.
             let next = full.wrapping_add(drawn.tokens);
             match self.spent.compare_exchange_weak(spent, next, Relaxed, Relaxed) {
-                Ok(_) => return drawn,
+                Ok(_) => {
+                    if drawn.tokens > 0 {
+                        self.drawn.fetch_add(drawn.tokens, Relaxed);
+                    }
+                    return drawn;
+                }
                 Err(other) => spent = other,
             }
         }
@@ -82,6 +88,25 @@ impl Bucket {
     /// Takes back tokens that were drawn and not used.
     pub fn give_back(&self, tokens: u64) {
         self.spent.fetch_sub(tokens, Relaxed);
+        self.drawn.fetch_sub(tokens, Relaxed);
+    }
+
+    /// Takes tokens whether there are any or not, for somebody who has used them already: whoever draws next
+    /// has to wait until they have come.
+    pub fn reserve(&self, tokens: u64) {
+        self.spent.fetch_add(tokens, Relaxed);
+    }
+
+    /// Tokens it holds.
+    #[must_use]
+    pub fn level(&self, now: Nanos) -> u64 {
+        self.levels(earned(now, self.per_second), self.spent.load(Relaxed)).level
+    }
+
+    /// Tokens that were drawn so far, modulo 2^64; those that were reserved are not among them.
+    #[must_use]
+    pub fn drawn(&self) -> u64 {
+        self.drawn.load(Relaxed)
     }
 
     fn levels(&self, earned: u64, spent: u64) -> Levels {

@@ -94,6 +94,12 @@ impl Marker {
         Marker { committed: bucket(committed), second, lease }
     }
 
+    /// Its bucket, if it has but one: what is not green is red.
+    #[must_use]
+    pub fn only_bucket(&self) -> Option<&Bucket> {
+        matches!(self.second, Second::None).then_some(&self.committed)
+    }
+
     /// The colour of a packet that costs so many tokens, which are taken.
     #[inline]
     pub fn colour(&self, now: Nanos, purse: &mut Purse, cost: u32) -> Colour {

@@ -2,10 +2,11 @@
 //! connections at a time.
 //!
 //! In reading order: [`bucket`] (tokens, shared by workers without a lock), [`marker`] (colours of RFC 2697
-//! and RFC 2698), and here the [`Meter`] of one service or tenant, with the [`Account`] that a worker has
-//! there. Nothing here knows packets: `worker/meter.rs` does.
+//! and RFC 2698), [`hardware`] (a meter that is in part a device's), and here the [`Meter`] of one service or
+//! tenant, with the [`Account`] that a worker has there. Nothing here knows packets: `worker/meter.rs` does.
 
 mod bucket;
+mod hardware;
 mod marker;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
 pub use bucket::{Bucket, Drawn, Excess, Nanos};
+pub use hardware::{InHardware, Tokens};
 pub use marker::{Beyond, Colour, Marker, Purse, Rate};
 
 /// Packets that a worker takes from a meter at a time,
@@ -110,6 +112,7 @@ pub struct Meter {
     bytes: Option<Marker>,
     opening: Option<Bucket>,
     live: Arc<AtomicU64>,
+    hardware: Arc<InHardware>,
 }
 
 /// What one worker holds of a meter's tokens.
@@ -153,13 +156,15 @@ impl Meter {
             bytes: limit.marker(Kind::Bytes, workers),
             opening,
             live: Arc::new(AtomicU64::new(0)),
+            hardware: Arc::default(),
         }
     }
 
     /// The same with other limits: its buckets are full, its connections are those of the one before.
     #[must_use]
     pub fn changed(&self, limit: Limit, workers: usize) -> Meter {
-        Meter { live: Arc::clone(&self.live), ..Meter::new(limit, workers) }
+        let (live, hardware) = (Arc::clone(&self.live), Arc::clone(&self.hardware));
+        Meter { live, hardware, ..Meter::new(limit, workers) }
     }
 
     /// Charges for a packet; nothing, if it is red.
@@ -172,12 +177,14 @@ impl Meter {
         if let Some(packets) = &self.packets {
             charge.packets = packets.colour(now, &mut account.packets, 1);
             if charge.packets == Colour::Red {
+                self.hardware.note_short();
                 return charge;
             }
         }
         if let Some(marker) = &self.bytes {
             charge.bytes = marker.colour(now, &mut account.bytes, bytes);
             if charge.bytes == Colour::Red {
+                self.hardware.note_short();
                 self.refund(account, bytes, charge);
             }
         }
@@ -192,6 +199,29 @@ impl Meter {
         if let Some(marker) = &self.bytes {
             marker.refund(&mut account.bytes, bytes, charge.bytes);
         }
+    }
+
+    /// Its number: no other meter has it, also of those that are gone.
+    #[must_use]
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// The bucket that hardware may have a part of, and what it holds: there is one, and packets are green or
+    /// red.
+    #[must_use]
+    pub fn for_hardware(&self) -> Option<(Tokens, &Bucket)> {
+        match (&self.packets, &self.bytes) {
+            (Some(packets), None) => Some((Tokens::Packets, packets.only_bucket()?)),
+            (None, Some(bytes)) => Some((Tokens::Bytes, bytes.only_bucket()?)),
+            _ => None,
+        }
+    }
+
+    /// What is known of its part in hardware.
+    #[must_use]
+    pub fn in_hardware(&self) -> &InHardware {
+        &self.hardware
     }
 
     /// Whether one more connection may be opened now; if so, it is charged for.

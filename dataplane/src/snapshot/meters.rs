@@ -4,6 +4,7 @@ use super::{Backend, Service, Snapshot};
 use crate::config::Config;
 use crate::ids::{BackendId, ServiceId, TenantId};
 use crate::meter::{Limit, Meter};
+use crate::offload::Declined;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -112,6 +113,22 @@ impl Snapshot {
     #[must_use]
     pub fn meters_packets(&self, service: ServiceId) -> bool {
         self.metered(service).is_some_and(|metered| metered.meters().any(|meter| meter.limit.has_rates()))
+    }
+
+    /// The meter that hardware must apply to a service's packets, if any. An error if it cannot: more than
+    /// one meters them, or one that meters packets and bits, or knows yellow.
+    ///
+    /// # Errors
+    /// [`Declined::Metered`].
+    pub fn hardware_meter(&self, service: ServiceId) -> Result<Option<&Arc<Meter>>, Declined> {
+        let Some(metered) = self.metered(service) else { return Ok(None) };
+        let all = metered.service.iter().chain(metered.tenant.iter().map(|(_, meter)| meter));
+        let mut all = all.filter(|meter| meter.limit.has_rates());
+        match (all.next(), all.next()) {
+            (None, _) => Ok(None),
+            (Some(meter), None) if meter.for_hardware().is_some() => Ok(Some(meter)),
+            _ => Err(Declined::Metered),
+        }
     }
 
     /// A connection of a service was opened.

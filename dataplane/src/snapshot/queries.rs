@@ -49,10 +49,10 @@ impl Snapshot {
             }
             BackendState::Removed(OnRemove::Reset) | BackendState::Down(OnRemove::Reset) => false,
         });
-        // What hardware forwards no meter sees.
+        // What hardware forwards no meter of ours sees.
         backend
             && self.service(service).is_some_and(|service| service.offload)
-            && !self.meters_packets(service)
+            && self.hardware_meter(service).is_ok()
     }
 
     /// The idle timeouts of a service's connections; the defaults for a service that is gone.

@@ -8,8 +8,9 @@
 
 use super::egress::Translation;
 use super::{Env, Walk};
+use crate::conntrack::Count;
 use crate::drops::DropReason;
-use crate::ids::ServiceId;
+use crate::ids::{BackendId, ServiceId};
 use crate::limits::{SERVICES_MAX, TENANTS_MAX};
 use crate::meter::{Account, Colour, Meter, Nanos};
 use crate::packet::PacketBuf;
@@ -100,6 +101,21 @@ impl<E: Env> Walk<'_, E> {
             rewrite::set_dscp(packet.data_mut(), parsed, dscp);
         }
         Some(packet)
+    }
+
+    /// What hardware has forwarded its meters found green there.
+    pub(super) fn count_green(&self, backend: BackendId, counts: [Count; 2]) {
+        let Some(service) = self.snapshot.backend(backend).map(|backend| backend.service) else { return };
+        let Some(metered) = self.snapshot.metered(service) else { return };
+        let counters = &self.state.counters;
+        let own = metered.service.as_ref().and_then(|_| counters.service_meters.get(service.index()));
+        let tenant = metered.tenant.as_ref();
+        let shared = tenant.and_then(|(tenant, _)| counters.tenant_meters.get(tenant.index()));
+        for meter in own.into_iter().chain(shared) {
+            for count in counts {
+                meter.colours[Colour::Green as usize].count_all(count);
+            }
+        }
     }
 
     fn stop(&mut self, packet: E::Buf, service: ServiceId, reason: DropReason) {

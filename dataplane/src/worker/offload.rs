@@ -115,7 +115,7 @@ impl<E: Env> Walk<'_, E> {
         {
             return self.env.note(Note::Hardware(Hardware::Waits));
         }
-        if self.snapshot.meters_packets(entry.service()) {
+        if self.snapshot.hardware_meter(entry.service()).is_err() {
             let retry = self.now.after_ms(PATH_RETRY_MS);
             return self.state.table.set_offload(slot, OffloadState::Declined(Declined::Metered), retry);
         }
@@ -280,6 +280,7 @@ impl<E: Env> Walk<'_, E> {
     }
 
     fn count_hardware(&self, backend: BackendId, counts: [Count; 2]) {
+        self.count_green(backend, counts);
         let Some(counters) = self.state.counters.backend(backend) else { return };
         for (traffic, count) in counters.hardware.iter().zip(counts) {
             traffic.count_all(count);

@@ -10,9 +10,11 @@
 //! flush takes everything at once) is recognised and refused, where the driver would follow a dangling
 //! pointer. The owner borrows its started port, so a port cannot be stopped under its rules.
 //!
-//! [`spec`] is what patterns and actions can say; [`sync`] and [`queue`] carry rules out.
+//! [`spec`] is what patterns and actions can say; [`sync`] and [`queue`] carry rules out; [`meter`] is about
+//! the meters that rules of software steering name.
 
 mod error;
+pub mod meter;
 pub mod queue;
 pub mod spec;
 mod store;
@@ -26,6 +28,7 @@ use error::Failure;
 use store::{Key, Store};
 
 pub use error::FlowError;
+pub use meter::{MeterDrops, MeterRate};
 pub use queue::{Done, End, FlowQueue, FlowQueueConfig, QueueLimits, TableKey};
 pub use spec::{ACTIONS_MAX, Actions, Attr, ITEMS_MAX, Pattern};
 pub use sync::Flows;

@@ -189,6 +189,11 @@ impl Actions {
         (action.number, action.context) = (timeout_s, context);
     }
 
+    /// It goes on if this meter finds it green, and is dropped if not. Software steering only.
+    pub fn meter(&mut self, meter: u32) {
+        self.action(dpdk_sys::MILLRACE_ACTION_METER).number = meter;
+    }
+
     /// The outermost VLAN tag is taken off.
     pub fn pop_vlan(&mut self) {
         self.action(dpdk_sys::MILLRACE_ACTION_POP_VLAN);

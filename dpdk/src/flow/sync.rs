@@ -1,6 +1,7 @@
 //! Rules one by one: each call blocks until the device has done it.
 
 use super::error::Failure;
+use super::meter::Meters;
 use super::store::Store;
 use super::{Actions, Attr, FlowError, FlowPort, Pattern, RuleKey};
 use crate::errno::Errno;
@@ -17,12 +18,13 @@ unsafe impl Send for Rule {}
 pub struct Flows<'port> {
     port: FlowPort<'port>,
     rules: Store<Rule>,
+    pub(super) meters: Meters,
 }
 
 impl<'port> Flows<'port> {
     /// Of the port of which this is the right.
     pub(crate) fn new(port: FlowPort<'port>) -> Flows<'port> {
-        Flows { port, rules: Store::new() }
+        Flows { port, rules: Store::new(), meters: Meters::default() }
     }
 
     /// Counters, and rules that have aged.
@@ -86,11 +88,12 @@ impl<'port> Flows<'port> {
         Ok(())
     }
 
-    /// Removes all rules of the port, and all counters. On an error there may be some left in the device;
-    /// here all are forgotten, but for counters that it would not give up.
+    /// Removes all rules of the port, all counters and all meters. On an error there may be some left in the
+    /// device; here all are forgotten, but for counters that it would not give up.
     pub fn flush(&mut self) -> Result<(), FlowError> {
         let flushed = self.port.flush();
         self.rules.clear();
+        self.forget_meters();
         flushed
     }
 }

@@ -75,8 +75,21 @@ pub struct Traits {
     pub operations_max: u32,
     /// How long after a rule's removal its counter may still grow, milliseconds.
     pub settle_ms: u32,
-    /// Whether rules may have [`crate::rule::Action::Age`].
+    /// Whether rules may have [`crate::rule::Action::Age`],
     pub ages: bool,
+    /// and [`crate::rule::Action::Meter`].
+    pub meters: bool,
+}
+
+/// A meter in hardware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meter {
+    /// Whether it counts packets; or else bytes of whole frames, without FCS.
+    pub packets: bool,
+    /// How many a second are green.
+    pub per_second: u64,
+    /// How many at once. It begins with so many.
+    pub burst: u64,
 }
 
 /// Why an engine did not do something.
@@ -181,9 +194,35 @@ pub trait FlowEngine {
         0
     }
 
+    /// Makes the meter with this number for the rules of a port (an ethdev), or changes it; it keeps what it
+    /// has of its burst then.
+    ///
+    /// # Errors
+    /// It is as it was. An engine without [`Traits::meters`] has none.
+    fn set_meter(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
+        const ENOTSUP: i32 = 95;
+        let _ = (port, number, meter);
+        Err(EngineError::Refused(ENOTSUP))
+    }
+
+    /// What a meter has dropped since it was made, as far as is known by now; bytes of whole frames.
+    ///
+    /// # Errors
+    /// [`EngineError::Lost`] if there is no such meter.
+    fn meter_drops(&mut self, port: u16, number: u32) -> Result<Count, EngineError> {
+        const ENOENT: i32 = 2;
+        let _ = (port, number);
+        Err(EngineError::Lost(ENOENT))
+    }
+
+    /// Gives up a meter that no rule names.
+    fn unset_meter(&mut self, port: u16, number: u32) {
+        let _ = (port, number);
+    }
+
     /// Takes out everything at once, whatever its state, and starts anew: afterwards no rule is in force,
-    /// no operation on one is under way and no counter is held. The base rules are on their way, and there is
-    /// no fence.
+    /// no operation on one is under way and no counter or meter is held. The base rules are on their way, and
+    /// there is no fence.
     ///
     /// # Errors
     /// The device does not answer; there may be rules left, and it has to be tried again.

@@ -7,7 +7,7 @@
 
 use super::sync::SyncEngine;
 use super::template::{QUEUE_SIZE, TemplateEngine};
-use super::{Completion, Count, EngineError, FlowEngine, LegId, Traits};
+use super::{Completion, Count, EngineError, FlowEngine, LegId, Meter, Traits};
 use crate::rule::Rule;
 use dataplane::config::EngineChoice;
 use dpdk::Port;
@@ -251,6 +251,18 @@ impl FlowEngine for Engine<'_> {
 
     fn take_base_failures(&mut self) -> u32 {
         whichever!(self, engine => engine.take_base_failures())
+    }
+
+    fn set_meter(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
+        whichever!(self, engine => engine.set_meter(port, number, meter))
+    }
+
+    fn meter_drops(&mut self, port: u16, number: u32) -> Result<Count, EngineError> {
+        whichever!(self, engine => engine.meter_drops(port, number))
+    }
+
+    fn unset_meter(&mut self, port: u16, number: u32) {
+        whichever!(self, engine => engine.unset_meter(port, number));
     }
 
     fn flush(&mut self) -> Result<(), EngineError> {

@@ -14,13 +14,14 @@
 //! Hairpin rules exist under software steering only: they are in a root table, where hardware steering
 //! does not count.
 
+mod meters;
 mod queued;
 mod spell;
 #[cfg(test)]
 mod tests;
 
 use super::base::Base;
-use super::{Completion, EngineError, FlowEngine, Kind, LegId, Traits};
+use super::{Completion, EngineError, FlowEngine, Kind, LegId, Meter, Traits};
 use crate::lower::{self, Topology};
 use crate::rule::{Domain, Rule};
 use dataplane::conntrack::Count;
@@ -95,6 +96,7 @@ pub struct SimEngine {
     /// Operations that ended at once.
     done: VecDeque<Completion>,
     base: Base<RuleHandle>,
+    profiles: meters::Profiles,
     /// Since when it does not answer: it was reset.
     down_until: Option<Tick>,
     fail_flushes: u32,
@@ -121,6 +123,7 @@ impl SimEngine {
             held: HashMap::new(),
             done: VecDeque::new(),
             base: Base::new(base),
+            profiles: meters::Profiles::new(),
             down_until: None,
             fail_flushes: 0,
             spent_ns: 0,
@@ -329,6 +332,7 @@ impl FlowEngine for SimEngine {
             operations_max: if blocking { 1 } else { self.setup.operations_max },
             settle_ms: (self.setup.profile.counter_refresh_ns.saturating_mul(2) / 1_000_000) as u32 + 1,
             ages: true,
+            meters: self.queued.is_none(),
         }
     }
 
@@ -436,6 +440,24 @@ impl FlowEngine for SimEngine {
         self.base.take_failures()
     }
 
+    fn set_meter(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
+        if self.is_down() || self.queued.is_some() {
+            return Err(EngineError::Refused(Errno::Notsup as i32));
+        }
+        self.set(port, number, meter)
+    }
+
+    fn meter_drops(&mut self, port: u16, number: u32) -> Result<Count, EngineError> {
+        if self.is_down() {
+            return Err(EngineError::Lost(Errno::Nodev as i32));
+        }
+        self.drops(port, number)
+    }
+
+    fn unset_meter(&mut self, port: u16, number: u32) {
+        self.unset(port, number);
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         let down =
             self.down_until.is_some_and(|until| self.now < until) || self.device.answers(self.now).is_err();
@@ -453,6 +475,7 @@ impl FlowEngine for SimEngine {
             let _ = self.device.indirect_destroy(self.now, Shared::Counter(counter));
         }
         self.held.clear();
+        self.unset_all();
         self.done.clear();
         if let Some(queued) = &mut self.queued {
             queued.forget();

@@ -45,6 +45,7 @@ pub(super) fn actions(rule: &Rule, ordered: &[Action], counter: Option<CounterKe
     let mut actions = Actions::new();
     for action in ordered {
         match *action {
+            Action::Meter(meter) => actions.meter(meter),
             Action::Count => actions.count(counter),
             Action::Age { timeout_s } => actions.age(timeout_s, context),
             Action::PopVlan => actions.pop_vlan(),

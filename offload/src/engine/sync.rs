@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use super::base::Base;
 use super::legs::Legs;
 use super::spell;
-use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Traits};
+use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Meter, Traits};
 use crate::machine::pairs_max;
 use crate::rule::Rule;
-use dpdk::flow::{CounterKey, FlowError, Flows, RuleKey};
+use dpdk::flow::{CounterKey, FlowError, Flows, MeterRate, RuleKey};
 
 /// Calls whose outcome waits to be pulled: one, as they have blocked already.
 const OPERATIONS_MAX: usize = 1;
@@ -161,6 +161,7 @@ impl FlowEngine for SyncEngine<'_> {
             operations_max: OPERATIONS_MAX as u32,
             settle_ms: SETTLE_MS,
             ages: true,
+            meters: true,
         }
     }
 
@@ -242,6 +243,28 @@ impl FlowEngine for SyncEngine<'_> {
                 Ok(count) => aged.extend(contexts[..count].iter().filter_map(|bits| spell::leg(*bits))),
                 Err(error) => self.last_error = Some(error),
             }
+        }
+    }
+
+    fn set_meter(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
+        let flows = self.ports.iter_mut().find(|flows| flows.number() == port);
+        let flows = flows.ok_or(EngineError::Refused(ENODEV))?;
+        let Meter { packets, per_second, burst } = *meter;
+        let set = flows.set_meter(number, &MeterRate { per_second, burst, packets });
+        set.map_err(|error| self.note(error.clone(), spell::of_creation(&error)))
+    }
+
+    fn meter_drops(&mut self, port: u16, number: u32) -> Result<Count, EngineError> {
+        let flows = self.ports.iter().find(|flows| flows.number() == port);
+        let drops = flows.ok_or(EngineError::Lost(ENODEV))?.meter_drops(number);
+        let drops = drops.map_err(|error| self.note(error.clone(), spell::of_existing(&error)))?;
+        Ok(Count { packets: drops.packets, bytes: drops.bytes })
+    }
+
+    fn unset_meter(&mut self, port: u16, number: u32) {
+        let Some(flows) = self.ports.iter_mut().find(|flows| flows.number() == port) else { return };
+        if let Err(error) = flows.destroy_meter(number) {
+            self.last_error = Some(error);
         }
     }
 

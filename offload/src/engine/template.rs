@@ -259,6 +259,7 @@ impl FlowEngine for TemplateEngine<'_> {
             operations_max: self.operations_max,
             settle_ms: SETTLE_MS,
             ages: true,
+            meters: false,
         }
     }
 

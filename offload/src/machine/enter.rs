@@ -349,8 +349,13 @@ impl Machine {
     /// Gives a request a pair and the engine its rules; `false` if the engine takes no more.
     fn admit<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, waiting: &Waiting) -> bool {
         let ask = &waiting.ask;
-        let rules = match self.lower_all(ask) {
-            Ok(rules) => rules,
+        let lowered = self.lower_all(ask);
+        let metered = lowered.and_then(|rules| {
+            let meter = self.meter_for(now_ns, engine, ask, &rules)?;
+            Ok((rules.map(|rule| rule.map(|rule| rule.metered(meter))), meter))
+        });
+        let (rules, meter) = match metered {
+            Ok(metered) => metered,
             Err(reason) => {
                 self.decline(waiting, reason, RETRY_REFUSED_MS);
                 return true;
@@ -360,6 +365,12 @@ impl Machine {
             self.decline(waiting, Declined::TableFull, jittered(ask, RETRY_FULL_MS));
             return true;
         };
+        if let Some(number) = meter {
+            self.meters.retain(number);
+        }
+        if let Some(pair) = self.slab.get_mut(index) {
+            pair.meter = meter;
+        }
         self.unreserve(waiting);
         self.by_key.extend(patterns(ask).map(|key| (key, index)));
         let count = rules_of(ask);
@@ -405,8 +416,8 @@ impl Machine {
             let rule = match rules.and_then(|rules| rules[way].as_ref()) {
                 Some(rule) => rule,
                 None => {
-                    let ask = pair.ask;
-                    let Ok(rule) = self.lower(&ask, direction) else {
+                    let (ask, meter) = (pair.ask, pair.meter);
+                    let Ok(rule) = self.lower(&ask, direction).map(|rule| rule.metered(meter)) else {
                         self.leg_failed(now_ns, index, direction, EngineError::Refused(0));
                         continue;
                     };

@@ -137,6 +137,9 @@ pub(super) struct Pair {
     pub(super) denied: bool,
     /// Readings in a row to which the device answered that it has lost the rule.
     pub(super) lost: u8,
+    /// The meter that its rules name, and what their counters said last of whole frames' bytes.
+    pub(super) meter: Option<u32>,
+    pub(super) frame_bytes: [u64; 2],
     pub(super) ask: Ask,
 }
 
@@ -155,6 +158,8 @@ impl Pair {
             enforced: false,
             denied: false,
             lost: 0,
+            meter: None,
+            frame_bytes: [0; 2],
             ask,
         }
     }

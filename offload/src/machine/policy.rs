@@ -52,9 +52,10 @@ impl Machine {
         if matches!(pair.phase, Phase::Settling { .. }) {
             return false;
         }
-        let ask = pair.ask;
+        let (ask, meter) = (pair.ask, pair.meter);
         let denied = judges && self.denies(&ask);
-        let why = if denied { Some(Revocation::Policy) } else { self.snapshot_objects(&ask) };
+        let refused = denied || self.is_metered_wrongly(&ask, meter);
+        let why = if refused { Some(Revocation::Policy) } else { self.snapshot_objects(&ask) };
         if let Some(why) = why {
             self.enforce(now_ns, index, denied);
             self.close(now_ns, index, Removal::Revoked(why), 0);

@@ -166,6 +166,7 @@ impl Machine {
         (self.in_flight, self.installing, self.blocked_ns) = (0, 0, None);
         (self.full_until_ns, self.lost_streak) = (0, 0);
         self.opening.clear();
+        self.meters.forget();
         self.fence.fall();
         self.denied.clear();
         self.leaving.clear();

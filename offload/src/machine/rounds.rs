@@ -149,6 +149,11 @@ impl Machine {
                     };
                     add(&mut pair.seen[way], new);
                     add(&mut pair.unreported[way], new);
+                    if let Some(number) = pair.meter {
+                        let frames = count.bytes.saturating_sub(pair.frame_bytes[way]);
+                        pair.frame_bytes[way] = count.bytes;
+                        self.meters.note_passed(number, new, frames);
+                    }
                     packets += new.packets;
                     bytes += new.bytes;
                 }
@@ -250,7 +255,7 @@ impl Machine {
                 engine.release(LegId { rule: RuleId(index), direction });
             }
         }
-        self.slab.release(index);
+        self.release_pair(now_ns, index);
         true
     }
 }

@@ -29,6 +29,8 @@ pub struct RuleRow {
     pub ask: Ask,
     /// Where they are: `opening`, `installed`, `closing`, `settling`.
     pub state: &'static str,
+    /// The meter that they name.
+    pub meter: Option<u32>,
     /// By direction.
     pub legs: [Option<LegRow>; 2],
     /// How long they have been in force, milliseconds; 0 if they are not.
@@ -70,6 +72,7 @@ impl Machine {
             rule: RuleId(index),
             ask: pair.ask,
             state: pair.phase.name(),
+            meter: pair.meter,
             legs: [leg_row(0), leg_row(1)],
             installed_ms,
             idle_ms: now_ns.saturating_sub(pair.used_ns) / MS,

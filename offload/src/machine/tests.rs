@@ -14,8 +14,14 @@ use dataplane::snapshot::{
     Affinity, Backend, BackendState, Mode, OnRemove, Parts, Port, Service, Timeouts, VlanTags, link_local,
 };
 
-const TRAITS: Traits =
-    Traits { kind: Kind::Simulated, rules_max: 64, operations_max: 16, settle_ms: 5, ages: false };
+const TRAITS: Traits = Traits {
+    kind: Kind::Simulated,
+    rules_max: 64,
+    operations_max: 16,
+    settle_ms: 5,
+    ages: false,
+    meters: false,
+};
 
 /// Does as it is told, one push later.
 #[derive(Default)]

@@ -1,9 +1,9 @@
 //! A device behind [`FlowEngine`] that misbehaves on purpose and checks how it is used.
 
 use dataplane::conntrack::Count;
-use offload::engine::{Completion, EngineError, FlowEngine, Kind, LegId, Traits};
-use offload::rule::Rule;
-use std::collections::HashMap;
+use offload::engine::{Completion, EngineError, FlowEngine, Kind, LegId, Meter, Traits};
+use offload::rule::{Action, Rule};
+use std::collections::{BTreeMap, HashMap};
 
 /// Pseudo-random numbers: SplitMix64.
 #[derive(Clone, Debug)]
@@ -95,13 +95,15 @@ pub(crate) struct Device {
     /// What was called, in order: `true` for an insertion.
     pub(crate) log: Vec<bool>,
     pub(crate) aged: Vec<LegId>,
+    /// By number, with what they have dropped. None may be made if it is `None`.
+    pub(crate) meters: Option<BTreeMap<u32, (Meter, Count)>>,
 }
 
 impl Device {
     pub(crate) fn new(seed: u64, rules_max: u32, operations_max: u32) -> Device {
         let kind = Kind::Simulated;
         Device {
-            traits: Traits { kind, rules_max, operations_max, settle_ms: 50, ages: true },
+            traits: Traits { kind, rules_max, operations_max, settle_ms: 50, ages: true, meters: false },
             faults: Faults::default(),
             random: Random(seed),
             now_ns: 0,
@@ -116,6 +118,7 @@ impl Device {
             base_lost: 0,
             log: Vec::new(),
             aged: Vec::new(),
+            meters: None,
         }
     }
 
@@ -295,7 +298,26 @@ impl FlowEngine for Device {
         }
         self.legs.clear();
         self.operations.clear();
+        self.meters.iter_mut().for_each(BTreeMap::clear);
         Ok(())
+    }
+
+    fn set_meter(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
+        assert!(port == 0 && self.traits.meters, "no such meters");
+        let meters = self.meters.as_mut().ok_or(EngineError::Refused(95))?;
+        meters.entry(number).or_insert((*meter, Count::default())).0 = *meter;
+        Ok(())
+    }
+
+    fn meter_drops(&mut self, _: u16, number: u32) -> Result<Count, EngineError> {
+        let meter = self.meters.as_ref().and_then(|meters| meters.get(&number));
+        meter.map(|(_, drops)| *drops).ok_or(EngineError::Lost(2))
+    }
+
+    fn unset_meter(&mut self, _: u16, number: u32) {
+        let named = |held: &&Held| held.rule.actions.contains(&Action::Meter(number));
+        assert!(!self.legs.values().filter(|held| held.state != State::Out).any(|held| named(&held)));
+        assert!(self.meters.as_mut().is_some_and(|meters| meters.remove(&number).is_some()));
     }
 }
 

@@ -139,7 +139,7 @@ impl Core {
         }
         match rule.metering {
             Metering::None => {}
-            Metering::Policy(id) => {
+            Metering::Policy(id) | Metering::First(id) => {
                 write!(out, "meter mtr_id {} / ", self.meters.name(id).unwrap_or(u32::MAX))?;
             }
             Metering::Mark(id) => write!(out, "meter_mark {} / ", id.0)?,

@@ -215,7 +215,12 @@ impl Core {
             MeterUse::None => {}
             MeterUse::Mtr(id) => {
                 let port = rule.port;
-                rule.metering = Metering::Policy(self.meters.attach(port, id)?);
+                let meter = self.meters.attach(port, id)?;
+                let default_policy = self.meters.info(meter).is_none_or(|info| info.default_policy);
+                rule.metering = match counter {
+                    CounterUse::Is(_) if default_policy => Metering::First(meter),
+                    _ => Metering::Policy(meter),
+                };
                 return self.take_policy(slot);
             }
             MeterUse::Is(id) if self.meters.retain(id) => rule.metering = Metering::Mark(id),
@@ -311,7 +316,7 @@ impl Core {
             self.ages.free(age);
         }
         match rule.metering {
-            Metering::Policy(id) | Metering::Mark(id) => self.meters.detach(id),
+            Metering::Policy(id) | Metering::First(id) | Metering::Mark(id) => self.meters.detach(id),
             Metering::None => {}
         }
         let outcomes = rule.policy.iter().flatten().map(|outcome| outcome.target);

@@ -100,6 +100,10 @@ pub(super) enum Metering {
     None,
     /// `rte_mtr`, with a policy.
     Policy(MeterId),
+    /// The same with the default policy, in a rule that a shared counter counts: that comes after the meter,
+    /// and so does the age, wherever the list has them (`flow_meter_split_prep`: only COUNT itself stays
+    /// before the meter, and an indirect one has become another action by then).
+    First(MeterId),
     /// `METER_MARK`.
     Mark(MeterId),
 }

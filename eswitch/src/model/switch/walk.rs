@@ -186,7 +186,7 @@ impl Core {
             if let Some(age) = rule.age {
                 self.ages.prefetch(age);
             }
-            if let Metering::Policy(meter) | Metering::Mark(meter) = rule.metering {
+            if let Metering::Policy(meter) | Metering::First(meter) | Metering::Mark(meter) = rule.metering {
                 self.meters.prefetch(meter);
             }
         }
@@ -213,7 +213,8 @@ impl Core {
         }
     }
 
-    /// What a rule does before its fate, in the order of the hardware: count, age, mirror, meter, edit.
+    /// What a rule does before its fate, in the order of the hardware: count, age, mirror, meter, edit;
+    /// for some rules ([`Metering::First`]) the meter comes first.
     /// Returns the fate, and whether the key is out of date.
     fn act<B: PacketBuf, F: Fabric<B>>(
         &mut self,
@@ -225,6 +226,11 @@ impl Core {
     ) -> Result<(Target, bool), DropReason> {
         let Some(rule) = self.rules.get_mut(rule.0) else { return Ok((Target::Default, false)) };
         let bytes = packet.data().len() as u32;
+        if let Metering::First(meter) = rule.metering {
+            if self.meters.colour(now, meter, bytes, Colour::Green) == Colour::Red {
+                return Err(DropReason::Meter);
+            }
+        }
         if let Some(counter) = rule.counter {
             self.counters.hit(now, counter, bytes);
         }
@@ -237,7 +243,7 @@ impl Core {
         let mut again = false;
         let mut colour = Colour::Green;
         match rule.metering {
-            Metering::None => {}
+            Metering::None | Metering::First(_) => {}
             Metering::Mark(meter) => {
                 flight.registers.colour = self.meters.colour(now, meter, bytes, flight.registers.colour);
                 again = true;

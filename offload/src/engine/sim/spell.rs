@@ -132,6 +132,7 @@ fn plain(action: &Action, counter: Option<Shared>, context: u64) -> action::Acti
     use action::Action as Out;
     match *action {
         Action::Age { timeout_s } => Out::Age { timeout_s, context },
+        Action::Meter(meter) => Out::Meter(meter),
         Action::PopVlan => Out::PopVlan,
         Action::PushVlan => Out::PushVlan(TPID),
         Action::SetVlanVid(vid) => Out::SetVlanVid(vid),

@@ -14,13 +14,17 @@ use proptest::prelude::*;
 
 const MS: u64 = 1_000_000;
 const LEG: LegId = LegId { rule: RuleId(7), direction: Direction::Reply };
+/// There is no such meter.
+const GONE: EngineError = EngineError::Lost(2);
 const BOTH: [Steering; 2] = [Steering::Software, Steering::Hardware];
 
-/// How many frames left by a wire, and how many came to software.
+/// How many frames left by a wire, how many came to software, and how many a meter has dropped.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct Tally {
     wire: u32,
     software: u32,
+    /// Red.
+    dropped: u32,
 }
 
 impl Fabric<TestPacket> for Tally {
@@ -37,7 +41,8 @@ impl Fabric<TestPacket> for Tally {
     }
 
     fn discard(&mut self, reason: DropReason, _: TestPacket) {
-        panic!("{reason:?}");
+        assert_eq!(reason, DropReason::Meter);
+        self.dropped += 1;
     }
 }
 
@@ -124,8 +129,8 @@ impl Sim {
     }
 }
 
-const OFFLOADED: Tally = Tally { wire: 1, software: 0 };
-const MISSED: Tally = Tally { wire: 0, software: 1 };
+const OFFLOADED: Tally = Tally { wire: 1, software: 0, dropped: 0 };
+const MISSED: Tally = Tally { wire: 0, software: 1, dropped: 0 };
 
 fn rule() -> Rule {
     let mut items = ArrayVec::new();
@@ -185,6 +190,42 @@ fn a_rule_lives_and_its_counter_outlives_it() {
         assert_eq!(sim.engine.device().objects_in_use(), [0; 3]);
         sim.installed();
     }
+}
+
+const RED: Tally = Tally { wire: 0, software: 0, dropped: 1 };
+
+/// Rules that name a meter share its rate. What they count is what passes, as on mlx5: their counters are
+/// shared ones.
+#[test]
+fn a_meter_drops_what_is_too_much_and_rules_count_the_rest() {
+    let mut sim = Sim::new(Steering::Software, "bf2-sws");
+    let meter = Meter { packets: true, per_second: 10, burst: 5 };
+    assert_eq!(sim.engine.meter_drops(0, 3), Err(GONE));
+    sim.engine.set_meter(0, 3, &meter).expect("a meter");
+    sim.engine.install(LEG, &rule().metered(Some(3))).expect("a good rule");
+    assert_eq!(sim.settle(), [Completion::Installed(LEG)]);
+    let passes: Vec<_> = (0..20).map(|_| sim.segment()).collect();
+    assert!(passes[..5].iter().all(|pass| *pass == OFFLOADED) && passes[5..].iter().all(|p| *p == RED));
+    let bytes = segment().len() as u64;
+    assert_eq!(sim.engine.meter_drops(0, 3), Ok(Count { packets: 15, bytes: 15 * bytes }));
+    // Another rate keeps what there is of the burst: nothing.
+    sim.engine.set_meter(0, 3, &Meter { per_second: 2, burst: 50, ..meter }).expect("a meter");
+    assert_eq!(sim.segment(), RED);
+    sim.settle();
+    let passed = (0..20).filter(|_| sim.segment() == OFFLOADED).count();
+    assert_eq!(passed, 2, "those of a second");
+    sim.settle();
+    sim.settle();
+    assert_eq!(sim.engine.count(LEG), Ok(Count { packets: 7, bytes: 7 * bytes }));
+    sim.engine.remove(LEG).expect("in force");
+    sim.settle();
+    sim.engine.release(LEG);
+    sim.engine.unset_meter(0, 3);
+    assert_eq!(sim.engine.meter_drops(0, 3), Err(GONE));
+    assert_eq!(sim.engine.device().objects_in_use(), [0; 3]);
+    // Under hardware steering there are none of these.
+    let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
+    assert!(!sim.engine.traits().meters && sim.engine.set_meter(0, 3, &meter).is_err());
 }
 
 #[test]

@@ -1,0 +1,155 @@
+//! Meters (`rte_mtr`) that rules of software steering name: one rate for all rules that name the meter.
+//! Packets within it go on in their rule; the others are dropped, and counted.
+//!
+//! A rate is a *profile* to drivers. To change a meter's, a second profile is made, the meter given that, and
+//! the first deleted; so each meter has two profile numbers of its own. All meters have the one policy that
+//! drivers know to do nothing but drop red packets.
+
+use std::collections::BTreeMap;
+
+use super::error::Failure;
+use super::{FlowError, Flows};
+use crate::errno::Errno;
+
+/// The number of the policy. Not 0, which drivers may not tell from none.
+const POLICY: u32 = 1;
+
+/// How fast, and in what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MeterRate {
+    /// Packets a second, or bytes of whole frames.
+    pub per_second: u64,
+    /// How many of them at once.
+    pub burst: u64,
+    /// Whether they are packets.
+    pub packets: bool,
+}
+
+/// What a meter has dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MeterDrops {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes, of whole frames.
+    pub bytes: u64,
+}
+
+/// A port's meters: which of its two profiles each uses.
+#[derive(Debug, Default)]
+pub(super) struct Meters {
+    profiles: BTreeMap<u32, u32>,
+    has_policy: bool,
+}
+
+impl Flows<'_> {
+    /// Makes a meter, or changes the rate of one that there is; it keeps what it holds of a burst then.
+    ///
+    /// # Errors
+    /// The driver refuses, and the meter is as it was.
+    pub fn set_meter(&mut self, meter: u32, rate: &MeterRate) -> Result<(), FlowError> {
+        let number = self.number();
+        let old = self.meters.profiles.get(&meter).copied();
+        if old.is_none() {
+            self.make_policy()?;
+        }
+        let profile = old.map_or(meter.wrapping_mul(2), |old| old ^ 1);
+        let raw = dpdk_sys::millrace_meter_rate {
+            per_second: rate.per_second,
+            burst: rate.burst,
+            packets: rate.packets,
+        };
+        let mut failure = Failure::new("adding a meter profile");
+        // SAFETY: the port is started; the structures outlive the call, and drivers copy what they need.
+        let ret = unsafe { dpdk_sys::millrace_meter_profile_add(number, profile, &raw, failure.as_mut()) };
+        failure.check(number, ret)?;
+        let mut failure = Failure::new("setting a meter");
+        // SAFETY: the port is started; `failure` is writable. A driver refuses numbers it does not know.
+        let ret = unsafe {
+            match old {
+                None => dpdk_sys::millrace_meter_create(number, meter, profile, POLICY, failure.as_mut()),
+                Some(_) => dpdk_sys::millrace_meter_change(number, meter, profile, failure.as_mut()),
+            }
+        };
+        if let Err(error) = failure.check(number, ret) {
+            self.delete_profile(profile);
+            return Err(error);
+        }
+        self.meters.profiles.insert(meter, profile);
+        if let Some(old) = old {
+            self.delete_profile(old);
+        }
+        Ok(())
+    }
+
+    /// What a meter has dropped since it was made.
+    ///
+    /// # Errors
+    /// The driver knows no such meter, or cannot say.
+    pub fn meter_drops(&self, meter: u32) -> Result<MeterDrops, FlowError> {
+        let mut failure = Failure::new("reading a meter");
+        let mut drops = dpdk_sys::millrace_meter_drops::default();
+        // SAFETY: the port is started; `drops` and `failure` are writable.
+        let ret =
+            unsafe { dpdk_sys::millrace_meter_drops(self.number(), meter, &mut drops, failure.as_mut()) };
+        failure.check(self.number(), ret)?;
+        Ok(MeterDrops { packets: drops.packets, bytes: drops.bytes })
+    }
+
+    /// Destroys a meter that no rule names any more.
+    ///
+    /// # Errors
+    /// It stays; a rule may use it yet.
+    pub fn destroy_meter(&mut self, meter: u32) -> Result<(), FlowError> {
+        let mut failure = Failure::new("destroying a meter");
+        let Some(profile) = self.meters.profiles.get(&meter).copied() else {
+            return Err(failure.because(self.number(), Errno::NOENT));
+        };
+        // SAFETY: the port is started; `failure` is writable.
+        let ret = unsafe { dpdk_sys::millrace_meter_destroy(self.number(), meter, failure.as_mut()) };
+        failure.check(self.number(), ret)?;
+        self.meters.profiles.remove(&meter);
+        self.delete_profile(profile);
+        Ok(())
+    }
+
+    /// Destroys all meters, whose rules are gone, and the policy. What the driver does not give up is
+    /// forgotten: it goes with the port.
+    pub(super) fn forget_meters(&mut self) {
+        let number = self.number();
+        for (meter, profile) in std::mem::take(&mut self.meters.profiles) {
+            let mut failure = Failure::new("destroying a meter");
+            // SAFETY: the port is started; `failure` is writable.
+            unsafe { dpdk_sys::millrace_meter_destroy(number, meter, failure.as_mut()) };
+            self.delete_profile(profile);
+        }
+        if std::mem::take(&mut self.meters.has_policy) {
+            let mut failure = Failure::new("deleting the meters' policy");
+            // SAFETY: as above.
+            unsafe { dpdk_sys::millrace_meter_policy_delete(number, POLICY, failure.as_mut()) };
+        }
+    }
+
+    fn make_policy(&mut self) -> Result<(), FlowError> {
+        if self.meters.has_policy {
+            return Ok(());
+        }
+        let mut failure = Failure::new("adding the meters' policy");
+        // SAFETY: the port is started; `failure` is writable.
+        let ret = unsafe { dpdk_sys::millrace_meter_policy_add(self.number(), POLICY, failure.as_mut()) };
+        match failure.check(self.number(), ret) {
+            // A flush that failed has left it.
+            Err(error) if error.errno != Errno::EXIST => Err(error),
+            _ => {
+                self.meters.has_policy = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Of a profile that nobody uses; a driver that keeps it all the same has lost a number.
+    fn delete_profile(&self, profile: u32) {
+        let mut failure = Failure::new("deleting a meter profile");
+        // SAFETY: the port is started; `failure` is writable.
+        unsafe { dpdk_sys::millrace_meter_profile_delete(self.number(), profile, failure.as_mut()) };
+    }
+}

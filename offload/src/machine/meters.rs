@@ -1,0 +1,302 @@
+//! Meters in hardware: one for each of the configuration's whose connections are there.
+//!
+//! A device meters what its rules forward, and drops what is red; workers meter the rest. The rate is shared
+//! out between the two by [`crate::share`], again in every period; and what hardware may have had since the
+//! last step is reserved in the meter's own bucket, so both together stay within the rate whatever happens.
+//! Of a burst each half has one half.
+//!
+//! Connections whose meter no device here can apply, or which are under several, stay in software.
+
+use super::{MS, Machine};
+use crate::engine::{FlowEngine, Meter as Wanted};
+use crate::rule::{Domain, Rule};
+use crate::share::{PERIOD_NS, Seen, Share};
+use dataplane::conntrack::Count;
+use dataplane::meter::{Bucket, Meter, Nanos, Tokens};
+use dataplane::offload::{Ask, Declined};
+use dataplane::wire::ether;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Meters in hardware at a time.
+const METERS_MAX: usize = 1024;
+/// How often what hardware had is reserved, nanoseconds: more often than workers notice.
+const RESERVE_NS: u64 = MS;
+/// A meter that no rule names is kept for so long, nanoseconds, for those that come.
+const UNUSED_NS: u64 = 5_000 * MS;
+/// What the device does is only changed by more than this fraction of the rate.
+const COARSE: u64 = 512;
+
+/// The number of a meter in hardware. Never 0.
+pub(super) type Number = u32;
+
+/// One meter in hardware.
+#[derive(Debug)]
+struct Held {
+    meter: Arc<Meter>,
+    /// The ethdev whose rules it is for.
+    port: u16,
+    /// Pairs whose rules name it, and since when there are none.
+    users: u32,
+    unused_ns: u64,
+    /// What the device was told: tokens of the meter per second, and as it counts. `None`: it has no such
+    /// meter now.
+    told: Option<(u64, u64)>,
+    share: Share,
+    /// Of a token: what has not been reserved yet, in 10^-9.
+    part: u64,
+    /// What had been drawn by software when it was looked at last,
+    drawn: u64,
+    /// and dropped by hardware.
+    dropped: Count,
+    /// What has passed in this period.
+    passed: u64,
+    /// Bytes of IP packet lately, and of the frames that they were in.
+    sizes: (f64, f64),
+}
+
+/// All meters in hardware.
+#[derive(Debug)]
+pub(super) struct Meters {
+    held: Vec<Option<Held>>,
+    by_serial: HashMap<u32, Number>,
+    reserved_ns: u64,
+    period_ns: u64,
+}
+
+impl Held {
+    fn new(meter: &Arc<Meter>, bucket: &Bucket, port: u16, now_ns: u64) -> Held {
+        Held {
+            meter: Arc::clone(meter),
+            port,
+            users: 0,
+            unused_ns: now_ns,
+            told: None,
+            share: Share::new(bucket.per_second(), bucket.depth()),
+            part: 0,
+            drawn: bucket.drawn(),
+            dropped: Count::default(),
+            passed: 0,
+            sizes: (0.0, 0.0),
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.users > 0 && self.told.is_some()
+    }
+
+    /// Tells the device its share, if that has changed much.
+    fn tell<E: FlowEngine>(&mut self, engine: &mut E, number: Number) -> bool {
+        let Some((tokens, bucket)) = self.meter.for_hardware() else { return false };
+        let share = self.share.hardware();
+        let (ip, frames) = self.sizes;
+        let as_counted = match tokens {
+            Tokens::Bytes if ip > 0.0 => (share as f64 * (frames / ip).max(1.0)) as u64,
+            Tokens::Bytes | Tokens::Packets => share,
+        };
+        let coarse = bucket.per_second() / COARSE;
+        let near = |old: u64, new: u64| old.abs_diff(new) <= coarse;
+        if self.told.is_some_and(|(old, counted)| near(old, share) && near(counted, as_counted)) {
+            return true;
+        }
+        let wanted = Wanted {
+            packets: tokens == Tokens::Packets,
+            per_second: as_counted.max(1),
+            burst: (bucket.depth() / 2).max(1),
+        };
+        if engine.set_meter(self.port, number, &wanted).is_err() {
+            return false;
+        }
+        if self.told.is_none() {
+            // It begins with a full burst, which is the half of the meter's.
+            bucket.reserve(wanted.burst);
+            self.dropped = Count::default();
+        }
+        self.told = Some((share, as_counted));
+        self.meter.in_hardware().set_rate(share);
+        true
+    }
+
+    /// What became of the period, and what comes of it.
+    fn reconsider<E: FlowEngine>(&mut self, now: Nanos, engine: &mut E, number: Number, elapsed_ns: u64) {
+        let Some((_, bucket)) = self.meter.for_hardware() else { return };
+        // What the device does not tell now it tells the next time.
+        let total = engine.meter_drops(self.port, number).unwrap_or(self.dropped);
+        let packets = total.packets.saturating_sub(self.dropped.packets);
+        let bytes = total.bytes.saturating_sub(self.dropped.bytes);
+        self.dropped = total;
+        let hardware = self.meter.in_hardware();
+        hardware.count_red(packets, bytes.saturating_sub(packets.saturating_mul(ether::LEN as u64)));
+        let drawn = bucket.drawn();
+        let seen = Seen {
+            elapsed_ns,
+            drawn: drawn.wrapping_sub(self.drawn),
+            level: bucket.level(now),
+            short: hardware.take_short(),
+            passed: std::mem::take(&mut self.passed),
+            dropped: packets > 0,
+        };
+        self.drawn = drawn;
+        self.sizes = (self.sizes.0 * 0.9, self.sizes.1 * 0.9);
+        self.share.reconsider(&seen);
+        self.tell(engine, number);
+    }
+
+    /// Takes what hardware may have had in this time out of the bucket.
+    fn reserve(&mut self, elapsed_ns: u64) {
+        let Some((told, _)) = self.told else { return };
+        let owed = u128::from(told) * u128::from(elapsed_ns) + u128::from(self.part);
+        self.part = (owed % u128::from(Nanos::SECOND)) as u64;
+        if let Some((_, bucket)) = self.meter.for_hardware() {
+            bucket.reserve((owed / u128::from(Nanos::SECOND)) as u64);
+        }
+    }
+}
+
+impl Meters {
+    pub(super) fn new(now_ns: u64) -> Meters {
+        Meters { held: Vec::new(), by_serial: HashMap::new(), reserved_ns: now_ns, period_ns: now_ns }
+    }
+
+    fn get_mut(&mut self, number: Number) -> Option<&mut Held> {
+        self.held.get_mut((number as usize).checked_sub(1)?)?.as_mut()
+    }
+
+    fn serial(&self, number: Number) -> Option<u32> {
+        let held = self.held.get((number as usize).checked_sub(1)?)?.as_ref();
+        held.map(|held| held.meter.serial())
+    }
+
+    /// The number of a meter in hardware, which is made if there is none.
+    fn find_or_make<E: FlowEngine>(
+        &mut self,
+        now_ns: u64,
+        engine: &mut E,
+        meter: &Arc<Meter>,
+        port: u16,
+    ) -> Option<Number> {
+        let number = match self.by_serial.get(&meter.serial()) {
+            Some(&number) => number,
+            None => self.place(now_ns, meter, port)?,
+        };
+        let held = self.get_mut(number).filter(|held| held.port == port)?;
+        (held.told.is_some() || held.tell(engine, number)).then_some(number)
+    }
+
+    fn place(&mut self, now_ns: u64, meter: &Arc<Meter>, port: u16) -> Option<Number> {
+        let (_, bucket) = meter.for_hardware()?;
+        let at = match self.held.iter().position(Option::is_none) {
+            Some(at) => at,
+            None if self.held.len() < METERS_MAX => {
+                self.held.push(None);
+                self.held.len() - 1
+            }
+            None => return None,
+        };
+        let number = at as Number + 1;
+        self.held[at] = Some(Held::new(meter, bucket, port, now_ns));
+        self.by_serial.insert(meter.serial(), number);
+        Some(number)
+    }
+
+    /// One more pair names it.
+    pub(super) fn retain(&mut self, number: Number) {
+        if let Some(held) = self.get_mut(number) {
+            held.users += 1;
+        }
+    }
+
+    /// One less does.
+    pub(super) fn release(&mut self, now_ns: u64, number: Number) {
+        if let Some(held) = self.get_mut(number) {
+            held.users = held.users.saturating_sub(1);
+            held.unused_ns = now_ns;
+        }
+    }
+
+    /// A pair's rule has passed these packets, bytes of IP packet, in frames of so many bytes.
+    pub(super) fn note_passed(&mut self, number: Number, new: Count, frame_bytes: u64) {
+        let Some(held) = self.get_mut(number) else { return };
+        match held.meter.for_hardware() {
+            Some((Tokens::Packets, _)) => held.passed += new.packets,
+            Some((Tokens::Bytes, _)) => held.passed += new.bytes,
+            None => {}
+        }
+        held.sizes.0 += new.bytes as f64;
+        held.sizes.1 += frame_bytes as f64;
+    }
+
+    /// The device was emptied: it has no meters. They are made again when rules come that name them.
+    pub(super) fn forget(&mut self) {
+        for held in self.held.iter_mut().flatten() {
+            held.told = None;
+            held.meter.in_hardware().set_rate(0);
+        }
+    }
+}
+
+impl Machine {
+    /// The meter that the rules of a connection have to name, if any.
+    pub(super) fn meter_for<E: FlowEngine>(
+        &mut self,
+        now_ns: u64,
+        engine: &mut E,
+        ask: &Ask,
+        rules: &[Option<Rule>; 2],
+    ) -> Result<Option<Number>, Declined> {
+        let Some(meter) = self.snapshot.hardware_meter(ask.service)? else { return Ok(None) };
+        let crosses = |rule: &Rule| rule.attr.domain == Domain::Transfer;
+        let port = rules.iter().flatten().map(|rule| rule.port).next();
+        let Some(port) = port.filter(|_| self.traits.meters && rules.iter().flatten().all(crosses)) else {
+            return Err(Declined::Metered);
+        };
+        self.meters.find_or_make(now_ns, engine, meter, port).map(Some).ok_or(Declined::Metered)
+    }
+
+    /// Whether the rules of a connection name another meter than the present configuration has for it.
+    pub(super) fn is_metered_wrongly(&self, ask: &Ask, meter: Option<Number>) -> bool {
+        let wanted = self.snapshot.hardware_meter(ask.service).ok().flatten().map(|meter| meter.serial());
+        wanted != meter.and_then(|number| self.meters.serial(number))
+    }
+
+    /// Gives up a pair, and its meter with it.
+    pub(super) fn release_pair(&mut self, now_ns: u64, index: u32) {
+        if let Some(number) = self.slab.get(index).and_then(|pair| pair.meter) {
+            self.meters.release(now_ns, number);
+        }
+        self.slab.release(index);
+    }
+
+    /// Sees to it that hardware and software together keep to the rates.
+    pub(super) fn tend_meters<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E) {
+        // Buckets go by the clock itself.
+        let now = Nanos(self.clock.last_ns);
+        let elapsed_ns = now_ns - self.meters.reserved_ns;
+        if elapsed_ns < RESERVE_NS {
+            return;
+        }
+        self.meters.reserved_ns = now_ns;
+        let period_ns = now_ns - self.meters.period_ns;
+        let is_over = period_ns >= PERIOD_NS;
+        if is_over {
+            self.meters.period_ns = now_ns;
+        }
+        for at in 0..self.meters.held.len() {
+            let number = at as Number + 1;
+            let Some(held) = self.meters.held[at].as_mut() else { continue };
+            if held.is_used() {
+                held.reserve(elapsed_ns);
+                if is_over {
+                    held.reconsider(now, engine, number, period_ns);
+                }
+            } else if held.users == 0 && now_ns - held.unused_ns >= UNUSED_NS {
+                if held.told.is_some() {
+                    engine.unset_meter(held.port, number);
+                }
+                held.meter.in_hardware().set_rate(0);
+                self.meters.by_serial.remove(&held.meter.serial());
+                self.meters.held[at] = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Meters that hardware and software share, as the machine makes, feeds and ends them.
+
+#[allow(dead_code)] // Each test binary uses its part of these.
+#[path = "support/device.rs"]
+mod device;
+#[allow(dead_code)]
+#[path = "support/world.rs"]
+mod world;
+
+use dataplane::addr::MacAddr;
+use dataplane::config::Config;
+use dataplane::conntrack::Count;
+use dataplane::flow::Direction;
+use dataplane::ids::ServiceId;
+use dataplane::meter::{Account, Meter, Nanos};
+use dataplane::offload::{Answer, Declined, OffloadState, Removal, Revocation};
+use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
+use device::Device;
+use offload::machine::Settings;
+use offload::rule::Action;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use world::{MS, SECOND, World};
+
+/// The network of `world`, with limits.
+const NET: &str = r#"
+TENANT
+[[port]]
+name = "front"
+device = "net_null0"
+addresses = ["10.0.0.1/8"]
+[[port]]
+name = "back"
+device = "net_null1"
+addresses = ["192.168.1.1/24"]
+[[service]]
+name = "web0"
+vip = "192.0.2.80"
+protocol = "tcp"
+ports = [80]
+LIMIT
+[[service.backend]]
+address = "192.168.1.16:8080"
+[[service.backend]]
+address = "192.168.1.17:8080"
+[[service.backend]]
+address = "192.168.1.18:8080"
+[[service.backend]]
+address = "192.168.1.19:8080"
+"#;
+
+fn snapshot(tenant: &str, limit: &str, previous: Option<&Snapshot>) -> Arc<Snapshot> {
+    let table = |limit: &str| match limit {
+        "" => String::new(),
+        limit => format!("limit = {{ {limit} }}"),
+    };
+    let tenant = format!("[[tenant]]\nname = \"default\"\n{}", table(tenant));
+    let text = NET.replace("TENANT", &tenant).replace("LIMIT", &table(limit));
+    let config = Config::parse("test", &text).unwrap_or_else(|faults| panic!("{faults}"));
+    let facts: Vec<_> =
+        (0..2).map(|port| PortFacts { mac: MacAddr([2, 0, 0, 0, 0, port]), mtu: 1500 }).collect();
+    let built = Snapshot::build(&config, &facts, &Overrides::default(), previous, &|_| 0);
+    Arc::new(built.expect("a snapshot"))
+}
+
+/// A world whose device has meters, and the meter of its service.
+fn metered(limit: &str) -> (World, Arc<Meter>) {
+    let mut device = Device::new(7, 64, 64);
+    device.traits.meters = true;
+    device.meters = Some(BTreeMap::new());
+    let mut world = World::new(&Settings::default(), device);
+    let snapshot = snapshot("", limit, None);
+    let meter = snapshot.metered(ServiceId(0)).and_then(|metered| metered.service.clone());
+    world.machine.adopt(world.now_ns, snapshot);
+    world.run(10 * MS, MS);
+    (world, meter.expect("a meter"))
+}
+
+fn fill(world: &mut World, clients: std::ops::Range<u32>) {
+    clients.clone().for_each(|client| assert!(world.ask(client, |_| ())));
+    world.run(20 * MS, MS);
+    for client in clients {
+        assert!(matches!(world.workers.state(client), OffloadState::Installed(_)), "{client}");
+    }
+}
+
+fn meters(world: &World) -> Vec<(u32, u64, u64, bool)> {
+    let meters = world.device.meters.iter().flatten();
+    meters.map(|(number, (meter, _))| (*number, meter.per_second, meter.burst, meter.packets)).collect()
+}
+
+/// The numbers that rules name.
+fn named(world: &World) -> Vec<u32> {
+    let mut named: Vec<u32> = world
+        .device
+        .legs
+        .values()
+        .filter(|held| held.state == device::State::In)
+        .map(|held| match held.rule.actions[..2] {
+            [Action::Meter(number), Action::Count] => number,
+            _ => 0,
+        })
+        .collect();
+    named.sort_unstable();
+    named
+}
+
+fn refusal(world: &mut World, client: u32) -> Declined {
+    assert!(world.ask(client, |_| ()));
+    world.run(20 * MS, MS);
+    match world.workers.declined {
+        Some(Answer::Declined { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn rules_name_their_meter_which_has_what_software_leaves() {
+    let (mut world, meter) = metered("packets_per_second = 10000, burst_ms = 100");
+    fill(&mut world, 0..3);
+    assert_eq!((meters(&world), named(&world)), (vec![(1, 5_000, 500, true)], vec![1; 6]));
+    world.run(SECOND, MS);
+    assert_eq!(meters(&world), [(1, 10_000, 500, true)], "software had nothing to do");
+    // Software takes three tenths.
+    let mut account = Account::default();
+    for _ in 0..1_500 {
+        world.run(MS, MS);
+        (0..3)
+            .for_each(|_| assert_eq!(meter.charge(Nanos(world.now_ns), &mut account, 60).colour() as u8, 0));
+    }
+    let [(1, share, ..)] = meters(&world)[..] else { panic!("{:?}", meters(&world)) };
+    assert!(share.abs_diff(7_000) < 700, "{share}");
+    assert_eq!(meter.in_hardware().rate(), share);
+}
+
+/// Hardware's part is reserved: what software gets is the rest, to the packet.
+#[test]
+fn both_halves_together_have_the_rate() {
+    let (mut world, meter) = metered("packets_per_second = 10000, burst_ms = 100");
+    fill(&mut world, 0..1);
+    let (mut account, mut software, mut hardware) = (Account::default(), 0u64, 0u64);
+    for ms in 0..10_000u64 {
+        world.run(MS, MS);
+        for _ in 0..20 {
+            let colour = meter.charge(Nanos(world.now_ns), &mut account, 60).colour();
+            software += u64::from(colour as u8 == 0 && ms >= 4_000);
+        }
+        // As much as its meter lets through, and twice that is offered.
+        let share = meters(&world)[0].1;
+        let drops = world.device.meters.iter_mut().flatten().next().expect("a meter");
+        drops.1.1.packets += share / 1_000;
+        hardware += if ms >= 4_000 { share } else { 0 };
+    }
+    let passed = software + hardware / 1_000;
+    assert!(passed.abs_diff(60_000) <= 600, "{software} and {}", hardware / 1_000);
+    assert!(software.abs_diff(30_000) < 1_500, "they share it evenly: {software}");
+}
+
+#[test]
+fn what_hardware_drops_is_the_meter_s_red() {
+    let (mut world, meter) = metered("bits_per_second = 80_000_000, burst_ms = 100");
+    fill(&mut world, 0..1);
+    assert_eq!(meters(&world), [(1, 5_000_000, 500_000, false)]);
+    if let Some((_, drops)) = world.device.meters.as_mut().and_then(|meters| meters.get_mut(&1)) {
+        *drops = Count { packets: 10, bytes: 1_140 };
+    }
+    world.run(200 * MS, MS);
+    assert_eq!(meter.in_hardware().red(), (10, 1_000), "bytes of IP packet");
+    // Frames of 114 bytes carry 100 of IP packet each: the device counts more.
+    for _ in 0..100 {
+        world.traffic(0, Direction::Original, 1_000);
+        world.run(20 * MS, MS);
+    }
+    let [(1, share, ..)] = meters(&world)[..] else { panic!("{:?}", meters(&world)) };
+    assert!(share.abs_diff(11_400_000) < 100_000, "{share}");
+}
+
+#[test]
+fn a_reload_that_changes_limits_has_other_meters() {
+    let (mut world, _) = metered("packets_per_second = 10000");
+    fill(&mut world, 0..4);
+    // Nothing has changed.
+    let first = snapshot("", "packets_per_second = 10000", None);
+    world.machine.adopt(world.now_ns, Arc::clone(&first));
+    world.run(50 * MS, MS);
+    // These meters are others, as there is no snapshot that they were taken from.
+    assert_eq!(world.workers.removals.get(&Removal::Revoked(Revocation::Policy)), Some(&4));
+    fill(&mut world, 0..4);
+    assert_eq!(named(&world), [2; 8]);
+    world.machine.adopt(world.now_ns, snapshot("", "packets_per_second = 10000", Some(&first)));
+    world.run(50 * MS, MS);
+    assert_eq!((named(&world), world.installed()), (vec![2; 8], 4), "its meter goes on as it was");
+    world.machine.adopt(world.now_ns, snapshot("", "", Some(&first)));
+    world.run(50 * MS, MS);
+    assert_eq!(world.installed(), 0);
+    fill(&mut world, 0..4);
+    assert_eq!(named(&world), [0; 8]);
+    world.run(10 * SECOND, 10 * MS);
+    assert!(meters(&world).is_empty(), "nobody uses them");
+    world.settle();
+}
+
+#[test]
+fn what_hardware_cannot_meter_stays_in_software() {
+    for limit in [
+        "packets_per_second = 1000, bits_per_second = 1000000",
+        "packets_per_second = 1000, excess_ms = 100",
+        "bits_per_second = 1000000, peak_bits_per_second = 2000000",
+    ] {
+        let (mut world, _) = metered(limit);
+        assert_eq!(refusal(&mut world, 0), Declined::Path, "workers do not ask");
+    }
+    let (mut world, _) = metered("packets_per_second = 1000");
+    world.machine.adopt(world.now_ns, snapshot("bits_per_second = 1000000", "packets_per_second = 9", None));
+    assert_eq!(refusal(&mut world, 0), Declined::Path, "under two meters");
+    world.machine.adopt(world.now_ns, snapshot("bits_per_second = 1000000", "connections = 9", None));
+    fill(&mut world, 1..3);
+    assert_eq!(named(&world), [1; 4], "its tenant's");
+    // The driver refuses.
+    let (mut world, _) = metered("packets_per_second = 1000");
+    world.device.meters = None;
+    assert_eq!(refusal(&mut world, 0), Declined::Metered);
+    let mut world = World::new(&Settings::default(), Device::new(7, 64, 64));
+    world.machine.adopt(world.now_ns, snapshot("", "packets_per_second = 1000", None));
+    world.run(10 * MS, MS);
+    assert_eq!(refusal(&mut world, 0), Declined::Metered, "the engine has none");
+}
+
+#[test]
+fn a_device_that_was_emptied_gets_its_meters_again() {
+    let (mut world, meter) = metered("packets_per_second = 1000");
+    fill(&mut world, 0..2);
+    world.device.dead = true;
+    world.run(3 * SECOND, 10 * MS);
+    assert!(meters(&world).is_empty() && meter.in_hardware().rate() == 0);
+    fill(&mut world, 0..2);
+    assert_eq!((named(&world), meters(&world).len()), (vec![1; 4], 1));
+    world.settle();
+}
