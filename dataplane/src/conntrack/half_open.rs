@@ -4,6 +4,7 @@
 //! leaving a list is exact and O(1): there are no stale items to skip.
 
 use super::entry::NIL;
+use super::leader::Leader;
 use crate::ids::TenantId;
 use crate::limits::TENANTS_MAX;
 use crate::time::Tick;
@@ -29,9 +30,8 @@ pub(super) struct HalfOpen {
     free: u32,
     len: u32,
     lists: Box<[List]>,
-    lens: Box<[u32]>,
-    /// One more than the highest tenant that ever had one.
-    tenants: usize,
+    /// How many each has.
+    lens: Leader,
 }
 
 impl HalfOpen {
@@ -47,8 +47,7 @@ impl HalfOpen {
             free: if max == 0 { NIL } else { 0 },
             len: 0,
             lists: vec![List { oldest: NIL, youngest: NIL }; TENANTS_MAX].into(),
-            lens: vec![0; TENANTS_MAX].into(),
-            tenants: 0,
+            lens: Leader::new(),
         }
     }
 
@@ -62,18 +61,12 @@ impl HalfOpen {
 
     /// How many a tenant has.
     pub(super) fn len_of(&self, tenant: TenantId) -> u32 {
-        self.lens.get(tenant.index()).copied().unwrap_or(0)
+        self.lens.score(tenant) as u32
     }
 
     /// The tenant that has most of them; `tenant` if none has more.
     pub(super) fn richest(&self, tenant: TenantId) -> TenantId {
-        let mut richest = (self.len_of(tenant), tenant);
-        for (len, id) in self.lens.iter().zip(0u16..).take(self.tenants) {
-            if *len > richest.0 {
-                richest = (*len, TenantId(id));
-            }
-        }
-        richest.1
+        self.lens.richest(tenant)
     }
 
     /// A tenant's oldest one's slot and when it was opened.
@@ -106,8 +99,7 @@ impl HalfOpen {
         }
         list.youngest = id;
         self.len += 1;
-        self.lens[tenant.index()] += 1;
-        self.tenants = self.tenants.max(tenant.index() + 1);
+        self.lens.set(tenant, self.lens.score(tenant) + 1);
         Some(id)
     }
 
@@ -126,7 +118,7 @@ impl HalfOpen {
         self.nodes[id as usize].next = self.free;
         self.free = id;
         self.len -= 1;
-        self.lens[tenant.index()] -= 1;
+        self.lens.set(tenant, self.lens.score(tenant).saturating_sub(1));
         born
     }
 

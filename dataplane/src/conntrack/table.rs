@@ -11,6 +11,8 @@ pub(crate) use copy::{ConnectionCopy, Shut};
 use super::entry::{Entry, NIL, OFFLOAD_KINDS, Slot};
 use super::half_open::HalfOpen;
 use super::index::{Index, Reference};
+use super::leader::Leader;
+use super::rings::Rings;
 use super::tcp::{Outcome, Segment, State};
 use super::wheel::Wheel;
 use crate::addr::Ip;
@@ -52,7 +54,14 @@ impl Share {
 struct Account {
     share: Share,
     live: u32,
+    /// What a connection weighs: [`WHOLE`] shared by all that make up the tenant's part of the table.
+    weight: u64,
 }
+
+/// Slots looked at per call of [`Table::expire`] where rings begin late.
+const RINGED_PER_CALL: u32 = 256;
+/// What the connections of a tenant weigh together that has all of its part.
+const WHOLE: u64 = 1 << 32;
 
 /// What a connection is opened with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -279,6 +288,10 @@ pub struct Table {
     half_open: HalfOpen,
     /// By [`TenantId`].
     accounts: Box<[Account]>,
+    /// What each tenant's connections weigh,
+    weights: Leader,
+    /// and those that are established.
+    rings: Rings,
     /// Connections opened so far (modulo 2^32).
     opened: u32,
     /// Zeroed pages: those that no IPv6 connection touches take no memory, unless [`Table::settle_v6`] is
@@ -313,7 +326,9 @@ impl Table {
             index: Index::new(2 * slots),
             wheel: Wheel::new(now),
             half_open: HalfOpen::new(shape.half_open_max),
-            accounts: vec![Account { share: Share::ALL, live: 0 }; TENANTS_MAX].into_boxed_slice(),
+            accounts: vec![Account { share: Share::ALL, live: 0, weight: 1 }; TENANTS_MAX].into_boxed_slice(),
+            weights: Leader::new(),
+            rings: Rings::new(slots),
             opened: 0,
             v6: vec![[0; 6]; slots].into_boxed_slice(),
             cold: vec![Cold::default(); slots].into_boxed_slice(),
@@ -332,10 +347,42 @@ impl Table {
     /// Says how much of the table each tenant may hold, by [`TenantId`]; all of it those that are not named.
     /// One that holds more keeps what it has, and gets nothing more.
     pub fn set_shares(&mut self, shares: impl IntoIterator<Item = Share>) {
-        let shares = shares.into_iter().chain(core::iter::repeat(Share::ALL));
+        let mut tenants = 0;
+        let shares = shares.into_iter().inspect(|_| tenants += 1).chain(core::iter::repeat(Share::ALL));
         for (account, share) in self.accounts.iter_mut().zip(shares) {
             account.share =
                 Share { connections: share.connections.max(1), half_open: share.half_open.max(1) };
+        }
+        let equal = (self.shape.connections / tenants.max(1)).max(1);
+        for (account, tenant) in self.accounts.iter_mut().zip(0u16..) {
+            let share = account.share.connections;
+            let part = if share == u32::MAX { equal } else { share.min(self.shape.connections) };
+            account.weight = WHOLE / u64::from(part);
+            self.weights.set(TenantId(tenant), u64::from(account.live) * account.weight);
+        }
+        if tenants > 1 {
+            self.rings.begin(self.fresh);
+            if self.fresh == 0 {
+                self.rings.settle();
+            }
+        }
+    }
+
+    /// A tenant has so many connections.
+    fn set_live(&mut self, tenant: TenantId, live: impl FnOnce(u32) -> u32) {
+        let account = &mut self.accounts[tenant.index()];
+        account.live = live(account.live);
+        self.weights.set(tenant, u64::from(account.live) * account.weight);
+    }
+
+    /// Takes some of the connections into their tenants' rings that were opened before there were any.
+    #[cold]
+    fn catch_up(&mut self) {
+        for slot in self.rings.next_behind(RINGED_PER_CALL) {
+            let entry = &self.entries[slot as usize];
+            if entry.is_live() && !entry.is_half_open() {
+                self.rings.link(slot, entry.tenant());
+            }
         }
     }
 
@@ -522,6 +569,7 @@ impl Table {
         if entry.is_half_open() && state.confirms() {
             entry.set_half_open(false);
             entry.born_or_node = self.half_open.remove(entry.born_or_node, entry.tenant()).0;
+            self.rings.link(slot.0, entry.tenant());
         }
         let deadline = now.after_ms(timeout_ms);
         self.wheel.schedule(&mut self.entries, slot.0, deadline, late_max_ms(timeout_ms));

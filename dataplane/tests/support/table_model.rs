@@ -192,8 +192,6 @@ impl World {
         };
         let inserted = match (result, expected) {
             (Err(InsertError::Full), Ok(())) if self.weak && self.keys.len() >= 10 => return,
-            // Nobody of its own was under the hand.
-            (Err(InsertError::TenantLimit), _) if at_limit && self.may_miss(tenant) => return,
             (Err(error), expected) => {
                 assert_eq!(Err(error), expected);
                 self.find(&new.key);
@@ -214,6 +212,7 @@ impl World {
                 let room = all.min(self.share(tenant).half_open) / HALF_OPEN_FLOOR;
                 assert!(self.count(tenant, true) < room.max(1), "half-open ones go first");
             } else {
+                assert_eq!(whose, self.has_most(tenant));
                 let half_open = self.live.values().filter(|whose| half_open(whose)).count();
                 assert!(half_open < (all / HALF_OPEN_FLOOR).max(1) as usize, "half-open ones go first");
             }
@@ -295,13 +294,21 @@ impl World {
         }
         let full = self.live.len() == self.table.capacity();
         let floor = (self.shape.half_open_max / HALF_OPEN_FLOOR).max(1);
-        let established = self.live.len() > half_open as usize;
+        let most = self.has_most(tenant);
+        let established = self.count(most, false) > self.count(most, true);
         (full && !(half_open < floor && established) && stays).then_some(InsertError::HalfOpenLimit)
     }
 
-    /// Whether the hand that goes round the table may point at none of a tenant's connections.
-    fn may_miss(&self, tenant: TenantId) -> bool {
-        self.table.slots() > SAMPLE && self.count(tenant, false) > self.count(tenant, true)
+    /// Who has most in proportion to its part of the table: what it may have, or half of it.
+    fn has_most(&self, tenant: TenantId) -> TenantId {
+        let weight = |tenant: TenantId| {
+            let share = self.share(tenant).connections;
+            let all = self.shape.connections;
+            let part = if share == u32::MAX { (all / 2).max(1) } else { share.min(all) };
+            u64::from(self.count(tenant, false)) * ((1 << 32) / u64::from(part))
+        };
+        let other = TenantId(1 - tenant.0);
+        if weight(other) > weight(tenant) { other } else { tenant }
     }
 
     /// A tenant's half-open connection to go first: of the few oldest, one that hardware does not forward

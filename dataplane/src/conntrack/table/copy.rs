@@ -79,8 +79,11 @@ impl Table {
             entry.set_half_open(node.is_some());
             entry.born_or_node = node.unwrap_or(copy.born.0);
         }
-        self.accounts[entry.tenant().index()].live += 1;
-        let (kind, replies) = (entry.offload_kind(), entry.has_reply_key());
+        let (kind, replies, tenant) = (entry.offload_kind(), entry.has_reply_key(), entry.tenant());
+        if !entry.is_half_open() {
+            self.rings.link(number, tenant);
+        }
+        self.set_live(tenant, |live| live + 1);
         (self.v6[slot.index()], self.cold[slot.index()]) = (copy.v6, copy.cold);
         self.by_offload[kind] += 1;
         self.len += 1;

@@ -6,7 +6,7 @@ use super::{Entry, Table};
 
 impl Table {
     /// Bytes that IPv4 connections need at full capacity. IPv6 ones add 48 each, those with hardware
-    /// counters or more than 4 GiB add 48.
+    /// counters or more than 4 GiB add 48, and all of them 8 where there is more than one tenant.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         core::mem::size_of_val::<[Entry]>(&self.entries)

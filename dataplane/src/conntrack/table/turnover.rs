@@ -6,7 +6,7 @@
 use arrayvec::ArrayVec;
 
 use super::{Account, COLD_OFFLOAD, Cold, Gone, InsertError, Inserted, New, Prepared, Table, late_max_ms};
-use crate::conntrack::entry::{Entry, NIL, Opening, Slot};
+use crate::conntrack::entry::{NIL, Opening, Slot};
 use crate::conntrack::index::Reference;
 use crate::conntrack::tcp::State;
 use crate::flow::Direction;
@@ -22,6 +22,16 @@ const SAMPLE: usize = 16;
 const HALF_OPEN_FLOOR: u32 = 8;
 /// Connections that [`Table::expire`] takes out of the index together.
 const EXPIRE_BATCH: usize = 16;
+
+/// Where a connection to go was looked for, so that others are next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    Nowhere,
+    /// Under the hand that goes round the table.
+    Around,
+    /// In a tenant's ring.
+    Among(TenantId),
+}
 
 /// A connection on its way out, and the hashes of its keys.
 #[derive(Clone, Copy)]
@@ -130,8 +140,10 @@ impl Table {
             return Err(error);
         }
         let (victim, looked) = self.victim(now, tenant);
-        if looked {
-            self.hand = (self.hand + SAMPLE) % self.entries.len();
+        match looked {
+            Looked::Nowhere => {}
+            Looked::Around => self.hand = (self.hand + SAMPLE) % self.entries.len(),
+            Looked::Among(whose) => self.rings.advance(whose, SAMPLE),
         }
         let leaving = victim?.map(|slot| self.leaving(slot));
         self.check(new, prepared)?;
@@ -161,6 +173,8 @@ impl Table {
         let evicted = victim.and_then(|slot| self.remove(slot));
         if was_half_open {
             self.half_open.remove(node, tenant);
+        } else {
+            self.rings.unlink(slot.0, tenant);
         }
         let entry = &mut self.entries[slot.index()];
         entry.reopen(now);
@@ -168,6 +182,8 @@ impl Table {
         if let Some(node) = self.half_open.push(slot.0, tenant, now) {
             entry.set_half_open(true);
             entry.born_or_node = node;
+        } else {
+            self.rings.link(slot.0, tenant);
         }
         self.cold[slot.index()][..COLD_OFFLOAD].fill(0);
         self.wheel.schedule(&mut self.entries, slot.0, now.after_ms(timeout_ms), 0);
@@ -197,30 +213,32 @@ impl Table {
     /// Who has to go for a newcomer, which is half-open as all newcomers are; and whether one was looked for
     /// under the hand, which is to move on then. A tenant at its limits has to make do with its own; where
     /// all have taken up everything, it is the one that holds most that yields.
-    fn victim(&self, now: Tick, tenant: TenantId) -> (Result<Option<Slot>, InsertError>, bool) {
+    fn victim(&self, now: Tick, tenant: TenantId) -> (Result<Option<Slot>, InsertError>, Looked) {
         if let Some(shut) = self.shut {
-            return (Err(shut.error), false);
+            return (Err(shut.error), Looked::Nowhere);
         }
         match self.half_open_victim(now, tenant) {
             Ok(None) => {}
-            found => return (found, false),
+            found => return (found, Looked::Nowhere),
         }
-        let Account { share, live } = self.accounts[tenant.index()];
+        let Account { share, live, .. } = self.accounts[tenant.index()];
         let own_only = live >= share.connections;
         if !own_only && self.len < self.shape.connections as usize {
-            return (Ok(None), false);
+            return (Ok(None), Looked::Nowhere);
         }
-        let (half_open, room, of) = if own_only {
+        let (half_open, room, whose) = if own_only {
             let room = share.half_open.min(self.shape.half_open_max);
-            (self.half_open.len_of(tenant), room, Some(tenant))
+            (self.half_open.len_of(tenant), room, tenant)
         } else {
-            (self.half_open.len() as u32, self.shape.half_open_max, None)
+            (self.half_open.len() as u32, self.shape.half_open_max, self.weights.richest(tenant))
         };
-        let looked = half_open < (room / HALF_OPEN_FLOOR).max(1);
-        if looked {
-            if let Some(slot) = self.under_hand(now, of) {
-                return (Ok(Some(slot)), true);
+        let mut looked = Looked::Nowhere;
+        if half_open < (room / HALF_OPEN_FLOOR).max(1) {
+            let (found, place) = self.established_victim(now, whose, own_only);
+            if found.is_some() {
+                return (Ok(found), place);
             }
+            looked = place;
         }
         let whose = if own_only { tenant } else { self.half_open.richest(tenant) };
         let oldest = self.oldest_half_open(now, whose, whose == tenant);
@@ -266,17 +284,27 @@ impl Table {
         }
     }
 
-    /// Of the next few connections under the hand that are not half-open, and a tenant's if it is to be one:
-    /// one that has ended, else the one silent for longest. One in hardware counts as heard of now if that is
-    /// all that can be known. Those that hardware has yet to let go of, or to answer for, come last: a client
-    /// that used its port again would meet their rules.
-    fn under_hand(&self, now: Tick, of: Option<TenantId>) -> Option<Slot> {
+    /// An established connection of a tenant to go. Where there are no rings, or it is not in one yet, the
+    /// hand goes round the whole table: to any tenant's, unless it has to be this one's.
+    fn established_victim(&self, now: Tick, whose: TenantId, own: bool) -> (Option<Slot>, Looked) {
+        if self.rings.is_whole() {
+            let offered = self.rings.offered(whose, SAMPLE).map(|slot| slot as usize);
+            return (self.first_to_go(now, offered), Looked::Among(whose));
+        }
         let slots = self.entries.len();
         let under_hand = (0..SAMPLE.min(slots)).map(|step| (self.hand + step) % slots);
-        let may_go = |entry: &Entry| {
-            entry.is_live() && !entry.is_half_open() && of.is_none_or(|tenant| entry.tenant() == tenant)
+        let may_go = |slot: &usize| {
+            let entry = &self.entries[*slot];
+            entry.is_live() && !entry.is_half_open() && (!own || entry.tenant() == whose)
         };
-        let victim = under_hand.filter(|&slot| may_go(&self.entries[slot])).max_by_key(|&slot| {
+        (self.first_to_go(now, under_hand.filter(may_go)), Looked::Around)
+    }
+
+    /// Of some established connections: one that has ended, else the one silent for longest. One in hardware
+    /// counts as heard of now if that is all that can be known. Those that hardware has yet to let go of, or
+    /// to answer for, come last: a client that used its port again would meet their rules.
+    fn first_to_go(&self, now: Tick, some: impl Iterator<Item = usize>) -> Option<Slot> {
+        let victim = some.max_by_key(|&slot| {
             let entry = &self.entries[slot];
             let late = if entry.is_pending() { HARDWARE_STALE_MS } else { 0 };
             let closed = entry.state().is_closed();
@@ -328,9 +356,11 @@ impl Table {
         if let Some(node) = self.half_open.push(slot, new.key.tenant, now) {
             entry.set_half_open(true);
             entry.born_or_node = node;
+        } else {
+            self.rings.link(slot, new.key.tenant);
         }
         self.by_offload[0] += 1;
-        self.accounts[new.key.tenant.index()].live += 1;
+        self.set_live(new.key.tenant, |live| live + 1);
         self.len += 1;
         self.opened = self.opened.wrapping_add(1);
     }
@@ -361,6 +391,9 @@ impl Table {
         mut on_gone: impl FnMut(Gone),
         mut on_held: impl FnMut(Slot),
     ) -> usize {
+        if self.rings.is_behind() {
+            self.catch_up();
+        }
         let mut silent = ArrayVec::<Leaving, EXPIRE_BATCH>::new();
         let mut looked_at = 0;
         while looked_at < budget {
@@ -412,11 +445,15 @@ impl Table {
             removed &= self.index.remove(reply, Reference::new(slot.0, Direction::Reply));
         }
         debug_assert!(removed, "a live connection is in the index");
-        let entry = &mut self.entries[slot.index()];
+        let entry = &self.entries[slot.index()];
+        let tenant = entry.tenant();
         if entry.is_half_open() {
-            self.half_open.remove(entry.born_or_node, entry.tenant());
+            self.half_open.remove(entry.born_or_node, tenant);
+        } else {
+            self.rings.unlink(slot.0, tenant);
         }
-        self.accounts[entry.tenant().index()].live -= 1;
+        self.set_live(tenant, |live| live.saturating_sub(1));
+        let entry = &mut self.entries[slot.index()];
         if entry.is_cold() {
             self.cold[slot.index()] = Cold::default();
         }

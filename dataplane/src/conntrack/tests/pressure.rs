@@ -5,6 +5,7 @@ use crate::conntrack::{Candidates, Count, InsertError, New, Outcome, Shape, Shar
 use crate::flow::Direction;
 use crate::ids::{TenantId, WorkerId};
 use crate::offload::{OffloadState, RuleId, Token};
+use crate::time::Tick;
 use crate::wire::parse::TcpFlags;
 
 fn is_there(table: &Table, n: u32) -> bool {
@@ -104,6 +105,58 @@ fn a_tenant_at_its_limit_makes_room_by_its_own() {
     assert_eq!(table.insert(at_once, &of(1, 21), timeout), Err(InsertError::HalfOpenLimit));
     table.set_shares([Share::ALL, Share { connections: 2, half_open: 9 }]);
     assert_eq!(table.insert(at_once, &of(1, 21), timeout), Err(InsertError::TenantLimit));
+}
+
+/// Opens a tenant's connection and completes its handshake.
+fn establish(table: &mut Table, new: &New, now: Tick) {
+    let slot = table.insert(now, new, timeout).expect("room").slot;
+    let syn_ack = TcpFlags::SYN.with(TcpFlags::ACK);
+    for (direction, flags) in [(Direction::Reply, syn_ack), (Direction::Original, TcpFlags::ACK)] {
+        let _: Outcome = table.account(slot, direction, now, 40, flags, |_| 60_000);
+    }
+}
+
+/// However long they have been idle: who has less than its part of a full table loses none to a flood towards
+/// another tenant.
+#[test]
+fn one_tenants_flood_ends_none_of_anothers_connections() {
+    let shape = Shape { connections: 1_000, half_open_max: 160, half_open_grace_ms: 0 };
+    for shares in
+        [vec![Share::ALL; 3], vec![Share::ALL, Share { connections: 400, half_open: 40 }, Share::ALL]]
+    {
+        let mut table = Table::new(WorkerId(0), shape, HASHER, T0);
+        table.set_shares(shares);
+        (0..300).for_each(|n| establish(&mut table, &of(1, n), T0));
+        (0..700).for_each(|n| establish(&mut table, &of(2, n), T0.after_ms(1_000 + n)));
+        for n in 700..5_000 {
+            table.insert(T0.after_ms(5_000 + n), &of(2, n), timeout).expect("at its own cost");
+        }
+        assert_eq!((table.held_by(TenantId(1)), table.held_by(TenantId(2))), ((300, 0), (700, 20)));
+    }
+}
+
+/// In a large table full of others', and where it was given its limit after they had come.
+#[test]
+fn a_small_tenant_at_its_limit_finds_its_own() {
+    let others = if cfg!(miri) { 500 } else { 9_000 };
+    let shape = Shape { connections: others + 1_000, half_open_max: 400, half_open_grace_ms: 0 };
+    let shares = [Share::ALL, Share { connections: 16, half_open: 16 }];
+    for late in [false, true] {
+        let mut table = Table::new(WorkerId(0), shape, HASHER, T0);
+        if !late {
+            table.set_shares(shares);
+        }
+        (0..others).for_each(|n| establish(&mut table, &of(0, n), T0));
+        (0..16).for_each(|n| establish(&mut table, &of(1, n), T0.after_ms(n)));
+        table.set_shares(shares);
+        for _ in 0..others / 100 {
+            table.expire(T0.after_ms(20), 1, timeout, |_| panic!("too early"), |_| ());
+        }
+        for n in 16..600 {
+            establish(&mut table, &of(1, n), T0.after_ms(n));
+            assert_eq!((table.held_by(TenantId(0)), table.held_by(TenantId(1))), ((others, 0), (16, 0)));
+        }
+    }
 }
 
 /// A flood of every kind of first packet, ten times the table's size, costs a full table of established
