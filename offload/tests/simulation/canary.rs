@@ -1,6 +1,7 @@
 //! Birds that must not survive: each is one part of the system, broken on purpose. If the checkers do not
 //! notice, the checkers are broken.
 
+use crate::scenario::MS;
 use dataplane::addr::Ip;
 use dataplane::conntrack::Count;
 use offload::engine::sim::SimEngine;
@@ -35,6 +36,8 @@ pub(crate) enum Canary {
     IgnoresGeneration,
     /// The policy never reaches those who should keep to it.
     IgnoresPolicy,
+    /// Rules go as they should, but a while after they could.
+    RemovesLate,
     /// The offload thread stops.
     Stops,
 }
@@ -45,11 +48,17 @@ pub(crate) struct Device {
     canary: Option<Canary>,
     leaked: BTreeSet<(u32, u8)>,
     owed: Vec<Completion>,
+    pub(crate) now: u64,
+    /// Since when a removal is put off.
+    putting_off: Option<u64>,
 }
+
+/// How late: long before anybody would call a rule an orphan.
+const LATE_NS: u64 = 300 * MS;
 
 impl Device {
     pub(crate) fn new(engine: SimEngine, canary: Option<Canary>) -> Device {
-        Device { engine, canary, leaked: BTreeSet::new(), owed: Vec::new() }
+        Device { engine, canary, leaked: BTreeSet::new(), owed: Vec::new(), now: 0, putting_off: None }
     }
 
     pub(crate) fn canary(&self) -> Option<Canary> {
@@ -104,6 +113,12 @@ impl FlowEngine for Device {
             self.leaked.insert(name);
             self.owed.push(Completion::Removed(leg));
             return Ok(());
+        }
+        if self.canary == Some(Canary::RemovesLate) {
+            if self.now - *self.putting_off.get_or_insert(self.now) < LATE_NS {
+                return Err(EngineError::QueueFull);
+            }
+            self.putting_off = None;
         }
         self.engine.remove(leg)
     }

@@ -143,6 +143,7 @@ canaries! {
     canary_loses_packet: LosesPacket by Conservation;
     canary_ignores_generation: IgnoresGeneration by Orphans | Accounting | Liveness | Affinity;
     canary_ignores_policy: IgnoresPolicy by Policy;
+    canary_removes_late: RemovesLate by Policy;
     canary_stops: Stops by Liveness | Orphans;
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Nic {
     pool: Rc<Pool>,
     /// The thread waits for a blocking call until then.
     pub(crate) busy_until: u64,
+    /// Turns of the thread so far.
+    pub(crate) turns: u64,
     /// Rules seen that their connection does not want any more, and since when.
     pub(crate) unwanted: BTreeMap<(u32, u32, u32), u64>,
     /// The snapshot to be taken up.
@@ -151,6 +153,7 @@ impl Nic {
             machine,
             pool: Pool::new(usize::MAX),
             busy_until: 0,
+            turns: 0,
             unwanted: BTreeMap::new(),
             next: None,
             lost: BTreeMap::new(),
@@ -191,9 +194,11 @@ impl Nic {
     /// A turn of the offload thread.
     pub(crate) fn turn(&mut self, now: u64, rng: &mut Rng, seats: &mut [Seat], answers: &mut Vec<Answer>) {
         self.device.engine.set_now(now);
+        self.device.now = now;
         if now < self.busy_until {
             return;
         }
+        self.turns += 1;
         if self.next.is_some() && rng.percent(30) {
             if let Some(next) = self.next.take() {
                 self.machine.adopt(now, next);

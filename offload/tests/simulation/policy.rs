@@ -22,6 +22,8 @@ pub(crate) struct Policies {
     published: Vec<Denied>,
     /// Of those denied now, since when.
     since: BTreeMap<Ip, u64>,
+    /// Of those denied by what the offload thread goes by, since which of its turns.
+    taken_up: BTreeMap<Ip, u64>,
     /// Whoever was denied once: its connections may end at any time.
     ever: Denied,
     /// Packets that were not forwarded because of it are none to wonder about; those that were, are counted.
@@ -33,7 +35,13 @@ pub(crate) type TakenUnder = Cell<usize>;
 
 impl Policies {
     pub(crate) fn new() -> Policies {
-        Policies { published: vec![Denied::new()], since: BTreeMap::new(), ever: Denied::new(), checked: 0 }
+        Policies {
+            published: vec![Denied::new()],
+            since: BTreeMap::new(),
+            taken_up: BTreeMap::new(),
+            ever: Denied::new(),
+            checked: 0,
+        }
     }
 
     /// The number of what is to be in force now.
@@ -52,6 +60,15 @@ impl Policies {
             self.ever.insert(*ip);
         }
         self.published.push(denied);
+    }
+
+    /// The offload thread has taken up the latest, in this turn of its.
+    pub(crate) fn take_up(&mut self, turn: u64) {
+        let denied = &self.published[self.latest()];
+        self.taken_up.retain(|ip, _| denied.contains(ip));
+        for ip in denied {
+            self.taken_up.entry(*ip).or_insert(turn);
+        }
     }
 
     pub(crate) fn was_denied(&self, client: Ip) -> bool {
@@ -109,8 +126,24 @@ impl World {
                         format!("a rule forwards for {client}, denied since {} ms", at / MS)
                     });
                 }
+                self.check_turns(client);
             }
             Via::Software => {}
+        }
+    }
+}
+
+impl World {
+    /// A device that does what it is told forwards for nobody any more whom the offload thread has had as many
+    /// turns to take out as it may need, however long these took.
+    fn check_turns(&mut self, client: Ip) {
+        let Some(nic) = self.nic.as_ref().filter(|_| self.scenario.faults.are_none()) else { return };
+        let Some(since) = self.policies.taken_up.get(&client) else { return };
+        let (turns, most) = (nic.turns - since, self.scenario.turns_to_enforce());
+        if turns > most {
+            self.trace.fail(Checker::Policy, || {
+                format!("a rule forwards for {client}, denied {turns} turns ago; {most} are enough")
+            });
         }
     }
 }

@@ -69,6 +69,12 @@ impl FaultPlan {
     }
 }
 
+/// Turns that the offload thread needs to take out what a policy denies, besides those in which all places of
+/// a queue are used: to judge, to see rules come into force that were on their way in, and to have them out.
+const ENFORCING_TURNS: u64 = 6;
+/// Connections that leave in one turn where calls block.
+const LEAVING_PER_TURN: u64 = 16;
+
 /// Everything a seed chooses before the first packet.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
@@ -152,6 +158,14 @@ fn sometimes(rng: &mut Rng, percent: u32, low: u64, high: u64) -> u32 {
 }
 
 impl Scenario {
+    /// Turns within which the offload thread takes out all that a policy denies, were it everything.
+    pub(crate) fn turns_to_enforce(&self) -> u64 {
+        let rules = u64::from(self.rules_max);
+        let per_turn =
+            if self.hardware_steering { u64::from(self.operations_max) } else { 2 * LEAVING_PER_TURN };
+        ENFORCING_TURNS + rules.div_ceil(per_turn)
+    }
+
     pub(crate) fn of(seed: u64) -> Scenario {
         let mut rng = Rng::new(seed);
         let rng = &mut rng;

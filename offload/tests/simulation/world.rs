@@ -291,7 +291,11 @@ impl World {
             nic.busy_until = self.now + self.rng.between(10, 800) * MS;
         }
         let mut answers = Vec::new();
+        let wanted = nic.next.is_some();
         nic.turn(self.now, &mut self.rng, &mut self.seats, &mut answers);
+        if wanted && nic.next.is_none() {
+            self.policies.take_up(nic.turns);
+        }
         for answer in answers {
             let flow = answer.flow();
             let what = match answer {
