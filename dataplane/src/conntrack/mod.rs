@@ -25,10 +25,10 @@
 //!
 //! Tenants share a table. One that holds all it may ([`Share`]) makes room for its newcomers by its own
 //! connections alone, found among them however few they are: each tenant's established ones are in a ring
-//! with a hand of its own. Where the half-open share of the whole table is used up, it is the tenant with the
-//! most of them that gives one up, grace or not, to one that has fewer. And where the table is full, it is the
-//! tenant that holds most in proportion to what it may, or to an equal part where nothing was said: one
-//! tenant's flood ends none of another's connections as long as that one keeps to its part.
+//! with a hand of its own. Where the half-open share of the whole table is used up, it is the tenant with
+//! the most of them that gives one up, grace or not, to one that has fewer. And where the table is full, it
+//! is the tenant that holds most in proportion to what it may, or to an equal part where nothing was said:
+//! one tenant's flood ends none of another's connections as long as that one keeps to its part.
 
 mod entry;
 mod half_open;

@@ -134,8 +134,8 @@ impl World {
 }
 
 impl World {
-    /// A device that does what it is told forwards for nobody any more whom the offload thread has had as many
-    /// turns to take out as it may need, however long these took.
+    /// A device that does what it is told forwards for nobody any more for whose rules the offload thread has
+    /// had as many turns as it may need, however long these took.
     fn check_turns(&mut self, client: Ip) {
         let Some(nic) = self.nic.as_ref().filter(|_| self.scenario.faults.are_none()) else { return };
         let Some(since) = self.policies.taken_up.get(&client) else { return };
