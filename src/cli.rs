@@ -93,6 +93,19 @@ pub(crate) enum Command {
         dry_run: bool,
     },
 
+    /// Put another configuration in force, as a reload would; refused as a whole if it has a fault
+    ///
+    /// Lasts until the next `reload` or SIGHUP, which read the file that Millrace was started with, or until
+    /// Millrace stops: that file stays as it is.
+    Apply {
+        /// The configuration; `-` is standard input
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+        /// Only tell what would change, or why it would be refused
+        #[arg(long)]
+        dry_run: bool,
+    },
+
     /// Show the last changes of the configuration in force: when, by whom, and what
     History,
 

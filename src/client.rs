@@ -14,6 +14,8 @@ use tokio::net::UnixStream;
 /// Longer than the server makes anyone wait, so that its explanation arrives.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+const JSON: &str = "application/json";
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
@@ -67,10 +69,16 @@ impl<'a> Client<'a> {
         self.request(Method::POST, path, body.into())
     }
 
+    /// `POST path` with a configuration.
+    pub(crate) fn upload<T: DeserializeOwned>(&self, path: &str, text: String) -> Result<T, ClientError> {
+        let body = self.bytes(Method::POST, path, "application/toml", text.into())?;
+        serde_json::from_slice(&body).map_err(|error| self.broken(error))
+    }
+
     /// `POST path` with `body` as JSON, for an answer that is none.
     pub(crate) fn fetch(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
-        self.bytes(Method::POST, path, body.into())
+        self.bytes(Method::POST, path, JSON, body.into())
     }
 
     fn request<T: DeserializeOwned>(
@@ -79,16 +87,16 @@ impl<'a> Client<'a> {
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        serde_json::from_slice(&self.bytes(method, path, body)?).map_err(|error| self.broken(error))
+        serde_json::from_slice(&self.bytes(method, path, JSON, body)?).map_err(|error| self.broken(error))
     }
 
-    fn bytes(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+    fn bytes(&self, method: Method, path: &str, kind: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| self.broken(error))?;
         let exchange = async {
-            tokio::time::timeout(TIMEOUT, self.exchange(method, path, body))
+            tokio::time::timeout(TIMEOUT, self.exchange(method, path, kind, body))
                 .await
                 .unwrap_or_else(|_| Err(self.broken("no answer")))
         };
@@ -109,6 +117,7 @@ impl<'a> Client<'a> {
         &self,
         method: Method,
         path: &str,
+        kind: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let stream = UnixStream::connect(self.socket).await.map_err(|error| self.unreachable(&error))?;
@@ -120,7 +129,7 @@ impl<'a> Client<'a> {
             .method(method)
             .uri(path)
             .header(hyper::header::HOST, "millrace")
-            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .header(hyper::header::CONTENT_TYPE, kind)
             .body(Full::new(body))
             .map_err(|error| self.broken(error))?;
         let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;

@@ -162,6 +162,20 @@ pub(crate) fn reload(cli: &Cli, dry_run: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// `apply`.
+pub(crate) fn apply(cli: &Cli, file: &Path, dry_run: bool) -> Result<(), Failure> {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())
+    } else {
+        text_of(file)
+    };
+    let text = text.map_err(|error| Failure::Config(format!("configuration {}: {error}", file.display())))?;
+    let query = if dry_run { "?dry_run=true" } else { "" };
+    let applied: Reloaded = Client::new(cli.socket()).upload(&format!("/v1/config{query}"), text)?;
+    table(cli, applied, output::reloaded);
+    Ok(())
+}
+
 /// `history`.
 pub(crate) fn history(cli: &Cli) -> Result<(), Failure> {
     let rows: Vec<HistoryRow> = Client::new(cli.socket()).get("/v1/history")?;

@@ -30,6 +30,16 @@ use tokio::sync::oneshot;
 /// How long a request waits for the manager. Longer than the manager waits for workers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where configurations are sent to,
+const CONFIG: &str = "/v1/config";
+/// and how large they may be, bytes: some 100,000 policy rules.
+const CONFIG_MAX: usize = 16 << 20;
+
+/// How large the body of a request for a page may be.
+pub(crate) fn body_max(page: &str) -> usize {
+    if page == CONFIG { CONFIG_MAX } else { http::small(page) }
+}
+
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<T>;
 
@@ -67,6 +77,8 @@ pub(crate) enum Request {
     Drain(Caller, BackendName, Reply<Result<Changed, Refusal>>),
     Undrain(Caller, BackendName, Reply<Result<Changed, Refusal>>),
     Reload(Caller, ReloadQuery, Reply<Result<Reloaded, Refusal>>),
+    /// The text of a configuration to be put in force.
+    Config(Caller, ReloadQuery, String, Reply<Result<Reloaded, Refusal>>),
     History(Reply<Vec<HistoryRow>>),
     /// The text of the metrics page.
     Metrics(Reply<String>),
@@ -80,7 +92,9 @@ impl Request {
     /// How long it may wait.
     pub(crate) fn urgency(&self) -> Urgency {
         match self {
-            Request::Drain(..) | Request::Undrain(..) | Request::Reload(..) => Urgency::Change,
+            Request::Drain(..) | Request::Undrain(..) | Request::Reload(..) | Request::Config(..) => {
+                Urgency::Change
+            }
             Request::Health(_) | Request::Readiness(_) => Urgency::Urgent,
             _ => Urgency::Question,
         }
@@ -226,6 +240,12 @@ fn api_pages(read_only: bool) -> Pages {
             "/v1/reload",
             "Read the configuration file again; refused as a whole if it has a fault",
             Request::Reload,
+        )
+        .upload(
+            CONFIG,
+            "Put this configuration in force, as a reload would; the file stays as it is",
+            "application/toml",
+            Request::Config,
         )
 }
 

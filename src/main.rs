@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         Command::Drain(backend) => commands::change_backend(&cli, "/v1/drain", backend),
         Command::Undrain(backend) => commands::change_backend(&cli, "/v1/undrain", backend),
         Command::Reload { dry_run } => commands::reload(&cli, *dry_run),
+        Command::Apply { config, dry_run } => commands::apply(&cli, config, *dry_run),
         Command::History => commands::history(&cli),
         Command::Trace(args) => commands::trace(&cli, args),
         Command::Top(args) => top::top(&cli, args),

@@ -8,6 +8,7 @@
 use crate::access::Caller;
 use crate::api::{
     BackendName, ChangeRow, Changed, ConnectionQuery, Connections, NeighbourRow, PortRow, Refusal,
+    ReloadQuery,
 };
 use crate::api::{BackendRow, Limit, OffloadRow, RefusalKind, Reloaded, RuleQuery, VersionInfo, WorkerRow};
 use crate::beside::beside;
@@ -20,11 +21,12 @@ use crate::meters::{self, MeterBooks};
 use crate::metrics::{Exporter, Figures, PoolRow};
 use crate::offloading::Offloading;
 use crate::ports::{self, OpenPort, Pool};
+use crate::reload::{self, Source};
 use crate::rows::{self, Books, ConnectionFilter};
 use crate::runtime::mailbox::{self, Command, ConnectionPage, Mailbox, Report, Silent};
 use crate::trace::{Arrival, Lines, TraceQuery, TraceRow};
 use crate::verdicts::Verdicts;
-use crate::{Failure, commands, health, plan, reload, version};
+use crate::{Failure, commands, health, plan, version};
 use dataplane::config::{self, Config};
 use dataplane::counters::WorkerCounters;
 use dataplane::ids::BackendId;
@@ -144,7 +146,7 @@ impl<'a> Manager<'a> {
         loop {
             match self.inbox.next(upkeep_at.saturating_duration_since(clock::monotonic())) {
                 Ok(Event::Request(request, _)) => self.handle(request),
-                Ok(Event::Reload) => drop(self.reload("SIGHUP", false)),
+                Ok(Event::Reload) => self.follow_signal(),
                 Ok(Event::Health) => self.follow_health(),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -204,7 +206,11 @@ impl<'a> Manager<'a> {
             Request::Drain(caller, name, reply) => drop(reply.send(self.drain(&caller, &name, true))),
             Request::Undrain(caller, name, reply) => drop(reply.send(self.drain(&caller, &name, false))),
             Request::Reload(caller, query, reply) => {
-                drop(reply.send(self.reload(&caller.to_string(), query.dry_run.unwrap_or(false))));
+                let file = Source::File(self.running.file.clone());
+                drop(reply.send(self.reload(&caller.to_string(), &file, &query)));
+            }
+            Request::Config(caller, query, text, reply) => {
+                drop(reply.send(self.reload(&caller.to_string(), &Source::Upload(text), &query)));
             }
             Request::History(reply) => drop(reply.send(self.history.rows())),
             Request::Metrics(reply) => drop(reply.send(self.metrics())),
@@ -213,10 +219,17 @@ impl<'a> Manager<'a> {
         }
     }
 
-    /// Reads the configuration again and puts it in force, or refuses it as a whole. A dry run does all of
-    /// it but that, and leaves no trace.
-    fn reload(&mut self, by: &str, dry_run: bool) -> Result<Reloaded, Refusal> {
-        let result = self.try_reload(dry_run);
+    fn follow_signal(&mut self) {
+        let file = Source::File(self.running.file.clone());
+        // The log and history have what became of it.
+        let _ = self.reload("SIGHUP", &file, &ReloadQuery::default());
+    }
+
+    /// Reads a configuration and puts it in force, or refuses it as a whole. A dry run does all of it but
+    /// that, and leaves no trace.
+    fn reload(&mut self, by: &str, source: &Source, query: &ReloadQuery) -> Result<Reloaded, Refusal> {
+        let dry_run = query.dry_run.unwrap_or(false);
+        let (result, cause) = (self.try_reload(source, dry_run), source.cause());
         match &result {
             _ if dry_run => {}
             Ok((reloaded, late)) => {
@@ -224,14 +237,14 @@ impl<'a> Manager<'a> {
                 self.reloaded_at_s = clock::unix_seconds();
                 let generation = reloaded.generation;
                 let summary = remembered(plan::summary(&reloaded.changes), late);
-                self.history.note("reload", by, Some(generation), summary);
-                tracing::info!(generation, by, "configuration reloaded");
+                self.history.note(cause, by, Some(generation), summary);
+                tracing::info!(generation, by, "configuration {cause}ed");
                 late.iter().for_each(|late| tracing::error!(by, "{}", late.error));
             }
             Err(refusal) => {
                 self.reloads_failed += 1;
-                self.history.note("reload", by, None, not_reloaded(refusal));
-                tracing::error!(by, "{}", not_reloaded(refusal));
+                self.history.note(cause, by, None, not_done(cause, refusal));
+                tracing::error!(by, "{}", not_done(cause, refusal));
             }
         }
         let (reloaded, late) = result?;
@@ -239,8 +252,8 @@ impl<'a> Manager<'a> {
     }
 
     /// What has been done, and what is late of it.
-    fn try_reload(&mut self, dry_run: bool) -> Result<(Reloaded, Option<Refusal>), Refusal> {
-        let (config, text, changes) = self.read().map_err(|failure| match failure {
+    fn try_reload(&mut self, source: &Source, dry_run: bool) -> Result<(Reloaded, Option<Refusal>), Refusal> {
+        let (config, text, changes) = self.read(source).map_err(|failure| match failure {
             Failure::Faulty(faults) if !dry_run => {
                 commands::log_faults(&faults);
                 refusal_of(Failure::Faulty(faults))
@@ -269,25 +282,25 @@ impl<'a> Manager<'a> {
             config.services.iter().any(configured)
         });
         let effects = self.effects(&config);
-        let (done, late) = if dry_run {
+        let late = if dry_run {
             // Built as it would be, for it can be refused for lack of slots.
             self.next(&config, &overrides)?;
-            ("would reload", None)
+            None
         } else {
             let late = self.change(config, overrides)?;
             self.running.text = text;
-            ("reloaded", late)
+            late
         };
         let generation = self.running.snapshot.generation;
-        let message = format!("{done} {}: {}", self.running.file.display(), plan::summary(&changes));
+        let message = format!("{}: {}", source.done(dry_run), plan::summary(&changes));
         Ok((Reloaded { generation, dry_run, message, changes, effects }, late))
     }
 
-    /// The configuration that the file has now, its text, and how that differs from the running one's.
-    fn read(&mut self) -> Result<(Config, String, Vec<ChangeRow>), Failure> {
-        let (file, running) = (self.running.file.clone(), self.running.text.clone());
+    /// The configuration that is there now, its text, and how that differs from the running one's.
+    fn read(&mut self, source: &Source) -> Result<(Config, String, Vec<ChangeRow>), Failure> {
+        let running = self.running.text.clone();
         let read = || {
-            let (config, text) = commands::read(&file)?;
+            let (config, text) = source.read()?;
             let changes = plan::changes(&running, &text);
             Ok((config, text, changes))
         };
@@ -742,12 +755,12 @@ fn find_backend(
 }
 
 /// A reload's failure, for the log: whether the file was refused, or a worker has yet to follow it.
-fn not_reloaded(refusal: &Refusal) -> String {
+fn not_done(cause: &str, refusal: &Refusal) -> String {
     let what = match refusal.kind {
-        RefusalKind::Failed => "reload not completed",
-        _ => "reload refused, the running configuration stays",
+        RefusalKind::Failed => "not completed",
+        _ => "refused, the running configuration stays",
     };
-    format!("{what}: {}", refusal.error)
+    format!("{cause} {what}: {}", refusal.error)
 }
 
 /// A change as history tells of it.
@@ -820,16 +833,16 @@ address = "10.0.0.2"
         let before = (manager.running.config.clone(), Arc::clone(&manager.running.snapshot));
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), other_backend()).expect("room");
-        manager.running.file = file.path().to_owned();
+        let (source, query) = (Source::File(file.path().to_owned()), ReloadQuery::default());
         manager.sabotage = true;
-        let refusal = manager.reload("a test", false).expect_err("sabotage");
+        let refusal = manager.reload("a test", &source, &query).expect_err("sabotage");
         let said = "a fault of Millrace's own, which has stopped what was begun: a table has lost a leg; please report it \
                     with the configuration";
         assert_eq!((refusal.kind, refusal.error.as_str()), (RefusalKind::Failed, said));
         assert_eq!((&manager.running.config, manager.reloads_failed), (&before.0, 1));
         assert!(Arc::ptr_eq(&manager.running.snapshot, &before.1));
         manager.sabotage = false;
-        manager.reload("a test", false).expect("a reload");
+        manager.reload("a test", &source, &query).expect("a reload");
         assert_eq!((manager.running.config.services, manager.reloads), (after.services, 1));
     }
 

@@ -6,11 +6,12 @@
 
 use crate::access::Caller;
 use crate::api::{Problem, Refusal, RefusalKind};
-use crate::control::{Events, Reply, Request, answer};
+use crate::control::{Events, Reply, Request, answer, body_max};
 use crate::http::{self, BodyMax};
+use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -151,6 +152,36 @@ impl Pages {
         self
     }
 
+    /// `POST path` with a query and a body that is text of this `kind`.
+    pub(crate) fn upload<Q, T>(
+        mut self,
+        path: &str,
+        summary: &str,
+        kind: &'static str,
+        request: fn(Caller, Q, String, Outcome<T>) -> Request,
+    ) -> Pages
+    where
+        Q: DeserializeOwned + JsonSchema + Send + 'static,
+        T: Serialize + JsonSchema + Send + 'static,
+    {
+        if self.read_only {
+            return self;
+        }
+        let handler = async move |State(events): State<Events>,
+                                  Extension(caller): Extension<Caller>,
+                                  query: Asked<Q>,
+                                  headers: HeaderMap,
+                                  body: Bytes| {
+            let Query(query) = query?;
+            let text = text_of(kind, &headers, &body)?;
+            answer(&events, |reply| request(caller, query, text, reply)).await?.map(Json)
+        };
+        let content = json!({ kind: { "schema": { "type": "string" } } });
+        self = self.page::<Q, T>(Method::POST, path, summary, &POSTED, post(handler));
+        self.paths[path]["post"]["requestBody"] = json!({ "required": true, "content": content });
+        self
+    }
+
     /// `POST path` with a body that names what is wanted, which is bytes of this `kind`.
     pub(crate) fn download<B, F>(
         mut self,
@@ -282,12 +313,28 @@ impl Pages {
             })
             // `whole` knows better.
             .layer(DefaultBodyLimit::disable())
-            .layer(from_fn_with_state(http::small as BodyMax, http::whole))
+            .layer(from_fn_with_state(body_max as BodyMax, http::whole))
             .layer(from_fn(http::in_time))
             .with_state(events)
     }
 }
 
+/// A body that must be text of this kind.
+fn text_of(kind: &str, headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or("");
+    let (given, _) = given.split_once(';').unwrap_or((given, ""));
+    if !given.trim().eq_ignore_ascii_case(kind) {
+        return Err(Refusal::new(
+            RefusalKind::MediaType,
+            format!("the body is to be `Content-Type: {kind}`"),
+        ));
+    }
+    let text = std::str::from_utf8(body).map(str::to_owned);
+    text.map_err(|error| Refusal::new(RefusalKind::Malformed, format!("the body is no text: {error}")))
+}
+
+/// Where the answer goes of what can fail.
+type Outcome<T> = Reply<Result<T, Refusal>>;
 /// A query as far as it could be read.
 type Asked<Q> = Result<Query<Q>, QueryRejection>;
 /// A body as far as it could be read.

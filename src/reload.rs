@@ -3,7 +3,49 @@
 //! Everything a worker forwards by is in the snapshot and changes at a burst boundary: services, backends,
 //! addresses, routes, neighbours, Maglev tables. What was allocated, opened or pinned at start stays.
 
+use crate::{Failure, commands};
 use dataplane::config::{Config, Offload, Port};
+use std::path::PathBuf;
+
+/// Where a new configuration comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// The file that was named at the start.
+    File(PathBuf),
+    /// Whoever asks has sent it. No file knows of it.
+    Upload(String),
+}
+
+impl Source {
+    /// What this is called, in the log and in history.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self {
+            Source::File(_) => "reload",
+            Source::Upload(_) => "upload",
+        }
+    }
+
+    /// What has been done with it, or would be.
+    pub(crate) fn done(&self, dry_run: bool) -> String {
+        match (self, dry_run) {
+            (Source::File(file), true) => format!("would reload {}", file.display()),
+            (Source::File(file), false) => format!("reloaded {}", file.display()),
+            (Source::Upload(_), true) => "would apply the upload".to_owned(),
+            (Source::Upload(_), false) => "applied the upload".to_owned(),
+        }
+    }
+
+    /// The configuration that it has, and its text.
+    pub(crate) fn read(&self) -> Result<(Config, String), Failure> {
+        match self {
+            Source::File(file) => commands::read(file),
+            Source::Upload(text) => {
+                let config = Config::parse("upload", text).map_err(Failure::Faulty)?;
+                Ok((config, text.clone()))
+            }
+        }
+    }
+}
 
 /// The keys in which the new configuration differs where a running process cannot follow; empty if it can.
 pub(crate) fn fixed_keys_changed(old: &Config, new: &Config) -> Vec<String> {

@@ -8,7 +8,7 @@ import subprocess
 
 from lab import clients, servers
 from lab.api import ask, forwarded, schemathesis
-from lab.millrace import service
+from lab.millrace import service, to_toml
 from lab.topology import VIP4, Shape, backend4
 
 VIP = VIP4.format(1)
@@ -35,7 +35,7 @@ def test_the_socket_is_as_described(labs):
     millrace = lab.start_millrace([service("web", 1, backends=[1])])
     with forwarded(lambda: unix(millrace.socket)) as port:
         report = schemathesis(port, lab.directory)
-    assert operations(report) >= 21
+    assert operations(report) >= 22
     assert clients.count_answers(lab.client, VIP, 20).total() == 20
 
 
@@ -172,6 +172,42 @@ def test_a_dry_run_tells_and_history_remembers(labs):
     assert [row["generation"] is None for row in rows] == [False, False, False, True]
     assert all(row["by"].startswith("user 0, process ") for row in rows[1:])
     assert "GENERATION" in millrace.do("history")
+
+
+def test_a_configuration_can_be_sent(labs):
+    lab = labs()
+    millrace = lab.start_millrace([service("web", 1)])
+    on_disk = millrace.file.read_text()
+    web = millrace.service("web")
+    web["backend"] = web["backend"][:1]
+    other = lab.directory / "other.toml"
+    other.write_text(to_toml(millrace.config))
+    told = millrace.do("apply", "--dry-run", str(other))
+    assert f'- service "web" backend "{backend4(2)}"' in told and "would apply the upload" in told, told
+    assert len(millrace.show("backends")) == 3
+    assert "service backend: 2 removed" in millrace.do("apply", str(other))
+    assert set(clients.count_answers(lab.client, VIP, 30)) == {"b1"}
+    assert millrace.file.read_text() == on_disk
+
+    lines = other.read_text().splitlines()
+    at = lines.index('name = "web"') + 1
+    other.write_text("\n".join([*lines[:at], 'mode = "fly"', *lines[at:]]))
+    refused = millrace.cli("apply", str(other))
+    assert refused.returncode == 2 and f"upload:{at + 1}" in refused.stderr, refused
+    assert millrace.cli("apply", str(lab.directory)).returncode == 2
+    # Of the wrong kind, no text, and more than there can be.
+    assert ask(millrace.socket, "POST", "/v1/config", {})[0] == 415
+    toml = post("/v1/config", 3).replace(b"application/json", b"application/toml")
+    assert b" 400 " in exchange(millrace.socket, toml, b"\xff\xfe\xfd")
+    large = toml.replace(b": 3\r", b": 16777217\r")
+    assert b" 413 " in exchange(millrace.socket, large, *[b"#" * (1 << 20)] * 17)
+
+    # The file has not changed, and is what a reload reads.
+    assert "service backend: 2 added" in millrace.do("reload")
+    assert set(clients.count_answers(lab.client, VIP, 60)) == {"b1", "b2", "b3"}
+    rows = ask(millrace.socket, "GET", "/v1/history")[1]
+    told = [(row["cause"], row["generation"] is None) for row in rows]
+    assert told == [("start", False), ("upload", False), ("upload", True), ("reload", False)]
 
 
 def many(services: int, backends: int, first: int) -> list[dict]:
