@@ -2,6 +2,7 @@
 
 use crate::api::{Refusal, RefusalKind};
 use crate::http;
+use crate::lobby::Guest;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
@@ -134,6 +135,7 @@ impl Token {
 pub(crate) async fn need_token(State(token): State<Token>, request: Request, next: Next) -> Response {
     let header = request.headers().get(header::AUTHORIZATION);
     if header.is_some_and(|header| token.opens(header.as_bytes())) {
+        request.extensions().get::<Guest>().into_iter().for_each(Guest::welcome);
         return next.run(request).await;
     }
     let error = "this needs the token of [control] token_file: `Authorization: Bearer …`";

@@ -9,6 +9,7 @@ use crate::api::{HistoryRow, MeterRow, ReloadQuery, Reloaded, WorkerRow};
 use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
 use crate::capture::{self, Capture, CaptureId, CaptureQuery, CaptureRow};
 use crate::http::{self, Accepted, BodyMax};
+use crate::lobby;
 use crate::pages::Pages;
 use crate::policy::PolicyRow;
 use crate::socket::{self, BindError, ControlSocket};
@@ -165,7 +166,9 @@ pub(crate) async fn serve(
     let reader = async {
         let Some((listener, token)) = listeners.reader else { return std::future::pending().await };
         let pages = api_pages(true).router(events.clone());
-        serve_tcp(listener, pages.layer(from_fn_with_state(token, access::need_token))).await
+        let pages = pages.layer(from_fn_with_state(token, access::need_token));
+        lobby::serve(TcpListener::from_std(listener)?, pages).await;
+        Ok(())
     };
     let pages = async {
         let Some(listener) = listeners.metrics else { return std::future::pending().await };
@@ -315,7 +318,7 @@ mod tests {
     use super::*;
     use crate::client::{Client, ClientError};
     use crate::socket::bind_tcp;
-    use std::io::{Read, Write};
+    use std::io::{BufRead, Read, Write};
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
@@ -559,6 +562,38 @@ mod tests {
             assert!(read(&served, &format!("POST {page}"), right).starts_with("HTTP/1.1 404"), "{page}");
             assert!(!read(&served, "GET /v1/openapi.json", right).contains(page));
         }
+    }
+
+    /// As many as there is room for, and more, who say nothing: whoever has the token is answered all the
+    /// same, and keeps the connection.
+    #[test]
+    fn strangers_keep_no_place_from_readers() {
+        let served = Served::start();
+        let connect = || std::net::TcpStream::connect(served.readers).expect("connected");
+        let crowd = || (0..200).map(|_| connect()).collect::<Vec<_>>();
+        let mut reader = std::io::BufReader::new(connect());
+        let mut ask = || {
+            let token = "Authorization: Bearer 0123456789abcdef";
+            write!(reader.get_mut(), "GET /v1/services HTTP/1.1\r\nHost: x\r\n{token}\r\n\r\n")
+                .expect("sent");
+            let head: Vec<String> = std::iter::from_fn(|| {
+                let mut line = String::new();
+                reader.read_line(&mut line).expect("answered");
+                Some(line.trim().to_ascii_lowercase()).filter(|line| !line.is_empty())
+            })
+            .collect();
+            let length =
+                head.iter().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            let mut body = vec![0; length.parse().expect("a number")];
+            reader.read_exact(&mut body).expect("answered");
+            head[0].clone()
+        };
+        assert_eq!(ask(), "http/1.1 200 ok");
+        let silent = crowd();
+        assert_eq!(ask(), "http/1.1 200 ok");
+        let right = "Authorization: Bearer 0123456789abcdef\r\n";
+        assert!(read(&served, "GET /v1/services", right).starts_with("HTTP/1.1 200"));
+        drop(silent);
     }
 
     #[test]

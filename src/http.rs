@@ -54,15 +54,19 @@ where
                     drop(place);
                 });
             }
-            Err(error) => {
-                tracing::debug!(%error, "connection not accepted");
-                tokio::time::sleep(REST).await;
-            }
+            Err(error) => rest_after(&error).await,
         }
     }
 }
 
-async fn converse<S>(accepted: Accepted<S>)
+/// Waits a little, as nothing could be accepted.
+pub(crate) async fn rest_after(error: &std::io::Error) {
+    tracing::debug!(%error, "connection not accepted");
+    tokio::time::sleep(REST).await;
+}
+
+/// Serves a connection until it ends, or has lived long enough.
+pub(crate) async fn converse<S>(accepted: Accepted<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

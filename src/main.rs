@@ -22,6 +22,7 @@ mod health;
 mod history;
 mod http;
 mod inbox;
+mod lobby;
 mod logging;
 mod manager;
 mod memory;
