@@ -21,7 +21,7 @@ use dataplane::drops::DropReason;
 use dataplane::ids::BackendId;
 use dataplane::snapshot::{Backend, BackendState, Service, Snapshot, Standings};
 use health::machine::{BackendSpec, ServiceSpec, View};
-use health::{Cause, Fate, Job, Machine, Memory, Outcome, Prober, State, TargetId, Wire};
+use health::{Cause, Fate, Job, Memory, Rounds, State, TargetId, Wire};
 use hints::{Hint, Hints};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -29,12 +29,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Probes under way at most.
-const FLIGHTS_MAX: usize = 4096;
-/// Probes begun per turn at most: about a millisecond's work.
-const BEGUN_PER_TURN: usize = 256;
-/// Answers heard per turn at most, so that there is an end to a turn whatever comes.
-const HEARD_PER_TURN: usize = 1024;
 /// How old what devices have lost may be when a probe begins: what came before counts as lost meanwhile.
 const SAMPLE_MS: u64 = 20;
 /// Least time between two changes of the snapshot.
@@ -232,15 +226,12 @@ pub(crate) fn beside<T>(checker: Checker<'_>, body: impl FnOnce() -> T) -> T {
 
 struct Work<'a> {
     checker: &'a Checker<'a>,
-    machine: Machine,
-    prober: Prober,
+    rounds: Rounds,
     line: Line<'a>,
     jobs: HashMap<TargetId, Job>,
     hints: Hints,
     /// What the one before has found, until there are backends to know it of.
     recall: Option<Arc<Findings>>,
-    /// See [`Findings::probes`].
-    probes: [u64; 3],
     panics: Vec<String>,
     restarts: u64,
     published_ms: u64,
@@ -319,17 +310,16 @@ struct Sample {
 
 impl<'a> Work<'a> {
     fn new(checker: &'a Checker<'a>) -> Work<'a> {
-        let seed = dpdk::clock::rdtsc();
         let before = checker.shared.findings();
+        let mut rounds = Rounds::new(dpdk::clock::rdtsc());
+        rounds.probes = before.probes;
         let samples = vec![Sample::default(); checker.ports.len()];
         Work {
             checker,
-            machine: Machine::new(seed),
-            prober: Prober::new(seed, FLIGHTS_MAX),
+            rounds,
             line: Line { checker, devices: Vec::new(), samples, now_ms: 0 },
             jobs: HashMap::new(),
             hints: Hints::new(checker.workers.clone()),
-            probes: before.probes,
             panics: before.panics.clone(),
             restarts: before.restarts,
             recall: Some(before),
@@ -343,9 +333,7 @@ impl<'a> Work<'a> {
         while !stop.load(Relaxed) {
             let now_ms = self.checker.now_ms();
             if now_ms > last_ms + STALL_MS {
-                for target in self.prober.give_up_all(&mut self.line) {
-                    self.conclude(now_ms, target, Outcome::Void);
-                }
+                self.rounds.give_up_all(now_ms, &mut self.line);
             }
             last_ms = now_ms;
             self.line.now_ms = now_ms;
@@ -354,53 +342,21 @@ impl<'a> Work<'a> {
             }
             #[cfg(test)]
             assert!(!self.checker.fault.swap(false, Relaxed), "a fault for a test");
-            self.hear(now_ms);
-            self.probe(now_ms);
-            self.machine.tick(now_ms);
-            self.tell(now_ms);
-            std::thread::sleep(if self.prober.under_way() > 0 { PAUSE } else { REST });
+            self.turn(now_ms);
+            std::thread::sleep(if self.rounds.under_way() > 0 { PAUSE } else { REST });
         }
     }
 
-    fn hear(&mut self, now_ms: u64) {
-        for _ in 0..HEARD_PER_TURN {
-            let Some(packet) = self.checker.rings.answer() else { break };
-            if let Some((target, outcome)) = self.prober.on_packet(now_ms, packet.bytes(), &mut self.line) {
-                self.conclude(now_ms, target, outcome);
-            }
-        }
-        while let Some((target, outcome)) = self.prober.poll(now_ms, &mut self.line) {
-            self.conclude(now_ms, target, outcome);
-        }
+    fn turn(&mut self, now_ms: u64) {
+        let rings = &self.checker.rings;
+        self.rounds.hear(now_ms, || rings.answer(), &mut self.line);
         for Hint { target, failures } in self.hints.take(now_ms) {
-            self.machine.on_hint(now_ms, target, failures);
+            self.rounds.machine.on_hint(now_ms, target, failures);
         }
-    }
-
-    fn conclude(&mut self, now_ms: u64, target: TargetId, outcome: Outcome) {
-        let [good, bad, void] = &mut self.probes;
-        *match self.machine.on_outcome(now_ms, target, outcome) {
-            Outcome::Good => good,
-            Outcome::Bad(_) => bad,
-            Outcome::Void | Outcome::Unfound => void,
-        } += 1;
-    }
-
-    fn probe(&mut self, now_ms: u64) {
-        for _ in 0..BEGUN_PER_TURN {
-            if !self.prober.has_room() {
-                return;
-            }
-            let Some(target) = self.machine.take_due(now_ms) else { return };
-            let ended = match self.jobs.get(&target) {
-                Some(job) => self.prober.begin(now_ms, job.clone(), &mut self.line),
-                // There is no way to it, or we have no address to ask from.
-                None => Some((target, Outcome::Void)),
-            };
-            if let Some((target, outcome)) = ended {
-                self.conclude(now_ms, target, outcome);
-            }
-        }
+        let jobs = &self.jobs;
+        self.rounds.ask(now_ms, |target| jobs.get(&target).cloned(), &mut self.line);
+        self.rounds.machine.tick(now_ms);
+        self.tell(now_ms);
     }
 
     /// Probes what a snapshot names.
@@ -434,11 +390,11 @@ impl<'a> Work<'a> {
             });
             jobs.extend(of_service.iter().map(|backend| job(snapshot, service, backend)));
         }
-        self.machine.configure(now_ms, specs);
+        self.rounds.machine.configure(now_ms, specs);
         if let Some(before) = self.recall.take() {
             self.remember(&before);
         }
-        let targets = self.machine.views().flat_map(|(_, _, views)| views).map(|(target, _)| target);
+        let targets = self.rounds.machine.views().flat_map(|(_, _, views)| views).map(|(target, _)| target);
         let jobs = targets.collect::<Vec<_>>().into_iter().zip(jobs);
         self.jobs = jobs.filter_map(|(target, job)| Some((target, Job { target, ..job? }))).collect();
         self.hints.follow(self.jobs.iter().map(|(target, job)| (*target, job.backend)));
@@ -447,7 +403,7 @@ impl<'a> Work<'a> {
     /// Takes over what was found before.
     fn remember(&mut self, before: &Findings) {
         let mut known = Vec::new();
-        for (spec, _, views) in self.machine.views() {
+        for (spec, _, views) in self.rounds.machine.views() {
             let Some(backends) = before.backends.get(&spec.name) else { continue };
             for (target, View { spec, .. }) in views {
                 let name = crate::rows::backend_name(spec.address, spec.port);
@@ -455,13 +411,13 @@ impl<'a> Work<'a> {
             }
         }
         for (target, memory) in known {
-            self.machine.recall(target, memory);
+            self.rounds.machine.recall(target, memory);
         }
     }
 
     /// Tells the log and the manager what has changed.
     fn tell(&mut self, now_ms: u64) {
-        for change in self.machine.take_transitions() {
+        for change in self.rounds.machine.take_transitions() {
             let (service, backend) =
                 (&change.service, crate::rows::backend_name(change.address, change.port));
             match change.to {
@@ -471,15 +427,15 @@ impl<'a> Work<'a> {
                 State::Up | State::Unknown => tracing::info!(%service, backend, "backend is up"),
             }
         }
-        self.changed |= self.machine.take_changed();
+        self.changed |= self.rounds.machine.take_changed();
         let wait_ms = if self.changed { BATCH_MS } else { REFRESH_MS };
         if now_ms < self.published_ms + wait_ms {
             return;
         }
         (self.changed, self.published_ms) = (false, now_ms);
-        let (probes, restarts) = (self.probes, self.restarts);
+        let (probes, restarts) = (self.rounds.probes, self.restarts);
         let mut findings = Findings { probes, restarts, ..Findings::default() };
-        for (spec, panics, views) in self.machine.views() {
+        for (spec, panics, views) in self.rounds.machine.views() {
             let service = &spec.name;
             let standing =
                 |(_, view): (TargetId, View<'_>)| ((view.spec.address, view.spec.port), view.standing);

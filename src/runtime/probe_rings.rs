@@ -63,9 +63,10 @@ impl Packet {
         bytes.get_mut(..from.len())?.copy_from_slice(from);
         Some(Packet { length: from.len(), bytes })
     }
+}
 
-    /// Its bytes.
-    pub(crate) fn bytes(&self) -> &[u8] {
+impl AsRef<[u8]> for Packet {
+    fn as_ref(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
@@ -132,7 +133,7 @@ impl ProbeRings {
         }
         for _ in 0..SENT_PER_TURN {
             let Some(next) = self.outward.pop() else { return };
-            let sent = send(next.backend, next.packet.bytes());
+            let sent = send(next.backend, next.packet.as_ref());
             if sent == Sent::Lost {
                 self.losses.fetch_add(1, Relaxed);
             }
@@ -208,7 +209,7 @@ mod tests {
         assert!(!deliver(b"one too many"));
         assert_eq!(rings.losses(), 2);
         while let Some(answer) = rings.answer() {
-            assert_eq!(answer.bytes(), b"answer");
+            assert_eq!(answer.as_ref(), b"answer");
         }
         rings.expect(50_000, None);
         assert!(deliver(b"too late") && rings.answer().is_none());

@@ -20,6 +20,8 @@ pub(super) struct Target {
     pub(super) started_ms: u64,
     /// Since when it is known of.
     pub(super) born_ms: u64,
+    /// Its probes no longer come together with those of all others.
+    spread: bool,
     successes: u32,
     failures: u32,
     /// How often it went down, less what has been forgiven since; and when that was last reckoned.
@@ -42,6 +44,7 @@ impl Target {
             due_ms: Some(now_ms),
             started_ms: now_ms,
             born_ms: now_ms,
+            spread: false,
             successes: 0,
             failures: 0,
             falls: 0,
@@ -106,10 +109,12 @@ impl Target {
 
     /// When to probe again, after a probe that began at `started_ms`. Up to a tenth early, so that probes
     /// of many backends, or by many nodes, drift apart. One that begins to fail is looked at more closely.
-    pub(super) fn next_ms(&self, now_ms: u64, health: &Health, random: &mut Random) -> u64 {
+    pub(super) fn next_ms(&mut self, now_ms: u64, health: &Health, random: &mut Random) -> u64 {
         let interval = u64::from(health.interval_ms);
         let wait = match self.memory.state {
             State::Unknown => interval.min(FIRST_INTERVAL_MS),
+            // All were probed at once at first; from here on they are spread over the interval.
+            _ if !std::mem::replace(&mut self.spread, true) => 1 + random.next() % interval.max(1),
             State::Up if self.failures > 0 => interval / 2,
             _ => interval - random.next() % (interval / 10 + 1),
         };
