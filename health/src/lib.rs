@@ -8,8 +8,8 @@
 //! ```
 //!
 //! [`machine`] decides: when a backend is probed, and what follows from the answers. [`prober`] makes the
-//! probes' packets and reads the answers; [`rounds`] has them take turns. Time and packets come in as arguments;
-//! there is no thread, no clock and no I/O here.
+//! probes' packets and reads the answers; [`rounds`] has them take turns. Time and packets come in as
+//! arguments; there is no thread, no clock and no I/O here.
 
 pub mod machine;
 pub mod prober;
