@@ -83,7 +83,7 @@ fn plan<'a>(acts: &[&'a Act]) -> Plan<'a> {
                 raw_decap = Some(bytes.len());
             }
             Act::RawEncap(bytes) => match raw_decap {
-                Some(len) if len > L2_MAX && bytes.len() <= L2_MAX => plan.new_l2 = Some(bytes),
+                Some(len) if len > L2_MAX && bytes.len() < L2_MAX => plan.new_l2 = Some(bytes),
                 Some(len) if len <= L2_MAX => plan.encap = Some((bytes, true)),
                 _ => plan.encap = Some((bytes, false)),
             },

@@ -3,7 +3,7 @@
 use super::command::{Command, Op};
 use super::edits::{Edits, General, Kind};
 use super::place::{Home, Place};
-use super::reshape::{Decap, Encap, L2_MAX, Tag};
+use super::reshape::{Decap, Encap, TUNNEL_MIN, Tag};
 use super::rewrite::{Block, what};
 use super::{AgeUse, CounterUse, FLAG_MARK, Fate, MeterUse, Mirror, Program};
 use crate::model::action::{Action, Field, FieldRef, FieldSource, ModifyOp, Shared};
@@ -348,13 +348,13 @@ impl<'t> Builder<'t> {
     /// What it means depends on the decapsulation before it: `flow_dv_validate_action_raw_encap_decap`,
     /// `drivers/net/mlx5/mlx5_flow_dv.c` of DPDK 22.11.
     fn raw_encap(&mut self, index: usize, bytes: &[u8]) -> Result<(), Refusal> {
-        let small = bytes.len() <= L2_MAX;
+        let small = bytes.len() < TUNNEL_MIN;
         match self.raw_decap.take() {
-            Some(decap) if decap > L2_MAX && small && bytes.len() >= 14 => {
+            Some(decap) if decap > TUNNEL_MIN && small && bytes.len() >= 14 => {
                 self.general().decap = Some(Decap::TunnelToL2(bytes.into()));
                 Ok(())
             }
-            Some(decap) if decap <= L2_MAX && !small => {
+            Some(decap) if decap <= TUNNEL_MIN && !small => {
                 self.general().decap = None;
                 self.encap(index, bytes, true)
             }

@@ -11,9 +11,10 @@ use crate::model::switch::DropReason;
 /// The most bytes of an encapsulation: `MLX5_ENCAP_MAX_LEN`, `drivers/net/mlx5/mlx5_flow.h` of DPDK 22.11.
 pub const ENCAP_MAX: usize = 132;
 
-/// Up to here a raw encapsulation or decapsulation is of Ethernet alone, beyond it of a tunnel: Ethernet and
-/// IPv4. `MLX5_ENCAPSULATION_DECISION_SIZE`, same file.
-pub(super) const L2_MAX: usize = 34;
+/// Below this a raw encapsulation is of Ethernet alone, from it on of a tunnel: Ethernet and IPv4, as of IP
+/// in IP. `MLX5_ENCAPSULATION_DECISION_SIZE`, same file. (That software steering takes none of just this
+/// length is validation's business.)
+pub(super) const TUNNEL_MIN: usize = 34;
 
 /// What goes from the front. The bytes that the application gave do not count.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -54,7 +54,7 @@ fn what_no_device_does() {
     let unsupported = (Errno::Notsup, Cause::Action(0));
     assert_eq!(refused(&[Action::Other(99)]), unsupported);
     assert_eq!(refused(&[Action::PortRepresentor(Some(4))]), unsupported);
-    assert_eq!(refused(&[Action::RawEncap(&[0; 34])]), unsupported);
+    assert_eq!(refused(&[Action::RawEncap(&[0; 33])]), unsupported);
     assert_eq!(refused(&[modify(ModifyOp::Sub, Field::Ipv4Ttl, 0, 8)]), unsupported);
     for field in [Field::Start, Field::VlanType, Field::GeneveVni, Field::Other(23)] {
         assert_eq!(refused(&[modify(ModifyOp::Set, field, 0, 1)]), unsupported);

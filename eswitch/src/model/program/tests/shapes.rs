@@ -117,6 +117,12 @@ fn layer_3_tunnels() {
     let expected = gre(&outer(), 0x0800, &Spec { ttl: 9, ..inner.clone() }.packet()).frame();
     assert_eq!(applied(&on, &inner.frame()), Ok(expected));
     assert_eq!(applied(&on[..1], &inner.frame()), Err(DropReason::Malformed), "no tunnel to take off");
+    // IP in IP, under hardware steering: an Ethernet and an IPv4 header are all there is.
+    let mut header = outer().frame()[..34].to_vec();
+    header[23] = 4;
+    let in_ip = applied(&[on[0], Action::RawEncap(&header)], &inner.frame()).expect("has room");
+    assert_eq!((in_ip[..14].to_vec(), in_ip[34..].to_vec()), (header[..14].to_vec(), inner.packet()));
+    assert_eq!(usize::from(u16::from_be_bytes([in_ip[16], in_ip[17]])), in_ip.len() - 14);
     let arp = [&[0xff; 12][..], &[8, 6], &[0; 28]].concat();
     assert_eq!(applied(&[on[0], on[2]], &arp), Err(DropReason::Malformed), "no network layer to put inside");
 }

@@ -8,6 +8,7 @@ use crate::model::types::{AgeId, CounterId, MeterId};
 const AGE: Action<'static> = Action::Age { timeout_s: 30, context: 0 };
 const NAT: Action<'static> = Action::SetIpv4Dst([10, 0, 0, 1]);
 const ENCAP: Action<'static> = Action::VxlanEncap(&HEADERS);
+const DECAP_L2: Action<'static> = Action::RawDecap(&[0; 14]);
 const SHORT: Action<'static> = Action::RawEncap(&[0; 14]);
 const TAG: Action<'static> = Action::SetTag { index: 0, data: 1, mask: 1 };
 const DROP: Action<'static> = Action::Drop;
@@ -240,6 +241,16 @@ fn tunnels() {
     );
     rule(&software(), WIRE, true, &RX, VXLAN4, &[decap, QUEUE]).expect("the uplink's own");
     rule(&software(), WIRE, true, &FDB, VXLAN4, &[raw_decap, SHORT, TO_HOST]).expect("layer-3 decap");
+    let in_ip =
+        |headers: &'static [u8]| [AGE, Action::Count, NAT, DECAP_L2, Action::RawEncap(headers), TO_HOST];
+    let refused = rule(&software(), WIRE, true, &FDB, TCP4, &in_ip(&[0; 34])).map_err(|why| why.errno);
+    assert_eq!(refused, Err(Errno::Notsup), "Ethernet and IPv4 alone are no tunnel");
+    rule(&software(), WIRE, true, &FDB, TCP4, &in_ip(&[0; 35])).expect("a tunnel of packets");
+    let in_frames = [AGE, Action::Count, NAT, raw_encap, TO_HOST];
+    rule(&software(), WIRE, true, &FDB, TCP4, &in_frames).expect("a tunnel of frames");
+    let late = [DECAP_L2, Action::RawEncap(&HEADERS), NAT, TO_HOST];
+    let refused = rule(&software(), WIRE, true, &FDB, TCP4, &late).map_err(|why| why.errno);
+    assert_eq!(refused, Err(Errno::Inval), "edits after an encapsulation");
     let layer3 = [Action::RawDecap(&[0; 14]), raw_encap, TO_WIRE];
     rule(&software(), HOST, true, &FDB, TCP4, &layer3).expect("layer-3 encap, even from a vport");
 }

@@ -259,6 +259,12 @@ fn what_a_table_finds_in_its_actions() {
     table_of(&hardware(), FDB, TCP4, &layer3).expect("layer-3 decap");
     let layer3 = [Action::RawDecap(&[0; 14]), Action::RawEncap(&HEADERS), TO_HOST];
     table_of(&hardware(), FDB, TCP4, &layer3).expect("layer-3 encap");
+    let (decap, encap) = (Action::RawDecap(&[0; 14]), Action::RawEncap(&[0; 34]));
+    let in_ip = [Action::PopVlan, Action::Count, ttl, decap, encap, TO_HOST];
+    table_of(&hardware(), FDB, TCP4, &in_ip).expect("Ethernet and IPv4 are a tunnel here");
+    let late = [Action::Count, decap, encap, ttl, TO_HOST];
+    let refused = outcome(table_of(&hardware(), FDB, TCP4, &late), "edits after an encapsulation");
+    assert_eq!(refused, (Errno::Inval, order));
 }
 
 /// An edit of an inner header.
