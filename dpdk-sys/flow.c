@@ -72,11 +72,13 @@ static void fill_item(enum millrace_item_kind kind, const struct millrace_fields
 		memcpy(&to->ipv4.hdr.src_addr, from->src, 4);
 		memcpy(&to->ipv4.hdr.dst_addr, from->dst, 4);
 		to->ipv4.hdr.time_to_live = from->byte;
+		to->ipv4.hdr.type_of_service = from->traffic_class;
 		break;
 	case MILLRACE_ITEM_IPV6:
 		memcpy(&to->ipv6.hdr.src_addr, from->src, 16);
 		memcpy(&to->ipv6.hdr.dst_addr, from->dst, 16);
 		to->ipv6.hdr.hop_limits = from->byte;
+		to->ipv6.hdr.vtc_flow = rte_cpu_to_be_32((uint32_t)from->traffic_class << RTE_IPV6_HDR_TC_SHIFT);
 		break;
 	case MILLRACE_ITEM_TCP:
 		to->tcp.hdr.src_port = rte_cpu_to_be_16(from->number);
@@ -95,7 +97,7 @@ static bool is_bare(const struct millrace_fields *mask)
 {
 	static const struct millrace_fields none;
 
-	return mask->number == 0 && mask->second == 0 && mask->byte == 0 &&
+	return mask->number == 0 && mask->second == 0 && mask->byte == 0 && mask->traffic_class == 0 &&
 	       memcmp(mask->src, none.src, sizeof(none.src)) == 0 &&
 	       memcmp(mask->dst, none.dst, sizeof(none.dst)) == 0;
 }
@@ -127,6 +129,8 @@ union action_room {
 	struct rte_flow_action_set_ipv6 ipv6;
 	struct rte_flow_action_set_tp tp;
 	struct rte_flow_action_modify_field modify;
+	struct rte_flow_action_raw_decap decap;
+	struct rte_flow_action_raw_encap encap;
 	struct rte_flow_action_jump jump;
 	struct rte_flow_action_ethdev port;
 	struct rte_flow_action_queue queue;
@@ -140,8 +144,12 @@ struct actions {
 };
 
 /* Actions that are spelled alike under both steerings; whether it is one. */
-static bool fill_common(const struct millrace_action *from, struct rte_flow_action *to, union action_room *room)
+static bool fill_common(const struct millrace_actions *all, const struct millrace_action *from,
+			struct rte_flow_action *to, union action_room *room)
 {
+	/* Of a decapsulation only the length is looked at. */
+	static uint8_t ethernet[sizeof(struct rte_ether_hdr)];
+
 	to->conf = room;
 	switch (from->kind) {
 	case MILLRACE_ACTION_COUNT:
@@ -164,6 +172,17 @@ static bool fill_common(const struct millrace_action *from, struct rte_flow_acti
 	case MILLRACE_ACTION_SET_VLAN:
 		to->type = RTE_FLOW_ACTION_TYPE_OF_SET_VLAN_VID;
 		room->vid.vlan_vid = rte_cpu_to_be_16(from->number);
+		return true;
+	case MILLRACE_ACTION_RAW_DECAP:
+		to->type = RTE_FLOW_ACTION_TYPE_RAW_DECAP;
+		room->decap.data = ethernet;
+		room->decap.size = sizeof(ethernet);
+		return true;
+	case MILLRACE_ACTION_RAW_ENCAP:
+		/* Drivers read the headers; the type is not const for historical reasons. */
+		to->type = RTE_FLOW_ACTION_TYPE_RAW_ENCAP;
+		room->encap.data = (uint8_t *)(uintptr_t)all->headers;
+		room->encap.size = all->headers_len;
 		return true;
 	case MILLRACE_ACTION_JUMP:
 		to->type = RTE_FLOW_ACTION_TYPE_JUMP;
@@ -287,6 +306,7 @@ static void fill_modify(const struct millrace_action *from, struct rte_flow_acti
  * decrement that, too; of anything else nothing. */
 static void fill_mask(const struct millrace_action *from, struct rte_flow_action *to, union action_room *room)
 {
+	static const struct millrace_actions none;
 	struct rte_flow_action_modify_field *modify = &room->modify;
 	struct rte_flow_action_modify_field meant;
 
@@ -296,7 +316,7 @@ static void fill_mask(const struct millrace_action *from, struct rte_flow_action
 		to->conf = NULL;
 		return;
 	}
-	if (fill_common(from, to, room)) {
+	if (fill_common(&none, from, to, room)) {
 		memset(room, 0, sizeof(*room));
 		return;
 	}
@@ -318,7 +338,7 @@ static void fill_edits(const struct millrace_actions *from, struct actions *to, 
 {
 	memset(to, 0, sizeof(*to));
 	for (uint32_t i = 0; i < from->count; i++) {
-		if (edit == fill_mask || !fill_common(&from->actions[i], &to->list[i], &to->room[i])) {
+		if (edit == fill_mask || !fill_common(from, &from->actions[i], &to->list[i], &to->room[i])) {
 			to->list[i].conf = &to->room[i];
 			edit(&from->actions[i], &to->list[i], &to->room[i]);
 		}

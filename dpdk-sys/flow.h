@@ -15,6 +15,7 @@
 enum {
 	MILLRACE_ITEMS_MAX = 8,
 	MILLRACE_ACTIONS_MAX = 16,
+	MILLRACE_HEADERS_MAX = 132,  /* MLX5_ENCAP_MAX_LEN (mlx5_flow.h, 22.11) */
 	MILLRACE_TEMPLATES_MAX = 32, /* MLX5_HW_TBL_MAX_ACTION_TEMPLATE (mlx5_flow.h, 22.11) */
 };
 
@@ -35,6 +36,7 @@ struct millrace_fields {
 	uint8_t src[16];  /* source address; IPv4 is the first four */
 	uint8_t dst[16];  /* destination address; a MAC address is the first six */
 	uint8_t byte;     /* TTL, hop limit, TCP flags, or bit 0: another VLAN tag follows */
+	uint8_t traffic_class; /* or IPv4's type of service */
 };
 
 struct millrace_item {
@@ -61,6 +63,8 @@ enum millrace_action_kind {
 	MILLRACE_ACTION_SET_UDP_DST,
 	MILLRACE_ACTION_DEC_TTL_IPV4,
 	MILLRACE_ACTION_DEC_TTL_IPV6,
+	MILLRACE_ACTION_RAW_DECAP,  /* of an Ethernet header; MILLRACE_ACTION_RAW_ENCAP comes next */
+	MILLRACE_ACTION_RAW_ENCAP,  /* of the list's headers */
 	MILLRACE_ACTION_JUMP,       /* number: group */
 	MILLRACE_ACTION_PORT,       /* number: ethdev */
 	MILLRACE_ACTION_QUEUE,      /* number */
@@ -90,6 +94,8 @@ struct millrace_actions {
 	const struct millrace_action *actions;
 	uint32_t count;
 	struct rte_flow_action_handle *counter; /* indirect; NULL in templates */
+	const uint8_t *headers;
+	uint32_t headers_len;
 };
 
 struct millrace_count {

@@ -474,7 +474,7 @@ pub(crate) struct RuleRow {
     pub(crate) packets: u64,
     /// Bytes of IP packet.
     pub(crate) bytes: u64,
-    /// As testpmd's command would make it.
+    /// As testpmd's commands would make it, a line each.
     pub(crate) rule: String,
 }
 

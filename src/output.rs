@@ -104,7 +104,13 @@ pub(crate) fn trace(row: &TraceRow) -> String {
     let mut text = steps.render("nothing was decided");
     let _ = writeln!(text, "\nverdict   {}\nhardware  {}", row.verdict, row.hardware);
     for rule in &row.rules {
-        let _ = writeln!(text, "rule      {} ({} packets): {}", rule.direction, rule.packets, rule.rule);
+        let _ = writeln!(
+            text,
+            "rule      {} ({} packets): {}",
+            rule.direction,
+            rule.packets,
+            one_line(&rule.rule)
+        );
     }
     for frame in &row.sent {
         let _ = writeln!(text, "sent      {}: {}", frame.port, frame.frame);
@@ -573,6 +579,11 @@ fn tally(counts: &BTreeMap<String, u64>) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
+/// A rule that takes several commands, in a line.
+fn one_line(rule: &str) -> String {
+    rule.replace('\n', "; ")
+}
+
 /// `show rules`.
 pub(crate) fn rules(found: &Rules) -> String {
     let mut table = Table::new(&[
@@ -598,7 +609,7 @@ pub(crate) fn rules(found: &Rules) -> String {
             duration(row.age_ms),
             row.packets.to_string(),
             bytes(row.bytes),
-            row.rule.clone(),
+            one_line(&row.rule),
         ]);
     }
     let mut text = table.render("no rules");

@@ -28,6 +28,10 @@ def printed(test: str) -> list[str]:
     return commands
 
 
+# Sets up the headers that the next command speaks of.
+SETUP = "set raw_"
+
+
 def expect(testpmd: Testpmd, command: str, answer: str) -> None:
     said = testpmd.command(command)
     if not re.search(answer, said):
@@ -38,7 +42,7 @@ def test_software_steering(tmp_path):
     options = ("--hairpinq=1", "--hairpin-mode=1")
     with Testpmd(tmp_path / "testpmd.log", devargs="profile=ideal,dv_flow_en=1", options=options) as testpmd:
         for command in printed("software_steering"):
-            expect(testpmd, command, r"Flow rule #\d+ created")
+            expect(testpmd, command, "" if command.startswith(SETUP) else r"Flow rule #\d+ created")
 
 
 def test_hardware_steering(tmp_path):
@@ -51,6 +55,8 @@ def test_hardware_steering(tmp_path):
         testpmd.command("port start all")
         enqueued = 0
         for template in templates(printed("hardware_steering")):
+            for command in template.setup:
+                expect(testpmd, command, "")
             for command in template.lines:
                 expect(testpmd, command, rf"(template|table) #{template.number} created")
             for command in template.rules:
@@ -78,6 +84,8 @@ class Template:
     number: int
     lines: list[str]
     rules: list[str]
+    # The headers that rules put on, which are the same for all: testpmd keeps those of one at a time.
+    setup: list[str] = dataclasses.field(default_factory=list)
 
 
 EDIT = re.compile(r"modify_field [^/]*/ ")
@@ -87,9 +95,14 @@ EDITS = re.compile(rf"(?:{EDIT.pattern})+")
 def templates(commands: list[str]) -> list[Template]:
     """All tables; one whose lines are too long for testpmd in as many parts as it has edits."""
     whole: dict[int, Template] = {}
+    setup: list[str] = []
     for command in commands:
+        if command.startswith(SETUP):
+            setup.append(command)
+            continue
         number = int(re.search(r"(?:_id|create 0 template_table) (\d+)", command)[1])
         template = whole.setdefault(number, Template(number, [], []))
+        template.setup, setup = setup or template.setup, []
         (template.rules if command.startswith("flow queue") else template.lines).append(command)
     return [part for template in whole.values() for part in parts(template)]
 
@@ -109,4 +122,5 @@ def part(template: Template, edit: int) -> Template:
         command = EDITS.sub(lambda edits: EDIT.findall(edits[0])[edit], command)
         return re.sub(rf"((?:_id|template|table) ){template.number}\b", rf"\g<1>{number}", command)
 
-    return Template(number, [only(line) for line in template.lines], [only(line) for line in template.rules])
+    lines, rules = ([only(line) for line in lines] for lines in (template.lines, template.rules))
+    return Template(number, lines, rules, template.setup)

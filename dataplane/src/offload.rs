@@ -9,6 +9,7 @@ use crate::addr::{Ip, MacAddr};
 use crate::conntrack::Count;
 use crate::flow::{Direction, FlowKey};
 use crate::ids::{BackendId, PortId, ServiceId, WorkerId};
+use crate::rewrite::Around;
 
 /// The name of a connection: the worker that owns it, its slot there and the slot's generation. A name
 /// outlives its connection harmlessly: once the slot is recycled the generation no longer matches.
@@ -46,18 +47,21 @@ pub enum Declined {
     Failed,
     /// The tenant's share of the rules is used up.
     TenantShare,
-    /// Hardware cannot take this way: back out of the same wire, to a link with a smaller MTU, or through a
-    /// tunnel.
+    /// Hardware cannot take this way: back out of the same wire, or between ports that it does not join.
     Path,
     /// The engine did not answer in time.
     Timeout,
     /// Its packets are metered, in a way that is left to software.
     Metered,
+    /// A packet that came in may be too big for the way out, which only software could tell its sender.
+    Mtu,
+    /// The tunnel is one that only software can put packets into, or take them out of.
+    Tunnel,
 }
 
 impl Declined {
     /// All reasons, in declaration order.
-    pub const ALL: [Declined; 9] = [
+    pub const ALL: [Declined; 11] = [
         Declined::NoEngine,
         Declined::Budget,
         Declined::TableFull,
@@ -67,6 +71,8 @@ impl Declined {
         Declined::Path,
         Declined::Timeout,
         Declined::Metered,
+        Declined::Mtu,
+        Declined::Tunnel,
     ];
 
     /// The name used in labels and output.
@@ -82,6 +88,8 @@ impl Declined {
             Declined::Path => "path",
             Declined::Timeout => "timeout",
             Declined::Metered => "metered",
+            Declined::Mtu => "mtu",
+            Declined::Tunnel => "tunnel",
         }
     }
 }
@@ -139,6 +147,8 @@ pub struct Ask {
     pub backend_end: (Ip, u16),
     /// Whether addresses and ports are translated (`nat`), in both directions.
     pub nat: bool,
+    /// What is put around its packets on their way to the backend, if that is behind a tunnel.
+    pub tunnel: Option<Around>,
     /// Its service.
     pub service: ServiceId,
     /// Its backend.

@@ -22,8 +22,8 @@ mod plain;
 mod reset;
 
 pub use decap::{datagram, decapsulate, udp_is_intact};
-use encap::class;
-pub use encap::{OUTER_MAX, Outer, encapsulate, entropy, wrap};
+pub(crate) use encap::class;
+pub use encap::{Around, OUTER_MAX, Outer, carries_ecn, encapsulate, entropy, wrap};
 pub use icmp::{IcmpError, into_echo_reply, into_icmp_error};
 pub use neighbour::{
     Station, into_arp_reply, into_neighbour_advertisement, write_arp_request, write_gratuitous_arp,

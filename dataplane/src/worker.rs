@@ -572,8 +572,7 @@ impl<'a, E: Env> Walk<'a, E> {
         }
         self.count_traffic(backend, direction, parsed.packet_len());
         if self.state.table.entry(slot).concerns_hardware(self.state.offload.price) {
-            let fits = offload::is_for_hardware(parsed);
-            self.tend_hardware(packet.port(), fits, slot, direction);
+            self.tend_hardware(offload::Sight::of(&packet, parsed), slot, direction);
         }
         let translation = self.translation(slot, direction);
         self.deliver(packet, parsed, &translation);

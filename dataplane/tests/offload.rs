@@ -7,6 +7,7 @@ mod common {
     #[allow(dead_code)]
     pub(crate) mod world;
 }
+mod frames;
 mod support {
     pub(crate) mod offload_engine;
 }
@@ -20,6 +21,7 @@ use dataplane::ids::{BackendId, PortId};
 use dataplane::offload::{
     Answer, Ask, Declined, FlowRef, Leg, OffloadState, Removal, Revocation, Revoke, RuleId, Token,
 };
+use frames::repair_ipv4;
 
 #[global_allocator]
 static ALLOCATOR: common::alloc::Watched = common::alloc::Watched(std::alloc::System);
@@ -338,9 +340,71 @@ fn a_smaller_link_keeps_its_direction_in_software() {
     from_client(&mut none, "S");
     from_client(&mut none, "A");
     from_client(&mut none, "A");
-    assert_eq!((state(&none), none.envs[0].asks.len()), (OffloadState::Declined(Declined::Path), 0));
+    assert_eq!((state(&none), none.envs[0].asks.len()), (OffloadState::Declined(Declined::Mtu), 0));
     none.pass_ms(36_000, 500);
     assert_eq!(state(&none), OffloadState::Software);
+}
+
+/// One service behind tunnels, whose port towards backends has room for them.
+fn tunnelled(mode: &str, keys: &str, backend: &str) -> String {
+    let config = service(&format!("mode = \"{mode}\"\ntunnel = {{ {keys} }}"), &[backend]);
+    config.replace(":8080", "").replace("net_null0\"", "net_null0\"\nmtu = 1400")
+}
+
+/// An ACK of this traffic class.
+fn ack(class: u8) -> Vec<u8> {
+    let mut frame = tcp(PORT_MACS[0], CLIENT, VIP, "A", b"");
+    frame[15] = class;
+    repair_ipv4(&mut frame);
+    frame
+}
+
+const IN_VXLAN: &str = "vni = 7, inner_mac = \"02:00:00:00:00:77\"";
+
+#[test]
+fn what_is_around_packets_is_asked_for_with_one_that_bears_no_mark() {
+    let mut world = world(&tunnelled("vxlan", IN_VXLAN, "10.0.1.11"));
+    from_client(&mut world, "S");
+    for class in [0x29, 0x2a, 0x2b] {
+        assert_eq!(world.receive(FRONT, &ack(class)).len(), 1);
+    }
+    assert_eq!((state(&world), world.envs[0].asks.len()), (OffloadState::Software, 0));
+    world.receive(FRONT, &ack(0x28));
+    let ask = asked(&mut world);
+    assert_eq!(ask.legs, [leg(FRONT, BACK, SERVERS[0]), None]);
+    let around = ask.tunnel.expect("it is behind a tunnel");
+    assert_eq!(around.class(), (0x28, 0xff));
+    assert_eq!(around.inner_link(), Some([MacAddr([2, 0, 0, 0, 0, 0x77]), PORT_MACS[1]]));
+    // What hardware puts on is what software does, but for lengths and IPv4's checksum.
+    let mut sent = world.receive(FRONT, &ack(0x28)).remove(0).1;
+    [16..18, 24..26, 38..40].into_iter().for_each(|unknown| sent[unknown].fill(0));
+    assert_eq!(sent[14..14 + around.headers().len()], *around.headers());
+
+    world.answer(&Answer::Installed { flow: ask.flow, token: ask.token, rule: RULE });
+    world.pass_ms(2_000, 100);
+    world.answer(&counted(&ask, [1, 0]));
+    world.receive(FRONT, &ack(0x2a));
+    assert_eq!(count(&world, |c| &c.offload_miss), 0, "no rule matches such packets");
+    world.receive(FRONT, &ack(0x28));
+    assert_eq!(count(&world, |c| &c.offload_miss), 1);
+}
+
+#[test]
+fn tunnels_that_only_software_makes() {
+    let declined = |config: &str| {
+        let mut world = world(config);
+        ["S", "A", "A", "A"].into_iter().for_each(|flags| drop(from_client(&mut world, flags)));
+        assert_eq!(world.envs[0].asks, []);
+        state(&world)
+    };
+    let in_v6 = tunnelled("gue", "", "fd00:2::11");
+    assert_eq!(declined(&in_v6), OffloadState::Declined(Declined::Tunnel), "UDP over IPv6 has a checksum");
+    let tight = tunnelled("vxlan", IN_VXLAN, "10.0.1.11").replace("net_null1\"", "net_null1\"\nmtu = 1449");
+    assert_eq!(declined(&tight), OffloadState::Declined(Declined::Mtu));
+    let mut unsummed = world(&tunnelled("gue", "udp6_checksum = false, dscp = 46", "fd00:2::11"));
+    ["S", "A", "A"].into_iter().for_each(|flags| drop(from_client(&mut unsummed, flags)));
+    let around = asked(&mut unsummed).tunnel.expect("it is behind a tunnel");
+    assert_eq!((around.is_v4(), around.class(), around.inner_link()), (false, (0, 3), None));
 }
 
 #[test]

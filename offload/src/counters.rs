@@ -63,7 +63,7 @@ impl From<Declined> for RequestResult {
             Declined::Failed => RequestResult::Failed,
             Declined::TenantShare => RequestResult::TenantShare,
             // Workers do not ask for metered connections.
-            Declined::Path | Declined::Metered => RequestResult::Path,
+            Declined::Path | Declined::Mtu | Declined::Tunnel | Declined::Metered => RequestResult::Path,
             Declined::Timeout => RequestResult::Timeout,
         }
     }

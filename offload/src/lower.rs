@@ -21,11 +21,18 @@
 //! other group a miss is a drop there, and not the business of software.
 //!
 //! What is left to software for good: two VLAN tags, a way out whose MTU is smaller than the way in's, and in
-//! the receive domain tags put on, or taken off by a representor, which mlx5 refuses.
+//! the receive domain tunnels, and tags put on, or taken off by a representor, which mlx5 refuses.
+//!
+//! Packets to a backend behind a tunnel get their outer headers from the rule. Hardware fills in lengths, and
+//! IPv4's checksum, and copies nothing: so the pattern has the traffic class that the headers are made for,
+//! without a mark of congestion (RFC 6040), and other packets miss. Where the tunnel has no inner Ethernet
+//! header, the packet's own goes first, tags and all.
 //!
 //! What hardware does otherwise than the worker:
 //!
 //! * It keeps a tag's priority.
+//! * It chooses the outer UDP source port of VXLAN and GENEVE itself, for each connection, and leaves what
+//!   pads a short frame where it is.
 //! * It does not see that a second customer tag is within the right one (no pattern can say so:
 //!   `has_more_vlan` asks for a service tag), and forwards it as a part of the packet.
 //! * Where a port is a bump in the wire, it takes a connection's requests whomever their frames are for; the
@@ -34,13 +41,16 @@
 #[cfg(test)]
 mod tests;
 
-use crate::rule::{Action, Attr, Domain, Item, Masked, Rule};
+use crate::engine::Kind;
+use crate::rule::{Action, Attr, Domain, Headers, Item, Masked, Rule};
 use arrayvec::ArrayVec;
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::flow::{Direction, FlowKey, Protocol};
 use dataplane::ids::PortId;
 use dataplane::offload::{Ask, Declined, Leg};
+use dataplane::rewrite::Around;
 use dataplane::snapshot::VlanTags;
+use dataplane::wire::{ether, ipv4};
 
 /// The group of connections over IPv4 and TCP.
 pub const CONNECTIONS_V4_TCP: u32 = 1;
@@ -153,10 +163,15 @@ pub fn leg(
         return Err(Declined::Path);
     };
     let incoming = ask.incoming(direction);
-    let one_family =
-        incoming.src.is_v4() == incoming.dst.is_v4() && ask.backend_end.0.is_v4() == ask.key.dst.is_v4();
-    if to.mtu < from.mtu || !one_family {
+    let translates = ask.nat && ask.backend_end.0.is_v4() != ask.key.dst.is_v4();
+    if incoming.src.is_v4() != incoming.dst.is_v4() || translates {
         return Err(Declined::Path);
+    }
+    if let Some(around) = &ask.tunnel {
+        return tunnelled(&incoming, &path, around, [from, to], way, age_s);
+    }
+    if to.mtu < from.mtu {
+        return Err(Declined::Mtu);
     }
     let tags = Retag::between(from.vlan, to.vlan).ok_or(Declined::Path)?;
     let in_hairpin = match tags {
@@ -173,11 +188,8 @@ pub fn leg(
         }
         Way::Hairpin(_) => (from.ethdev, Attr { domain: Domain::Ingress, group: 0, priority: 1 }),
     };
-    let items = connection(from, way, &incoming);
-    let mut actions = ArrayVec::new();
-    actions.extend((tags == Retag::Off).then_some(Action::PopVlan));
-    actions.push(Action::Count);
-    actions.extend(age_s.map(|seconds| Action::Age { timeout_s: seconds.clamp(1, AGE_MAX_S) }));
+    let items = connection(from, way, &incoming, None);
+    let mut actions = begin(tags == Retag::Off, age_s);
     if let Retag::Other(vid) = tags {
         actions.push(Action::SetVlanVid(vid));
     }
@@ -189,7 +201,72 @@ pub fn leg(
         Way::Eswitch => Action::ToPort(to.ethdev),
         Way::Hairpin(queue) => Action::Queue(queue),
     });
-    Ok(Rule { port, attr, items, actions })
+    Ok(Rule { port, attr, items, actions, headers: Headers::new() })
+}
+
+/// What comes before edits.
+fn begin(untag: bool, age_s: Option<u32>) -> Actions {
+    let mut actions = Actions::new();
+    actions.extend(untag.then_some(Action::PopVlan));
+    actions.push(Action::Count);
+    actions.extend(age_s.map(|seconds| Action::Age { timeout_s: seconds.clamp(1, AGE_MAX_S) }));
+    actions
+}
+
+/// As [`leg`], into a backend's tunnel. Hardware copies nothing from one header to another: what of the outer
+/// one is the packet's is compared. It compares no lengths: so all that fits the way in must fit the tunnel.
+fn tunnelled(
+    incoming: &FlowKey,
+    path: &Leg,
+    around: &Around,
+    [from, to]: [&PortFacts; 2],
+    way: Way,
+    age_s: Option<u32>,
+) -> Result<Rule, Declined> {
+    let (inner, shim) = (around.inner_link(), around.headers());
+    let added = shim.len() + inner.map_or(0, |_| ether::LEN);
+    if usize::from(to.mtu) < usize::from(from.mtu) + added {
+        return Err(Declined::Mtu);
+    }
+    if from.vlan.outer.is_some() || to.vlan.outer.is_some() {
+        return Err(Declined::Path);
+    }
+    if way != Way::Eswitch {
+        // The receive side takes no encapsulation (mlx5_flow_dv.c, `encap is not supported for ingress`).
+        return Err(Declined::Tunnel);
+    }
+    let (value, mask) = around.class();
+    let mut actions = begin(from.vlan.inner.is_some(), age_s);
+    if let Some([dst, src]) = inner {
+        actions.extend([Action::SetMacDst(dst), Action::SetMacSrc(src)]);
+    }
+    actions.push(Action::DecTtl);
+    actions.extend(inner.is_none().then_some(Action::RawDecap));
+    actions.extend([Action::RawEncap, Action::ToPort(to.ethdev)]);
+    Ok(Rule {
+        port: from.proxy,
+        attr: Attr { domain: Domain::Transfer, group: group_of(incoming), priority: 0 },
+        items: connection(from, way, incoming, Some(Masked { value, mask })),
+        actions,
+        headers: headers(to, path.next_hop, around).ok_or(Declined::Tunnel)?,
+    })
+}
+
+/// Whether an engine of this kind takes such a rule, as far as that is known beforehand: software steering
+/// does not believe that an Ethernet and an IPv4 header alone are a tunnel's (mlx5_flow_dv.c,
+/// `MLX5_ENCAPSULATION_DECISION_SIZE`: "small raw encap size"); hardware steering does.
+pub(crate) fn suits(kind: Kind, rule: &Rule) -> bool {
+    let small = (1..=ether::LEN + ipv4::LEN).contains(&rule.headers.len());
+    kind != Kind::Sync || !small
+}
+
+/// A tunnel's headers, from Ethernet on; `None` if there is no room for them.
+fn headers(to: &PortFacts, next_hop: MacAddr, around: &Around) -> Option<Headers> {
+    let ether_type = if around.is_v4() { ether::IPV4 } else { ether::IPV6 };
+    let mut headers: Headers = (0..ether::len(to.vlan)).map(|_| 0).collect();
+    ether::emit(&mut headers, next_hop, to.mac, to.vlan, ether_type)?;
+    headers.try_extend_from_slice(around.headers()).ok()?;
+    Some(headers)
 }
 
 /// Whether packets come to a connection's rules by way of base rules only: not if one is a hairpin's.
@@ -215,7 +292,7 @@ pub fn base_rules(topology: &Topology) -> Vec<Rule> {
                 let mut items = link(port, None);
                 items.push(expiring(v4));
                 let actions = [Action::Queue(SOFTWARE_QUEUE)].into_iter().collect();
-                rules.push(Rule { port: port.ethdev, attr, items, actions });
+                rules.push(Rule { port: port.ethdev, attr, items, actions, headers: Headers::new() });
             }
         }
     }
@@ -231,14 +308,14 @@ fn transfer_base(rules: &mut Vec<Rule>, port: &PortFacts) {
         items.extend(link(port, dst));
         items.extend(layers.iter().copied());
         let actions = [Action::Jump(group)].into_iter().collect();
-        rules.push(Rule { port: port.proxy, attr, items, actions });
+        rules.push(Rule { port: port.proxy, attr, items, actions, headers: Headers::new() });
     };
     for v4 in [true, false] {
         rule(0, None, &[expiring(v4)], SOFTWARE);
     }
     let dst = (!port.any_mac).then_some(port.mac);
-    let v4 = Item::Ipv4 { src: None, dst: None, ttl: None };
-    let v6 = Item::Ipv6 { src: None, dst: None, hop_limit: None };
+    let v4 = Item::Ipv4 { src: None, dst: None, class: None, ttl: None };
+    let v6 = Item::Ipv6 { src: None, dst: None, class: None, hop_limit: None };
     let tcp = Item::Tcp { src: None, dst: None, flags: None };
     let udp = Item::Udp { src: None, dst: None };
     rule(1, dst, &[v4, tcp], CONNECTIONS_V4_TCP);
@@ -250,9 +327,9 @@ fn transfer_base(rules: &mut Vec<Rule>, port: &PortFacts) {
 /// An IP header whose packet must not be forwarded.
 fn expiring(v4: bool) -> Item {
     if v4 {
-        Item::Ipv4 { src: None, dst: None, ttl: Some(TTL_EXPIRES) }
+        Item::Ipv4 { src: None, dst: None, class: None, ttl: Some(TTL_EXPIRES) }
     } else {
-        Item::Ipv6 { src: None, dst: None, hop_limit: Some(TTL_EXPIRES) }
+        Item::Ipv6 { src: None, dst: None, class: None, hop_limit: Some(TTL_EXPIRES) }
     }
 }
 
@@ -277,8 +354,8 @@ fn link(port: &PortFacts, dst: Option<MacAddr>) -> Items {
     items
 }
 
-/// The packets of one direction of a connection.
-fn connection(from: &PortFacts, way: Way, key: &FlowKey) -> Items {
+/// The packets of one direction of a connection; of this traffic class, if it matters.
+fn connection(from: &PortFacts, way: Way, key: &FlowKey, class: Option<Masked<u8>>) -> Items {
     let mut items = Items::new();
     match way {
         // Whom frames are for was looked at in group 0.
@@ -289,9 +366,9 @@ fn connection(from: &PortFacts, way: Way, key: &FlowKey) -> Items {
         Way::Hairpin(_) => items.extend(link(from, (!from.any_mac).then_some(from.mac))),
     }
     items.push(if key.dst.is_v4() {
-        Item::Ipv4 { src: Some(key.src.low32()), dst: Some(key.dst.low32()), ttl: None }
+        Item::Ipv4 { src: Some(key.src.low32()), dst: Some(key.dst.low32()), class, ttl: None }
     } else {
-        Item::Ipv6 { src: Some(key.src), dst: Some(key.dst), hop_limit: None }
+        Item::Ipv6 { src: Some(key.src), dst: Some(key.dst), class, hop_limit: None }
     });
     let (src, dst) = (Some(key.src_port), Some(key.dst_port));
     items.push(match key.protocol {

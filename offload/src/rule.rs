@@ -9,8 +9,14 @@ use dataplane::addr::{Ip, MacAddr};
 
 /// Items of a pattern at most: a port, Ethernet, two VLAN tags, IP, TCP or UDP.
 pub const ITEMS_MAX: usize = 6;
-/// Actions of a rule at most: meter, count, age, tags, two MAC addresses, an address, a port, TTL, a fate.
+/// Actions of a rule at most: meter, count, age, tags, two MAC addresses, an address, a port, TTL, headers
+/// off and on, a fate.
 pub const ACTIONS_MAX: usize = 12;
+/// Bytes that a rule puts before a frame at most: Ethernet, a VLAN tag, IPv6, UDP, and VXLAN or GENEVE.
+pub const HEADERS_MAX: usize = 14 + 4 + 40 + 8 + 8;
+
+/// What a rule puts before a frame.
+pub type Headers = ArrayVec<u8, HEADERS_MAX>;
 
 /// A value of which only the bits of the mask matter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -59,6 +65,8 @@ pub enum Item {
         src: Option<u32>,
         /// Destination address; `None` is any.
         dst: Option<u32>,
+        /// Type of service: DSCP and ECN.
+        class: Option<Masked<u8>>,
         /// Time to live.
         ttl: Option<Masked<u8>>,
     },
@@ -68,6 +76,8 @@ pub enum Item {
         src: Option<Ip>,
         /// Destination address; `None` is any.
         dst: Option<Ip>,
+        /// Traffic class: DSCP and ECN.
+        class: Option<Masked<u8>>,
         /// Hop limit.
         hop_limit: Option<Masked<u8>>,
     },
@@ -91,8 +101,8 @@ pub enum Item {
 
 /// What happens to a packet.
 ///
-/// A rule has them in the order that software steering takes: tags off, meter, count and age, edits, tags on,
-/// fate.
+/// A rule has them in the order that software steering takes: tags off, meter, count and age, edits, tags or
+/// headers on, fate.
 /// Hardware steering wants tags on before edits: see [`Rule::with_tags_first`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
@@ -126,6 +136,11 @@ pub enum Action {
     SetPortDst(u16),
     /// Time to live or hop limit less one.
     DecTtl,
+    /// The Ethernet header gives way to the headers that [`Action::RawEncap`], which comes next, puts on.
+    RawDecap,
+    /// The rule's headers, Ethernet's first, are put before the frame. The device fills in lengths and IPv4's
+    /// checksum; of VXLAN and GENEVE, at their assigned ports, UDP's source port, too.
+    RawEncap,
     /// It goes on in another group.
     Jump(u32),
     /// It leaves by the wire of this ethdev's vport.
@@ -145,6 +160,8 @@ pub struct Rule {
     pub items: ArrayVec<Item, ITEMS_MAX>,
     /// Its actions; the last one is its fate.
     pub actions: ArrayVec<Action, ACTIONS_MAX>,
+    /// What [`Action::RawEncap`] puts on.
+    pub headers: Headers,
 }
 
 impl Rule {
@@ -186,6 +203,7 @@ impl Rule {
             attr: self.attr,
             items: self.items.iter().map(Item::without_value).collect(),
             actions: self.actions.iter().map(Action::without_value).collect(),
+            headers: self.headers.iter().map(|_| 0).collect(),
         }
     }
 }
@@ -198,11 +216,13 @@ impl Item {
             Item::RepresentedPort(_) => Item::RepresentedPort(0),
             Item::Eth { dst } => Item::Eth { dst: dst.map(|_| MacAddr::default()) },
             Item::Vlan(_) => Item::Vlan(0),
-            Item::Ipv4 { src, dst, ttl } => {
-                Item::Ipv4 { src: src.map(|_| 0), dst: dst.map(|_| 0), ttl: ttl.map(none) }
+            Item::Ipv4 { src, dst, class, ttl } => {
+                let (src, dst) = (src.map(|_| 0), dst.map(|_| 0));
+                Item::Ipv4 { src, dst, class: class.map(none), ttl: ttl.map(none) }
             }
-            Item::Ipv6 { src, dst, hop_limit } => {
-                Item::Ipv6 { src: src.map(no_ip), dst: dst.map(no_ip), hop_limit: hop_limit.map(none) }
+            Item::Ipv6 { src, dst, class, hop_limit } => {
+                let (src, dst) = (src.map(no_ip), dst.map(no_ip));
+                Item::Ipv6 { src, dst, class: class.map(none), hop_limit: hop_limit.map(none) }
             }
             Item::Tcp { src, dst, flags } => {
                 Item::Tcp { src: src.map(|_| 0), dst: dst.map(|_| 0), flags: flags.map(none) }
@@ -216,7 +236,13 @@ impl Action {
     fn without_value(&self) -> Action {
         let none = |ip: Ip| if ip.is_v4() { Ip::v4(0) } else { Ip::v6([0; 16]) };
         match *self {
-            Action::Count | Action::PopVlan | Action::PushVlan | Action::DecTtl | Action::Jump(_) => *self,
+            Action::Count
+            | Action::PopVlan
+            | Action::PushVlan
+            | Action::DecTtl
+            | Action::RawDecap
+            | Action::RawEncap
+            | Action::Jump(_) => *self,
             Action::Meter(_) => Action::Meter(0),
             Action::Age { .. } => Action::Age { timeout_s: 0 },
             Action::SetVlanVid(_) => Action::SetVlanVid(0),

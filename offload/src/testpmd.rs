@@ -5,15 +5,21 @@
 //! all rules of a shape ([`Rule::testpmd_table`]), then one for the rule, and `flow push 0 queue 0` and
 //! `flow pull 0 queue 0` to see it through; flow queues have to be configured before the ports start.
 //!
+//! Headers that a rule puts on are set up by a line or two of their own before it. Under hardware steering
+//! testpmd cannot leave them to each rule: a table is for one rule's headers then, the engine's for headers
+//! of one length.
+//!
 //! testpmd of DPDK 22.11 cuts lines of more than 511 characters without a word. Under hardware steering, a
 //! rule that edits more than three fields is longer: paste it with some edits left out, in all four lines.
 
+mod headers;
 #[cfg(test)]
 mod tests;
 
 use crate::rule::{Action, Domain, Item, Masked, Rule};
 use core::fmt::{self, Display, Formatter};
 use dataplane::addr::Ip;
+use headers::Headers;
 
 /// Which commands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -66,11 +72,21 @@ impl Rule {
     /// The number of its shape's templates and table: the same wherever it is printed.
     fn table_number(&self) -> u32 {
         // FNV-1a: short, and it needs no seed.
-        let text = self.shape().testpmd(Dialect::Sync).to_string();
+        let text = self.table_shape().testpmd(Dialect::Sync).to_string();
         let hash = text
             .bytes()
             .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         hash % 1_000_000
+    }
+
+    /// What testpmd's rules of one table have in common: headers, too.
+    fn table_shape(&self) -> Rule {
+        Rule { headers: self.headers.clone(), ..self.shape() }
+    }
+
+    /// What is to be said before it, each line with its end.
+    fn preface(&self) -> Headers<'_> {
+        Headers { bytes: &self.headers, decap: self.actions.contains(&Action::RawDecap) }
     }
 
     fn domain_name(&self) -> &'static str {
@@ -89,6 +105,7 @@ struct Command<'a> {
 impl Display for Command<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let rule = self.rule;
+        write!(f, "{}", rule.preface())?;
         match self.dialect {
             Dialect::Sync => {
                 let (port, domain, attr) = (rule.port, rule.domain_name(), rule.attr);
@@ -116,6 +133,7 @@ impl Display for Table<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Table { rule, rules } = *self;
         let (port, number, domain, attr) = (rule.port, rule.table_number(), rule.domain_name(), rule.attr);
+        write!(f, "{}", rule.preface())?;
         write!(f, "flow pattern_template {port} create {domain} pattern_template_id {number}")?;
         pattern(f, rule, " template", Say::Mask)?;
         write!(f, "\nflow actions_template {port} create {domain} actions_template_id {number}")?;
@@ -197,16 +215,18 @@ fn write_item(to: &mut Fields<'_, '_>, item: &Item, tagged: bool) -> fmt::Result
             to.field("vid", Some(&vid), "0xfff")?;
             to.field("has_more_vlan", Some(&0), "1")
         }
-        Item::Ipv4 { src, dst, ttl } => {
+        Item::Ipv4 { src, dst, class, ttl } => {
             to.f.write_str("ipv4")?;
             to.ip("src", src.map(Ip::v4))?;
             to.ip("dst", dst.map(Ip::v4))?;
+            to.masked("tos", class)?;
             to.masked("ttl", ttl)
         }
-        Item::Ipv6 { src, dst, hop_limit } => {
+        Item::Ipv6 { src, dst, class, hop_limit } => {
             to.f.write_str("ipv6")?;
             to.ip("src", src)?;
             to.ip("dst", dst)?;
+            to.masked("tc", class)?;
             to.masked("hop", hop_limit)
         }
         Item::Tcp { src, dst, flags } => {
@@ -253,6 +273,8 @@ fn write_plain(f: &mut Formatter<'_>, action: &Action, part: Part) -> fmt::Resul
         Action::PushVlan => f.write_str("of_push_vlan"),
         Action::SetVlanVid(vid) if each_rules => write!(f, "of_set_vlan_vid vlan_vid {vid}"),
         Action::SetVlanVid(_) => f.write_str("of_set_vlan_vid"),
+        Action::RawDecap => f.write_str("raw_decap index 0"),
+        Action::RawEncap => f.write_str("raw_encap index 0"),
         Action::Jump(group) => write!(f, "jump group {group}"),
         Action::ToPort(port) if each_rules => write!(f, "represented_port ethdev_port_id {port}"),
         Action::ToPort(_) => f.write_str("represented_port"),

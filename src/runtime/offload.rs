@@ -347,6 +347,7 @@ mod tests {
             key: FlowKey { src, dst, src_port: 1000, dst_port: 53, tenant, protocol },
             backend_end: (Ip::v4(3), 53),
             nat: true,
+            tunnel: None,
             service: ServiceId(0),
             backend: BackendId(0),
             legs: [None; 2],

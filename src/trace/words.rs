@@ -4,7 +4,7 @@ use super::{FrameRow, Lines, StepRow};
 use crate::rows;
 use dataplane::conntrack::ConnectionRow;
 use dataplane::ids::{BackendId, PortId, ServiceId};
-use dataplane::offload::OffloadState;
+use dataplane::offload::{Declined, OffloadState};
 use dataplane::policy::Verdict;
 use dataplane::rewrite::IcmpError;
 use dataplane::snapshot::Snapshot;
@@ -218,6 +218,12 @@ fn error_text(error: IcmpError) -> String {
 
 fn hardware_text(hardware: Hardware) -> &'static str {
     match hardware {
+        Hardware::Waits(Declined::Mtu) | Hardware::Cannot(Declined::Mtu) => {
+            "hardware is not asked: the way out's MTU, less what a tunnel adds, is below the way in's"
+        }
+        Hardware::Waits(Declined::Tunnel) | Hardware::Cannot(Declined::Tunnel) => {
+            "hardware is not asked: only software knows this tunnel, or its outer checksum"
+        }
         Hardware::Missed => "hardware has the connection, and should have forwarded this packet",
         Hardware::Late => "hardware has taken the connection, and such packets, just now",
         Hardware::Fenced => {
@@ -225,13 +231,13 @@ fn hardware_text(hardware: Hardware) -> &'static str {
         }
         Hardware::NotSuch => "hardware has the connection, but leaves such packets to software",
         Hardware::TakenBack(_) => "hardware is told to give the connection back",
-        Hardware::Waits => "hardware has refused; it is asked again later",
+        Hardware::Waits(_) => "hardware has refused; it is asked again later",
         Hardware::Barred => "kept in software by the configuration: its service, or a backend that drains",
         Hardware::Captured => "kept in software while it is captured",
         Hardware::NoOccasion => "no rule could match such a packet, so hardware is not asked for it",
         Hardware::NextBurst => "hardware is asked with one of the next packets",
         Hardware::WayUnknown => "hardware is not asked while a next hop is not known",
-        Hardware::Path => "hardware cannot take this way",
+        Hardware::Cannot(_) => "hardware cannot take this way",
         Hardware::Asked => "hardware is asked to take the connection",
         Hardware::AskRefused => "the offload thread has no room for more requests",
     }

@@ -444,6 +444,8 @@ impl Entry {
             10 => OffloadState::Declined(Declined::Path),
             11 => OffloadState::Declined(Declined::Timeout),
             12 => OffloadState::Declined(Declined::Metered),
+            13 => OffloadState::Declined(Declined::Mtu),
+            14 => OffloadState::Declined(Declined::Tunnel),
             _ => OffloadState::Software,
         }
     }
@@ -464,6 +466,8 @@ impl Entry {
             OffloadState::Declined(Declined::Path) => (10, None),
             OffloadState::Declined(Declined::Timeout) => (11, None),
             OffloadState::Declined(Declined::Metered) => (12, None),
+            OffloadState::Declined(Declined::Mtu) => (13, None),
+            OffloadState::Declined(Declined::Tunnel) => (14, None),
         };
         self.state = self.state & STATE_BITS | kind << KIND_SHIFT;
         if kind != INSTALLED {

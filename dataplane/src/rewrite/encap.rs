@@ -34,6 +34,8 @@ pub struct Outer {
     len: u8,
     is_v4: bool,
     has_udp: bool,
+    /// Whether it ends with the header of an inner Ethernet frame.
+    has_ethernet: bool,
     /// Whether the UDP checksum is worked out.
     has_checksum: bool,
     copies_dscp: bool,
@@ -84,6 +86,7 @@ impl Outer {
             len: at as u8,
             is_v4,
             has_udp,
+            has_ethernet: tunnel.encapsulation.has_ethernet(),
             has_checksum: has_udp && !is_v4 && tunnel.udp6_checksum,
             copies_dscp: tunnel.dscp.is_none(),
             traffic_class: tunnel.dscp.unwrap_or(0) << 2,
@@ -96,7 +99,7 @@ impl Outer {
     #[must_use]
     pub fn of_frames(tunnel: &Tunnel, from: Ip, to: Ip) -> Outer {
         let whole = Outer::new(tunnel, from, to, true, MacAddr::default());
-        Outer { len: whole.len.saturating_sub(ether::LEN as u8), ..whole }
+        Outer { len: whole.len.saturating_sub(ether::LEN as u8), has_ethernet: false, ..whole }
     }
 
     /// Bytes that it adds to an IP packet.
@@ -116,6 +119,33 @@ impl Outer {
     #[must_use]
     pub const fn has_checksum(&self) -> bool {
         self.has_checksum
+    }
+
+    /// What hardware, which knows of packets what it compares, puts around those of one connection that have
+    /// this traffic class. `None` if that cannot be: it works out no checksum of UDP, and copies no
+    /// field, so that each mark of congestion (RFC 3168) is for software to bring into the outer header.
+    #[must_use]
+    pub fn around(&self, inner_class: u8, entropy: u16) -> Option<Around> {
+        if self.has_checksum || carries_ecn(inner_class) {
+            return None;
+        }
+        let mut bytes = [0; OUTER_MAX];
+        self.fill(bytes.get_mut(..self.len.into())?, inner_class, entropy)?;
+        // What depends on a packet's length is hardware's business.
+        let shim_at = if self.is_v4 {
+            field_mut::<2>(&mut bytes, ipv4::TOTAL_LEN)?.fill(0);
+            field_mut::<2>(&mut bytes, ipv4::CHECKSUM)?.fill(0);
+            ipv4::LEN
+        } else {
+            field_mut::<2>(&mut bytes, ipv6::PAYLOAD_LEN)?.fill(0);
+            ipv6::LEN
+        };
+        if self.has_udp {
+            field_mut::<2>(&mut bytes, shim_at + udp::DATAGRAM_LEN)?.fill(0);
+        }
+        let mask = if self.copies_dscp { u8::MAX } else { ECN };
+        let Outer { len, has_ethernet, .. } = *self;
+        Some(Around { bytes, len, has_ethernet, class: inner_class & mask, class_mask: mask })
     }
 
     /// Fills in the header at the start of `packet`, the outer IP packet. `None` if that is too long or too
@@ -162,6 +192,54 @@ impl Outer {
 
 /// The ECN field of a traffic class (RFC 3168 §5).
 const ECN: u8 = 0x03;
+
+/// Whether packets of this traffic class may be, or are, marked by congestion: the mark must not be lost.
+#[inline]
+#[must_use]
+pub const fn carries_ecn(class: u8) -> bool {
+    class & ECN != 0
+}
+
+/// What is around all packets of a connection that have the same traffic class: an [`Outer`], but for
+/// lengths, and checksums over these.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Around {
+    bytes: [u8; OUTER_MAX],
+    len: u8,
+    has_ethernet: bool,
+    class: u8,
+    class_mask: u8,
+}
+
+impl Around {
+    /// From the outer IP header on, up to the inner IP header, or to the inner Ethernet header if there is
+    /// one. Lengths, and IPv4's checksum, are 0.
+    #[must_use]
+    pub fn headers(&self) -> &[u8] {
+        let inner = if self.has_ethernet { ether::LEN } else { 0 };
+        self.bytes.get(..usize::from(self.len).saturating_sub(inner)).unwrap_or_default()
+    }
+
+    /// Destination and source of the inner Ethernet header, if there is one.
+    #[must_use]
+    pub fn inner_link(&self) -> Option<[MacAddr; 2]> {
+        let at = usize::from(self.len).checked_sub(ether::LEN).filter(|_| self.has_ethernet)?;
+        let mac = |at| field(&self.bytes, at).copied().map(MacAddr);
+        Some([mac(at)?, mac(at + 6)?])
+    }
+
+    /// Whether the outer IP header is IPv4's.
+    #[must_use]
+    pub fn is_v4(&self) -> bool {
+        self.bytes[0] >> 4 == 4
+    }
+
+    /// Traffic class of the packets that it is for, and which of its bits count; the rest are 0.
+    #[must_use]
+    pub const fn class(&self) -> (u8, u8) {
+        (self.class, self.class_mask)
+    }
+}
 
 /// Writes `part` at `at`; says where it ends.
 fn put(bytes: &mut [u8; OUTER_MAX], at: usize, part: &[u8]) -> usize {
@@ -264,7 +342,7 @@ fn entropy_within(parsed: &Parsed) -> u16 {
 
 /// The traffic class of the IP packet at `l3`.
 #[inline]
-pub(super) fn class(frame: &[u8], l3: usize) -> Option<u8> {
+pub(crate) fn class(frame: &[u8], l3: usize) -> Option<u8> {
     let &[first, second] = field(frame, l3)?;
     Some(if first >> 4 == 4 { second } else { first << 4 | second >> 4 })
 }

@@ -3,6 +3,7 @@
 //! It does what the rest of the walk would do with the same packet, and nothing else: whatever is not as it
 //! nearly always is, is left to the rest. Nothing is counted or changed before that is decided.
 
+use super::offload::Sight;
 use super::open::Foreseen;
 use super::{Addressee, Context, Env, Lane, Note, Walk};
 use crate::addr::Ip;
@@ -119,7 +120,9 @@ impl<'a, E: Env> Walk<'a, E> {
         let concerns_hardware = entry.concerns_hardware(self.state.offload.price);
         self.count_traffic(backend, direction, plain.packet_len);
         if concerns_hardware {
-            self.tend_hardware(packet.port(), true, slot, direction);
+            // No packet for a tunnel comes this way.
+            let sight = Sight { port: packet.port(), fits: true, class: 0 };
+            self.tend_hardware(sight, slot, direction);
         }
         let ends = self.state.table.ends(slot);
         self.env.note(Note::Leaves { hop, mtu: link.mtu });

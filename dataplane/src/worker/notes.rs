@@ -10,7 +10,7 @@ use crate::conntrack::{Slot, State};
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey};
 use crate::ids::{BackendId, PortId, ServiceId};
-use crate::offload::Revocation;
+use crate::offload::{Declined, Revocation};
 use crate::policy::Verdict;
 use crate::rewrite::{End, IcmpError};
 use crate::snapshot::Hop;
@@ -150,8 +150,8 @@ pub enum Hardware {
     NotSuch,
     /// Hardware is told to give the connection back.
     TakenBack(Revocation),
-    /// Refused before; asked again later.
-    Waits,
+    /// Refused before, for this reason; asked again later.
+    Waits(Declined),
     /// The configuration keeps the connection in software: its service, or its backend, which drains.
     Barred,
     /// It is captured, which takes software.
@@ -163,7 +163,7 @@ pub enum Hardware {
     /// The way of one direction, or who is at its next hop, is not known now.
     WayUnknown,
     /// Hardware cannot take the way of either direction.
-    Path,
+    Cannot(Declined),
     /// Hardware is asked to take it.
     Asked,
     /// There was no room for asking.

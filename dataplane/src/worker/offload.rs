@@ -15,6 +15,7 @@ use crate::offload::{
     Answer, Ask, Declined, FlowRef, Leg, OffloadState, Removal, Revocation, Revoke, RuleId, Token,
 };
 use crate::packet::PacketBuf;
+use crate::rewrite::{self, Outer};
 use crate::snapshot::Hop;
 use crate::time::Tick;
 use crate::wire::{FragmentRole, Parsed};
@@ -73,26 +74,42 @@ impl<B: PacketBuf> Worker<B> {
     }
 }
 
-/// Whether the rules of a connection match such a packet.
-pub(super) fn is_for_hardware(parsed: &Parsed) -> bool {
-    let flags = parsed.tcp_flags;
-    parsed.ttl > 1 && parsed.fragment == FragmentRole::Whole && !flags.syn() && !flags.fin() && !flags.rst()
+/// What hardware's rules see of a packet.
+#[derive(Clone, Copy)]
+pub(super) struct Sight {
+    /// Where it came in.
+    pub(super) port: PortId,
+    /// Whether the rules of a connection match such a packet, its traffic class apart.
+    pub(super) fits: bool,
+    /// Its traffic class, which only rules compare that put packets into tunnels.
+    pub(super) class: u8,
+}
+
+impl Sight {
+    pub(super) fn of<B: PacketBuf>(packet: &B, parsed: &Parsed) -> Sight {
+        let flags = parsed.tcp_flags;
+        let opens_or_closes = flags.syn() || flags.fin() || flags.rst();
+        let fits = parsed.ttl > 1 && parsed.fragment == FragmentRole::Whole && !opens_or_closes;
+        let class = rewrite::class(packet.data(), parsed.l3.into()).unwrap_or_default();
+        Sight { port: packet.port(), fits, class }
+    }
 }
 
 /// Packets.
 impl<E: Env> Walk<'_, E> {
-    /// A packet of a connection that hardware has, or may be asked to take. `fits` says whether the rules of
-    /// a connection match such a packet.
+    /// A packet of a connection that hardware has, or may be asked to take.
     #[inline(never)] // The packets of all other connections are not to pay for it.
-    pub(super) fn tend_hardware(&mut self, port: PortId, fits: bool, slot: Slot, direction: Direction) {
+    pub(super) fn tend_hardware(&mut self, mut sight: Sight, slot: Slot, direction: Direction) {
         let entry = self.state.table.entry(slot);
+        let tunnelled = !entry.has_reply_key() && self.snapshot.tunnel(entry.backend()).is_some();
+        sight.fits &= !(tunnelled && rewrite::carries_ecn(sight.class));
         if !entry.is_installed() {
-            return self.propose(port, fits, slot, direction);
+            return self.propose(sight, slot, direction);
         }
         if !entry.may_be_offloaded() {
             return self.take_back(slot, Revocation::Closing);
         }
-        if !fits {
+        if !sight.fits {
             return self.env.note(Note::Hardware(Hardware::NotSuch));
         }
         if self.state.offload.fenced {
@@ -107,13 +124,13 @@ impl<E: Env> Walk<'_, E> {
     }
 
     /// Asks for a connection, if hardware may and can take it.
-    fn propose(&mut self, port: PortId, fits: bool, slot: Slot, direction: Direction) {
+    fn propose(&mut self, sight: Sight, slot: Slot, direction: Direction) {
         let table = &self.state.table;
         let entry = table.entry(slot);
-        if matches!(table.offload(slot), OffloadState::Declined(_))
-            && !self.now.reached(table.offload_tick(slot))
-        {
-            return self.env.note(Note::Hardware(Hardware::Waits));
+        if let OffloadState::Declined(why) = table.offload(slot) {
+            if !self.now.reached(table.offload_tick(slot)) {
+                return self.env.note(Note::Hardware(Hardware::Waits(why)));
+            }
         }
         if self.snapshot.hardware_meter(entry.service()).is_err() {
             let retry = self.now.after_ms(PATH_RETRY_MS);
@@ -124,7 +141,7 @@ impl<E: Env> Walk<'_, E> {
             () if self.state.offload.price == u32::MAX => return,
             () if !allowed => Some(Hardware::Barred),
             () if self.is_captured(slot) => Some(Hardware::Captured),
-            () if !fits => Some(Hardware::NoOccasion),
+            () if !sight.fits => Some(Hardware::NoOccasion),
             () if self.asks_left == 0 => Some(Hardware::NextBurst),
             () => None,
         };
@@ -132,16 +149,15 @@ impl<E: Env> Walk<'_, E> {
             return self.env.note(Note::Hardware(why));
         }
         self.asks_left -= 1;
-        let Ok(legs) = self.legs(port, slot, direction) else {
-            return self.env.note(Note::Hardware(Hardware::WayUnknown));
+        let ask = match self.ask(sight, slot, direction) {
+            Ok(ask) => ask,
+            Err(NoWay::Unknown) => return self.env.note(Note::Hardware(Hardware::WayUnknown)),
+            Err(NoWay::Cannot(why)) => {
+                self.env.note(Note::Hardware(Hardware::Cannot(why)));
+                let retry = self.now.after_ms(PATH_RETRY_MS);
+                return self.state.table.set_offload(slot, OffloadState::Declined(why), retry);
+            }
         };
-        if legs == [None, None] {
-            self.env.note(Note::Hardware(Hardware::Path));
-            let retry = self.now.after_ms(PATH_RETRY_MS);
-            self.state.table.set_offload(slot, OffloadState::Declined(Declined::Path), retry);
-            return;
-        }
-        let ask = self.ask(slot, legs);
         if self.env.ask(&ask) {
             self.env.note(Note::Hardware(Hardware::Asked));
             self.state.offload.token = ask.token.0.wrapping_add(1);
@@ -154,60 +170,73 @@ impl<E: Env> Walk<'_, E> {
         }
     }
 
-    fn ask(&self, slot: Slot, legs: [Option<Leg>; 2]) -> Ask {
+    fn ask(&mut self, sight: Sight, slot: Slot, direction: Direction) -> Result<Ask, NoWay> {
+        let ends = self.state.table.ends(slot);
+        let key = self.state.table.key(slot, Direction::Original);
+        let outer = self.snapshot.tunnel(ends.backend_id).filter(|_| !ends.nat);
+        let around = |outer: &Outer| outer.around(sight.class, rewrite::entropy(&key));
+        let tunnel = outer.map(|outer| around(outer).ok_or(NoWay::Cannot(Declined::Tunnel))).transpose()?;
+        let added = outer.map_or(0, Outer::overhead);
+        let legs = self.legs(sight.port, slot, direction, added)?;
         let State { table, offload, .. } = &*self.state;
-        let (ends, totals) = (table.ends(slot), table.totals(slot));
-        Ask {
+        let totals = table.totals(slot);
+        Ok(Ask {
             flow: table.flow_ref(slot),
             token: Token(offload.token),
-            key: table.key(slot, Direction::Original),
+            key,
             backend_end: ends.backend,
             nat: ends.nat,
+            tunnel,
             service: table.entry(slot).service(),
             backend: ends.backend_id,
             legs,
             packets: totals.original.packets + totals.reply.packets,
             age_ms: table.age_ms(slot, self.now),
-        }
+        })
     }
 
-    /// The ways of a connection's packets that hardware can take, given that a packet of `direction` has
-    /// come in by `port`. Packets of the other direction come in where those of this one leave.
-    fn legs(&mut self, port: PortId, slot: Slot, direction: Direction) -> Result<[Option<Leg>; 2], Unknown> {
-        let ends = self.state.table.ends(slot);
-        let nat = ends.nat;
-        if !nat && self.snapshot.tunnel(ends.backend_id).is_some() {
-            return Ok([None, None]);
-        }
+    /// The ways of a connection's packets that hardware can take, at least one, given that a packet of
+    /// `direction` has come in by `port`. Packets of the other direction come in where those of this one
+    /// leave. `added`: bytes of a tunnel's headers.
+    fn legs(
+        &mut self,
+        port: PortId,
+        slot: Slot,
+        direction: Direction,
+        added: u16,
+    ) -> Result<[Option<Leg>; 2], NoWay> {
         let forward = self.way(slot, direction)?;
-        let mut legs = [None, None];
-        legs[direction as usize] = self.leg(port, forward)?;
-        if nat {
+        let there = self.leg(port, forward, added);
+        let back = if self.state.table.ends(slot).nat {
             let back = self.way(slot, direction.reversed())?;
-            legs[direction.reversed() as usize] = self.leg(forward.port, back)?;
-        }
-        Ok(legs)
+            self.leg(forward.port, back, 0)
+        } else {
+            Err(NoWay::Cannot(Declined::Path))
+        };
+        let mut legs = [None, None];
+        legs[direction as usize] = able(there)?;
+        legs[direction.reversed() as usize] = able(back)?;
+        if legs == [None, None] { there.map(|_| legs) } else { Ok(legs) }
     }
 
     /// Where software would send a packet of this direction.
-    fn way(&self, slot: Slot, direction: Direction) -> Result<Hop, Unknown> {
+    fn way(&self, slot: Slot, direction: Direction) -> Result<Hop, NoWay> {
         let tenant = self.state.table.entry(slot).tenant();
-        let (hop, _) = self.hop(tenant, self.translation(slot, direction).target).ok_or(Unknown)?;
+        let (hop, _) = self.hop(tenant, self.translation(slot, direction).target).ok_or(NoWay::Unknown)?;
         Ok(hop)
     }
 
-    /// One direction; `None` if only software can tell its sender that a packet is too big, or knows the
-    /// tunnel that a port is behind.
-    fn leg(&mut self, ingress: PortId, to: Hop) -> Result<Option<Leg>, Unknown> {
+    /// One direction. Hardware does not compare lengths, and so must not meet a packet that is too big.
+    fn leg(&mut self, ingress: PortId, to: Hop, added: u16) -> Result<Leg, NoWay> {
         if [ingress, to.port].into_iter().any(|port| self.snapshot.is_behind_tunnel(port)) {
-            return Ok(None);
+            return Err(NoWay::Cannot(Declined::Tunnel));
         }
-        let mtu = |port| self.snapshot.port(port).map(|port| port.mtu).ok_or(Unknown);
-        if mtu(to.port)? < mtu(ingress)? {
-            return Ok(None);
+        let mtu = |port| self.snapshot.port(port).map(|port| port.mtu).ok_or(NoWay::Unknown);
+        if mtu(to.port)? < mtu(ingress)?.saturating_add(added) {
+            return Err(NoWay::Cannot(Declined::Mtu));
         }
-        let next_hop = self.state.neighbours.find(self.now, to.port, to.next_hop).ok_or(Unknown)?;
-        Ok(Some(Leg { ingress, egress: to.port, next_hop }))
+        let next_hop = self.state.neighbours.find(self.now, to.port, to.next_hop).ok_or(NoWay::Unknown)?;
+        Ok(Leg { ingress, egress: to.port, next_hop })
     }
 
     /// Hardware is to give a connection back, if it has it. Without room for the message the state stays,
@@ -225,8 +254,23 @@ impl<E: Env> Walk<'_, E> {
     }
 }
 
-/// The way, or who takes packets at its next hop, is not known now.
-struct Unknown;
+/// Why hardware is not asked.
+#[derive(Clone, Copy)]
+enum NoWay {
+    /// The way, or who takes packets at its next hop, is not known now.
+    Unknown,
+    /// It could not.
+    Cannot(Declined),
+}
+
+/// The leg, if hardware can take it.
+fn able(leg: Result<Leg, NoWay>) -> Result<Option<Leg>, NoWay> {
+    match leg {
+        Ok(leg) => Ok(Some(leg)),
+        Err(NoWay::Cannot(_)) => Ok(None),
+        Err(NoWay::Unknown) => Err(NoWay::Unknown),
+    }
+}
 
 fn revoke<E: Env>(env: &mut E, counters: &WorkerCounters, revoke: &Revoke) -> bool {
     let taken = env.revoke(revoke);

@@ -2,6 +2,7 @@
 
 use super::egress::{Target, Translation};
 use super::notes::Note;
+use super::offload::Sight;
 use super::{Env, Walk};
 use crate::addr::MacAddr;
 use crate::conntrack::Slot;
@@ -79,7 +80,9 @@ impl<'a, E: Env> Walk<'a, E> {
         self.env.note(Note::Plain);
         self.count_traffic(backend, WAY, plain.packet_len);
         if concerns_hardware {
-            self.tend_hardware(packet.port(), true, slot, WAY);
+            let class = rewrite::class(packet.data(), L3).unwrap_or_default();
+            let sight = Sight { port: packet.port(), fits: true, class };
+            self.tend_hardware(sight, slot, WAY);
         }
         self.env.note(Note::Leaves { hop, mtu });
         self.env.note(Note::NextHop(Some(to)));

@@ -30,7 +30,7 @@ use store::{Key, Store};
 pub use error::FlowError;
 pub use meter::{MeterDrops, MeterRate};
 pub use queue::{Done, End, FlowQueue, FlowQueueConfig, QueueLimits, TableKey};
-pub use spec::{ACTIONS_MAX, Actions, Attr, ITEMS_MAX, Pattern};
+pub use spec::{ACTIONS_MAX, Actions, Attr, HEADERS_MAX, ITEMS_MAX, Pattern};
 pub use sync::Flows;
 
 /// Names a rule.

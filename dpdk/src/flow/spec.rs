@@ -12,6 +12,9 @@ pub const ITEMS_MAX: usize = dpdk_sys::MILLRACE_ITEMS_MAX as usize;
 /// Actions of a rule at most.
 pub const ACTIONS_MAX: usize = dpdk_sys::MILLRACE_ACTIONS_MAX as usize;
 
+/// Bytes of headers that a rule puts before a frame at most.
+pub const HEADERS_MAX: usize = dpdk_sys::MILLRACE_HEADERS_MAX as usize;
+
 /// Where a rule lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attr {
@@ -75,8 +78,14 @@ impl Pattern {
         item.mask.byte = 1;
     }
 
-    /// It has an IPv4 header, with these addresses, in host order.
-    pub fn ipv4(&mut self, src: Option<u32>, dst: Option<u32>, ttl: Option<MaskedByte>) {
+    /// It has an IPv4 header, with these addresses, in host order; `class`: its type of service.
+    pub fn ipv4(
+        &mut self,
+        src: Option<u32>,
+        dst: Option<u32>,
+        class: Option<MaskedByte>,
+        ttl: Option<MaskedByte>,
+    ) {
         let item = self.item(dpdk_sys::MILLRACE_ITEM_IPV4);
         let address = |address: Option<u32>, value: &mut [u8; 16], mask: &mut [u8; 16]| {
             if let Some(address) = address {
@@ -87,10 +96,17 @@ impl Pattern {
         address(src, &mut item.value.src, &mut item.mask.src);
         address(dst, &mut item.value.dst, &mut item.mask.dst);
         byte(item, ttl);
+        traffic_class(item, class);
     }
 
-    /// It has an IPv6 header, with these addresses.
-    pub fn ipv6(&mut self, src: Option<[u8; 16]>, dst: Option<[u8; 16]>, hop_limit: Option<MaskedByte>) {
+    /// It has an IPv6 header, with these addresses; `class`: its traffic class.
+    pub fn ipv6(
+        &mut self,
+        src: Option<[u8; 16]>,
+        dst: Option<[u8; 16]>,
+        class: Option<MaskedByte>,
+        hop_limit: Option<MaskedByte>,
+    ) {
         let item = self.item(dpdk_sys::MILLRACE_ITEM_IPV6);
         if let Some(src) = src {
             (item.value.src, item.mask.src) = (src, [0xff; 16]);
@@ -99,6 +115,7 @@ impl Pattern {
             (item.value.dst, item.mask.dst) = (dst, [0xff; 16]);
         }
         byte(item, hop_limit);
+        traffic_class(item, class);
     }
 
     /// It has a TCP header, with these ports and flags.
@@ -133,12 +150,17 @@ impl Pattern {
     }
 }
 
-fn parts(fields: &millrace_fields) -> (u16, u16, [u8; 16], [u8; 16], u8) {
-    (fields.number, fields.second, fields.src, fields.dst, fields.byte)
+fn parts(fields: &millrace_fields) -> (u16, u16, [u8; 16], [u8; 16], [u8; 2]) {
+    (fields.number, fields.second, fields.src, fields.dst, [fields.byte, fields.traffic_class])
 }
 
 fn byte(item: &mut millrace_item, masked: Option<MaskedByte>) {
     (item.value.byte, item.mask.byte) = masked.map_or((0, 0), |(value, mask)| (value & mask, mask));
+}
+
+fn traffic_class(item: &mut millrace_item, masked: Option<MaskedByte>) {
+    let (value, mask) = masked.unwrap_or_default();
+    (item.value.traffic_class, item.mask.traffic_class) = (value & mask, mask);
 }
 
 fn ports(item: &mut millrace_item, src: Option<u16>, dst: Option<u16>) {
@@ -167,6 +189,8 @@ pub enum Transport {
 pub struct Actions {
     list: ArrayVec<millrace_action, ACTIONS_MAX>,
     counter: Option<CounterKey>,
+    /// What [`Actions::raw_encap`] puts on.
+    headers: ArrayVec<u8, HEADERS_MAX>,
 }
 
 impl Actions {
@@ -269,6 +293,20 @@ impl Actions {
         self.action(dpdk_sys::MILLRACE_ACTION_DEC_TTL_IPV6);
     }
 
+    /// The Ethernet header gives way to the headers of [`Actions::raw_encap`], which comes next.
+    pub fn raw_decap(&mut self) {
+        self.action(dpdk_sys::MILLRACE_ACTION_RAW_DECAP);
+    }
+
+    /// These headers, Ethernet's first, are put before the frame.
+    ///
+    /// # Panics
+    /// More than [`HEADERS_MAX`] bytes.
+    pub fn raw_encap(&mut self, headers: &[u8]) {
+        self.action(dpdk_sys::MILLRACE_ACTION_RAW_ENCAP);
+        self.headers = headers.iter().copied().collect();
+    }
+
     /// It goes on in another group.
     pub fn jump(&mut self, group: u32) {
         self.action(dpdk_sys::MILLRACE_ACTION_JUMP).number = group;
@@ -287,7 +325,8 @@ impl Actions {
     /// Whether it does the same things, with whatever values: whether one template serves both.
     #[must_use]
     pub fn is_alike(&self, other: &Actions) -> bool {
-        self.list.iter().map(|action| action.kind).eq(other.list.iter().map(|action| action.kind))
+        self.headers.len() == other.headers.len()
+            && self.list.iter().map(|action| action.kind).eq(other.list.iter().map(|action| action.kind))
     }
 
     fn action(&mut self, kind: dpdk_sys::millrace_action_kind) -> &mut millrace_action {
@@ -303,7 +342,8 @@ impl Actions {
     /// Valid while the actions are; with the driver's handle of the counter.
     pub(super) fn c(&self, counter: *mut dpdk_sys::rte_flow_action_handle) -> dpdk_sys::millrace_actions {
         let (actions, count) = (self.list.as_ptr(), self.list.len() as u32);
-        dpdk_sys::millrace_actions { actions, count, counter }
+        let (headers, headers_len) = (self.headers.as_ptr(), self.headers.len() as u32);
+        dpdk_sys::millrace_actions { actions, count, counter, headers, headers_len }
     }
 }
 
@@ -317,7 +357,7 @@ mod tests {
             let mut pattern = Pattern::new();
             pattern.represented_port(port);
             pattern.eth(None);
-            pattern.ipv4(src, Some(7), None);
+            pattern.ipv4(src, Some(7), None, None);
             pattern.tcp(Some(port), None, Some(flags));
             pattern
         };
@@ -339,5 +379,12 @@ mod tests {
         };
         assert!(actions(Transport::Tcp, 1).is_alike(&actions(Transport::Tcp, 2)));
         assert!(!actions(Transport::Tcp, 1).is_alike(&actions(Transport::Udp, 1)));
+        let tunnel = |headers: &[u8]| {
+            let mut actions = Actions::new();
+            actions.raw_encap(headers);
+            actions
+        };
+        assert!(tunnel(&[1; 50]).is_alike(&tunnel(&[2; 50])));
+        assert!(!tunnel(&[1; 50]).is_alike(&tunnel(&[1; 54])), "a template's headers are of one length");
     }
 }

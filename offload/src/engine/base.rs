@@ -158,6 +158,7 @@ mod tests {
             port: 0,
             attr: Attr { domain: Domain::Transfer, group: 0, priority: *priority },
             items: ArrayVec::new(),
+            headers: ArrayVec::new(),
             actions: [Action::Jump(*priority)].into_iter().collect(),
         };
         Base::new(priorities.iter().map(rule).collect())

@@ -178,13 +178,13 @@ fn takes_rules(flows: &Flows<'_>, port: u16) -> Result<(), FlowError> {
     let (mut pattern, mut actions) = (Pattern::new(), Actions::new());
     pattern.represented_port(port);
     pattern.eth(None);
-    pattern.ipv4(None, None, None);
+    pattern.ipv4(None, None, None, None);
     actions.represented_port(port);
     let attr = Attr { transfer: true, group: 1, priority: 0 };
     let Err(refused) = flows.validate(attr, &pattern, &actions) else { return Ok(()) };
     let (mut pattern, mut actions) = (Pattern::new(), Actions::new());
     pattern.eth(None);
-    pattern.ipv4(None, None, None);
+    pattern.ipv4(None, None, None, None);
     actions.queue(0);
     let attr = Attr { transfer: false, group: 0, priority: 0 };
     flows.validate(attr, &pattern, &actions).map_err(|_| refused)

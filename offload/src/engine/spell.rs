@@ -1,11 +1,13 @@
 //! A [`Rule`] in `dpdk::flow`'s words.
 
 use super::{Direction, EngineError, LegId, RuleId};
-use crate::rule::{ACTIONS_MAX, Action, Domain, ITEMS_MAX, Item, Masked, Rule};
+use crate::rule::{ACTIONS_MAX, Action, Domain, HEADERS_MAX, ITEMS_MAX, Item, Masked, Rule};
+use dataplane::addr::Ip;
 use dpdk::flow::spec::{MaskedByte, Transport};
 use dpdk::flow::{Actions, Attr, CounterKey, FlowError, Pattern};
 
 const _: () = assert!(ITEMS_MAX <= dpdk::flow::ITEMS_MAX && ACTIONS_MAX <= dpdk::flow::ACTIONS_MAX);
+const _: () = assert!(HEADERS_MAX <= dpdk::flow::HEADERS_MAX);
 
 /// Where the rule lives.
 pub(super) fn attr(rule: &Rule) -> Attr {
@@ -25,9 +27,10 @@ pub(super) fn pattern(rule: &Rule) -> Pattern {
             Item::RepresentedPort(port) => pattern.represented_port(port),
             Item::Eth { dst } => pattern.eth(dst.map(|mac| mac.0)),
             Item::Vlan(vid) => pattern.vlan(vid),
-            Item::Ipv4 { src, dst, ttl } => pattern.ipv4(src, dst, byte(ttl)),
-            Item::Ipv6 { src, dst, hop_limit } => {
-                pattern.ipv6(src.map(|ip| ip.octets()), dst.map(|ip| ip.octets()), byte(hop_limit));
+            Item::Ipv4 { src, dst, class, ttl } => pattern.ipv4(src, dst, byte(class), byte(ttl)),
+            Item::Ipv6 { src, dst, class, hop_limit } => {
+                let octets = |ip: Option<Ip>| ip.map(Ip::octets);
+                pattern.ipv6(octets(src), octets(dst), byte(class), byte(hop_limit));
             }
             Item::Tcp { src, dst, flags } => pattern.tcp(src, dst, byte(flags)),
             Item::Udp { src, dst } => pattern.udp(src, dst),
@@ -61,6 +64,8 @@ pub(super) fn actions(rule: &Rule, ordered: &[Action], counter: Option<CounterKe
             Action::SetPortDst(port) => actions.set_port_dst(transport, port),
             Action::DecTtl if v4 => actions.dec_ttl(),
             Action::DecTtl => actions.dec_hop_limit(),
+            Action::RawDecap => actions.raw_decap(),
+            Action::RawEncap => actions.raw_encap(&rule.headers),
             Action::Jump(group) => actions.jump(group),
             Action::ToPort(port) => actions.represented_port(port),
             Action::Queue(queue) => actions.queue(queue),

@@ -74,7 +74,9 @@ fn leads_on(rule: &Rule) -> bool {
 /// What rules of the same table may do: first what this one does, then what others could.
 fn alternatives(rule: &Rule, own: &Actions) -> Vec<Actions> {
     let mut all = vec![own.clone()];
-    if leads_on(rule) {
+    // Rules of tunnels have a pattern of their own. With each actions template of a table, mlx5 sets memory
+    // for the headers of all its rules aside (mlx5_flow_hw.c, `mlx5dr_action_create_reformat`).
+    if leads_on(rule) || rule.actions.contains(&Action::RawEncap) {
         return all;
     }
     let tagged = rule.items.iter().any(|item| matches!(item, Item::Vlan(_)));

@@ -4,6 +4,8 @@ use super::*;
 use core::net::IpAddr;
 use dataplane::ids::{BackendId, ServiceId, TenantId, WorkerId};
 use dataplane::offload::{FlowRef, Token};
+use dataplane::rewrite::Outer;
+use dataplane::snapshot::{Encapsulation, Tunnel};
 
 const FRONT: PortId = PortId(0);
 const BACK: PortId = PortId(1);
@@ -45,6 +47,7 @@ fn ask() -> Ask {
         },
         backend_end: (ip("10.1.0.7"), 8080),
         nat: true,
+        tunnel: None,
         service: ServiceId(0),
         backend: BackendId(0),
         legs: [Some(there), Some(Leg { ingress: BACK, egress: FRONT, next_hop: NEXT })],
@@ -69,7 +72,7 @@ fn a_request_is_matched_by_all_of_its_tuple_and_becomes_the_backends() {
     let items = [
         Item::RepresentedPort(0),
         Item::Eth { dst: None },
-        Item::Ipv4 { src: Some(0x0a00_0001), dst: Some(0xc000_0250), ttl: None },
+        Item::Ipv4 { src: Some(0x0a00_0001), dst: Some(0xc000_0250), class: None, ttl: None },
         Item::Tcp { src: Some(40_000), dst: Some(80), flags: Some(Masked { value: 0, mask: 7 }) },
     ];
     assert_eq!(rule.items[..], items);
@@ -139,7 +142,8 @@ fn what_hardware_cannot_do_is_declined() {
         change(&mut topology.ports[1]);
         topology
     };
-    assert!(declined(&changed(|back| back.mtu = 1400), &asked), "larger packets need an answer");
+    let small = changed(|back| back.mtu = 1400);
+    assert_eq!(leg(&small, &asked, Direction::Original, None), Err(Declined::Mtu), "packets need an answer");
     assert!(!declined(&changed(|back| back.mtu = 9000), &asked));
     assert!(declined(&changed(|back| back.domain = Some(4)), &asked), "another eSwitch");
     assert!(declined(&changed(|back| back.domain = None), &asked), "no eSwitch");
@@ -147,6 +151,96 @@ fn what_hardware_cannot_do_is_declined() {
     assert!(declined(&changed(twice), &asked), "two tags");
     let mixed = Ask { backend_end: (ip("2001:db8::7"), 80), ..asked };
     assert!(declined(&topology, &mixed), "families differ");
+}
+
+/// What is around packets to 10.1.0.7 or 2001:db8::7, of traffic class `class`.
+fn around(kind: Encapsulation, v6: bool, class: u8) -> Around {
+    let tunnel = Tunnel { vni: 7, inner_mac: NEXT, udp6_checksum: false, ..Tunnel::new(kind) };
+    let [from, to] = if v6 { ["2001:db8::1", "2001:db8::7"] } else { ["10.1.0.1", "10.1.0.7"] };
+    let outer = Outer::new(&tunnel, ip(from), ip(to), true, MacAddr([2, 0, 0, 0, 0, 1]));
+    outer.around(class, 0x123).expect("something that hardware puts on")
+}
+
+fn roomy() -> Topology {
+    let mut topology = inline();
+    topology.ports[1].mtu = 1600;
+    topology
+}
+
+#[test]
+fn frames_of_a_tunnel_are_made_and_wrapped() {
+    let around = around(Encapsulation::Vxlan, false, 0);
+    let asked = Ask { nat: false, tunnel: Some(around), ..ask() };
+    let rule = leg(&roomy(), &asked, Direction::Original, Some(30)).expect("a rule");
+    let class = Some(Masked { value: 0, mask: 0xff });
+    let ipv4 = Item::Ipv4 { src: Some(0x0a00_0001), dst: Some(0xc000_0250), class, ttl: None };
+    assert_eq!(rule.items[2], ipv4);
+    let actions = [
+        Action::Count,
+        Action::Age { timeout_s: 30 },
+        Action::SetMacDst(NEXT),
+        Action::SetMacSrc(MacAddr([2, 0, 0, 0, 0, 1])),
+        Action::DecTtl,
+        Action::RawEncap,
+        Action::ToPort(1),
+    ];
+    assert_eq!(rule.actions[..], actions);
+    assert_eq!(rule.headers.len(), 14 + 20 + 8 + 8);
+    assert_eq!(rule.headers[..14], [2, 0, 0, 0, 9, 9, 2, 0, 0, 0, 0, 1, 8, 0]);
+    assert_eq!(rule.headers[14..], *around.headers());
+}
+
+#[test]
+fn packets_of_a_tunnel_lose_their_ethernet_header() {
+    let asked = |v6| Ask { nat: false, tunnel: Some(around(Encapsulation::Ipip, v6, 0x28)), ..ask() };
+    let mut topology = roomy();
+    topology.ports[0].vlan.inner = Some(9);
+    let rule = leg(&topology, &asked(true), Direction::Original, None).expect("a rule");
+    let actions = [
+        Action::PopVlan,
+        Action::Count,
+        Action::DecTtl,
+        Action::RawDecap,
+        Action::RawEncap,
+        Action::ToPort(1),
+    ];
+    assert_eq!(rule.actions[..], actions);
+    assert_eq!(rule.headers.len(), 14 + 40);
+    // The outer class is the packet's, so that packets of another one are not for these headers.
+    assert_eq!(rule.headers[14..16], [0x62, 0x80 | rule.headers[15] & 0x0f]);
+    assert!(suits(Kind::Sync, &rule));
+    let in_ipv4 = leg(&topology, &asked(false), Direction::Original, None).expect("a rule");
+    assert_eq!(in_ipv4.headers.len(), 34);
+    assert!(suits(Kind::Template, &in_ipv4) && !suits(Kind::Sync, &in_ipv4));
+    topology.ports[1].vlan.inner = Some(8);
+    let tagged = leg(&topology, &asked(false), Direction::Original, None).expect("a rule");
+    assert_eq!((tagged.headers[12..18].to_vec(), tagged.headers.len()), (vec![0x81, 0, 0, 8, 8, 0], 38));
+    assert!(suits(Kind::Sync, &tagged));
+}
+
+#[test]
+fn tunnels_that_are_softwares() {
+    let asked = Ask { nat: false, tunnel: Some(around(Encapsulation::Vxlan, false, 0)), ..ask() };
+    let with_mtu = |mtu| {
+        let mut topology = inline();
+        topology.ports[1].mtu = mtu;
+        leg(&topology, &asked, Direction::Original, None).map(|_| ())
+    };
+    assert_eq!((with_mtu(1549), with_mtu(1550)), (Err(Declined::Mtu), Ok(())));
+    let mut hairpins = roomy();
+    for (port, egress) in hairpins.ports.iter_mut().zip([BACK, FRONT]) {
+        (port.domain, port.hairpins) = (None, vec![Hairpin { egress, queue: 1 }]);
+    }
+    assert_eq!(leg(&hairpins, &asked, Direction::Original, None), Err(Declined::Tunnel));
+    let with = |udp6_checksum| {
+        let tunnel = Tunnel { udp6_checksum, ..Tunnel::new(Encapsulation::Gue) };
+        Outer::new(&tunnel, ip("2001:db8::1"), ip("2001:db8::7"), true, NEXT)
+    };
+    assert_eq!(with(true).around(0, 1), None, "nobody works out the checksum");
+    assert!(with(false).around(0, 1).is_some());
+    for class in 1..4 {
+        assert_eq!(with(false).around(class, 1), None, "the mark would not come outside");
+    }
 }
 
 #[test]

@@ -100,18 +100,27 @@ impl Failures {
 /// match IPv6 addresses and ports at once, and to be told so for each connection would cost the budget.
 #[derive(Debug)]
 pub(super) struct Refusals {
-    /// By group: refusals in a row, until when not to try, and for how long the next time, milliseconds.
-    groups: [(u32, u64, u32); lower::SOFTWARE as usize],
+    /// By group and [`kind_of`]: refusals in a row, until when not to try, and for how long the next time,
+    /// milliseconds.
+    groups: [[(u32, u64, u32); TUNNEL_KINDS]; lower::SOFTWARE as usize],
+}
+
+/// What rules of one group differ in besides values: without a tunnel, with one of frames, of packets.
+const TUNNEL_KINDS: usize = 3;
+
+fn kind_of(ask: &Ask) -> usize {
+    ask.tunnel.as_ref().map_or(0, |around| if around.inner_link().is_some() { 1 } else { 2 })
 }
 
 impl Refusals {
     pub(super) fn new() -> Refusals {
-        Refusals { groups: [(0, 0, HOLD_MS); lower::SOFTWARE as usize] }
+        Refusals { groups: [[(0, 0, HOLD_MS); TUNNEL_KINDS]; lower::SOFTWARE as usize] }
     }
 
     fn of(&mut self, ask: &Ask) -> &mut (u32, u64, u32) {
-        // Groups are below this.
-        &mut self.groups[lower::group_of(&ask.key) as usize % lower::SOFTWARE as usize]
+        // Groups are below this, and kinds below that.
+        let group = lower::group_of(&ask.key) as usize % lower::SOFTWARE as usize;
+        &mut self.groups[group][kind_of(ask) % TUNNEL_KINDS]
     }
 
     fn holds(&mut self, now_ns: u64, ask: &Ask) -> bool {
@@ -393,7 +402,8 @@ impl Machine {
 
     fn lower(&self, ask: &Ask, direction: Direction) -> Result<Rule, Declined> {
         let age_s = self.traits.ages.then(|| self.settings.idle_ms.div_ceil(1000).max(1));
-        lower::leg(&self.topology, ask, direction, age_s)
+        let rule = lower::leg(&self.topology, ask, direction, age_s)?;
+        if lower::suits(self.traits.kind, &rule) { Ok(rule) } else { Err(Declined::Tunnel) }
     }
 
     /// Tells the engine those rules of a pair that it has not been told yet; `false` if it takes no more, and

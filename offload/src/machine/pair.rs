@@ -273,6 +273,7 @@ fn nobody() -> Ask {
         key: FlowKey { src: ip, dst: ip, src_port: 0, dst_port: 0, tenant, protocol },
         backend_end: (ip, 0),
         nat: false,
+        tunnel: None,
         service: ServiceId(0),
         backend: BackendId(0),
         legs: [LEG; 2],

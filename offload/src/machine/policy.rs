@@ -9,6 +9,7 @@ use super::pair::Phase;
 use super::rounds::Sweep;
 use dataplane::offload::{Ask, Leg, Removal, Revocation};
 use dataplane::policy::{Action, Standing, Subject};
+use dataplane::rewrite;
 use dataplane::snapshot::{Mode, Snapshot};
 use std::sync::Arc;
 
@@ -94,15 +95,28 @@ impl Machine {
     }
 }
 
+/// Whether software would put the same around its packets.
+fn keeps_tunnel(snapshot: &Snapshot, ask: &Ask) -> bool {
+    match (&ask.tunnel, snapshot.tunnel(ask.backend)) {
+        (None, None) => true,
+        (Some(around), Some(outer)) => {
+            outer.around(around.class().0, rewrite::entropy(&ask.key)).as_ref() == Some(around)
+        }
+        _ => false,
+    }
+}
+
 fn objection(snapshot: &Snapshot, ask: &Ask) -> Option<Revocation> {
     let (Some(service), Some(backend)) = (snapshot.service(ask.service), snapshot.backend(ask.backend))
     else {
         return Some(Revocation::Policy);
     };
+    // Whom a tunnel leads to is in its headers; an entry may have no room for an address of that family.
     let same = backend.service == ask.service
-        && backend.address == ask.backend_end.0
+        && (ask.tunnel.is_some() || backend.address == ask.backend_end.0)
         && service.tenant == ask.key.tenant
-        && (service.mode == Mode::Nat) == ask.nat;
+        && (service.mode == Mode::Nat) == ask.nat
+        && keeps_tunnel(snapshot, ask);
     if !same || !snapshot.allows_offload(ask.service, ask.backend) {
         return Some(Revocation::Policy);
     }

@@ -135,6 +135,7 @@ fn request(number: u32) -> Ask {
         },
         backend_end: (Ip::v4(2), 53),
         nat: false,
+        tunnel: None,
         service: ServiceId(0),
         backend: BackendId(0),
         legs: [None, Some(Leg { ingress: PortId(0), egress, next_hop })],

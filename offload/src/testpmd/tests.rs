@@ -7,7 +7,8 @@ use dataplane::addr::MacAddr;
 use dataplane::flow::{Direction, FlowKey, Protocol};
 use dataplane::ids::{BackendId, PortId, ServiceId, TenantId, WorkerId};
 use dataplane::offload::{Ask, FlowRef, Leg, Token};
-use dataplane::snapshot::VlanTags;
+use dataplane::rewrite::{Around, Outer};
+use dataplane::snapshot::{Encapsulation, Tunnel, VlanTags};
 use std::fmt::Write;
 
 fn ip(text: &str) -> Ip {
@@ -44,12 +45,22 @@ fn ask(v6: bool, protocol: Protocol) -> Ask {
         },
         backend_end: (pick("10.1.0.7", "fd00:2::7"), 8080),
         nat: true,
+        tunnel: None,
         service: ServiceId(0),
         backend: BackendId(0),
         legs: [leg(PortId(0), PortId(1), 1), leg(PortId(1), PortId(0), 2)],
         packets: 10,
         age_ms: 100,
     }
+}
+
+/// What is around packets that have traffic class 0x28.
+fn around(kind: Encapsulation, v6: bool) -> Around {
+    let inner_mac = MacAddr([2, 0, 0, 0, 0, 0x77]);
+    let tunnel = Tunnel { vni: 77, inner_mac, udp6_checksum: false, ..Tunnel::new(kind) };
+    let [from, to] = if v6 { ["fd00:2::1", "fd00:2::7"] } else { ["10.1.0.1", "10.1.0.7"] };
+    let outer = Outer::new(&tunnel, ip(from), ip(to), true, MacAddr([2, 0, 0, 0, 0, 2]));
+    outer.around(0x28, 0x123).expect("something that hardware puts on")
 }
 
 /// What is worth seeing: a name and a rule each.
@@ -87,6 +98,26 @@ fn rules(hairpins: bool) -> Vec<(String, Rule)> {
         let tagged = Topology { ports: vec![port(0, from), port(1, to)] };
         add(name, &tagged, &Ask { nat: false, ..tcp }, Direction::Original);
     }
+    for (kind, v6, tag) in [
+        (Encapsulation::Vxlan, false, None),
+        (Encapsulation::Vxlan, true, Some(20)),
+        (Encapsulation::Geneve, false, None),
+        (Encapsulation::Gue, false, None),
+        (Encapsulation::Gue, true, None),
+        (Encapsulation::Ipip, true, None),
+        (Encapsulation::Ipip, false, Some(20)),
+    ] {
+        let mut tagged = Topology { ports: vec![port(0, None), port(1, tag)] };
+        tagged.ports[1].mtu = 9000;
+        let asked = Ask { nat: false, tunnel: Some(around(kind, v6)), ..tcp };
+        let name = format!("{} in ipv{}", kind.name(), if v6 { 6 } else { 4 });
+        add(&name, &tagged, &asked, Direction::Original);
+    }
+    let udp = ask(true, Protocol::Udp);
+    let mut roomy = inline.clone();
+    roomy.ports[1].mtu = 9000;
+    let asked = Ask { nat: false, tunnel: Some(around(Encapsulation::Vxlan, false)), ..udp };
+    add("ipv6 in vxlan in ipv4", &roomy, &asked, Direction::Original);
     if hairpins {
         let joined = |ethdev, egress| PortFacts {
             domain: None,
@@ -116,7 +147,7 @@ fn hardware_steering() {
     let mut tables = std::collections::HashSet::new();
     for (name, rule) in rules(false) {
         writeln!(text, "# {name}").expect("a string");
-        if tables.insert(rule.shape()) {
+        if tables.insert(rule.table_shape()) {
             writeln!(text, "{}", rule.testpmd_table(64)).expect("a string");
         }
         writeln!(text, "{}", rule.testpmd(Dialect::Template)).expect("a string");
@@ -127,7 +158,7 @@ fn hardware_steering() {
 #[test]
 fn rules_of_one_shape_share_a_table() {
     let shapes: Vec<(u32, Rule)> =
-        rules(true).iter().map(|(_, rule)| (rule.table_number(), rule.shape())).collect();
+        rules(true).iter().map(|(_, rule)| (rule.table_number(), rule.table_shape())).collect();
     for (number, shape) in &shapes {
         let alike = shapes.iter().all(|(other, that)| (number == other) == (shape == that));
         assert!(alike, "{number} is the number of one shape");

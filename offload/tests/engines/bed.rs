@@ -149,6 +149,7 @@ pub(crate) fn ask(n: u32) -> Ask {
         },
         backend_end: (ip(0x0a01_0007), 8080),
         nat: true,
+        tunnel: None,
         service: ServiceId(0),
         backend: BackendId(0),
         legs: [

@@ -23,6 +23,8 @@ pub(crate) struct Frame {
     pub(crate) dst: (Ip, u16),
     pub(crate) protocol: Protocol,
     pub(crate) ttl: u8,
+    /// Traffic class, or type of service.
+    pub(crate) class: u8,
     /// TCP's.
     pub(crate) flags: u8,
     /// Words of IPv4 options; with IPv6, whether there is a hop-by-hop header.
@@ -56,7 +58,7 @@ impl Frame {
     }
 
     fn ipv4(&self, payload: usize) -> Vec<u8> {
-        let mut header = vec![0x45 + self.options, 0];
+        let mut header = vec![0x45 + self.options, self.class];
         header.extend((20 + 4 * u16::from(self.options) + payload as u16).to_be_bytes());
         let fragment: u16 = match self.fragment {
             Fragment::None => 0x4000,
@@ -88,7 +90,7 @@ impl Frame {
             extensions = vec![protocol, 0, 1, 4, 0, 0, 0, 0];
             first = 0;
         }
-        let mut header = vec![0x60, 0, 0, 0];
+        let mut header = vec![0x60 | self.class >> 4, self.class << 4, 0, 0];
         header.extend(((payload + extensions.len()) as u16).to_be_bytes());
         header.extend([first, self.ttl]);
         header.extend(Frame::address(self.src.0));

@@ -138,6 +138,7 @@ pub(crate) fn ask(client: u32, generation: u32, token: u32) -> Ask {
         },
         backend_end: (backend_ip(backend), 8080),
         nat: true,
+        tunnel: None,
         service: ServiceId(0),
         backend: BackendId(backend),
         legs: [

@@ -12,6 +12,9 @@ const HEADER_MAX: usize = 40;
 /// The tag protocol identifier of 802.1Q.
 const TPID: u16 = 0x8100;
 
+/// An Ethernet header, of which only the length counts.
+const ETHERNET: &[u8] = &[0; 14];
+
 /// A header to be matched, with the bytes that the model's item borrows; or a port.
 pub(super) enum Spelt {
     Port(u16),
@@ -79,13 +82,16 @@ pub(super) fn items(rule: &Rule) -> Vec<Spelt> {
             .masked(0, Some(Masked { value: (vid >> 8) as u8, mask: 0x0f }))
             .exactly(1, &[vid as u8])
             .followed_by_tag(false),
-        Item::Ipv4 { src, dst, ttl } => Spelt::new(Layer::Ipv4)
+        Item::Ipv4 { src, dst, class, ttl } => Spelt::new(Layer::Ipv4)
             .maybe(12, src.map(u32::to_be_bytes))
             .maybe(16, dst.map(u32::to_be_bytes))
+            .masked(1, class)
             .masked(8, ttl),
-        Item::Ipv6 { src, dst, hop_limit } => Spelt::new(Layer::Ipv6)
+        Item::Ipv6 { src, dst, class, hop_limit } => Spelt::new(Layer::Ipv6)
             .maybe(8, src.map(Ip::octets))
             .maybe(24, dst.map(Ip::octets))
+            .masked(0, class.map(|Masked { value, mask }| Masked { value: value >> 4, mask: mask >> 4 }))
+            .masked(1, class.map(|Masked { value, mask }| Masked { value: value << 4, mask: mask << 4 }))
             .masked(7, hop_limit),
         Item::Tcp { src, dst, flags } => Spelt::new(Layer::Tcp)
             .maybe(0, src.map(u16::to_be_bytes))
@@ -106,11 +112,7 @@ pub(super) fn attr(rule: &Rule) -> types::Attr {
 }
 
 /// A rule's actions as software steering takes them. `counter`: in place of a count; `context`: the age's.
-pub(super) fn set_actions(
-    rule: &Rule,
-    counter: Option<Shared>,
-    context: u64,
-) -> Vec<action::Action<'static>> {
+pub(super) fn set_actions(rule: &Rule, counter: Option<Shared>, context: u64) -> Vec<action::Action<'_>> {
     use action::Action as Out;
     let spell = |action: &Action| match *action {
         Action::SetMacSrc(mac) => Out::SetMacSrc(mac.0),
@@ -122,13 +124,18 @@ pub(super) fn set_actions(
         Action::SetPortSrc(port) => Out::SetTpSrc(port),
         Action::SetPortDst(port) => Out::SetTpDst(port),
         Action::DecTtl => Out::DecTtl,
-        ref other => plain(other, counter, context),
+        ref other => plain(other, &rule.headers, counter, context),
     };
     rule.actions.iter().map(spell).collect()
 }
 
 /// What both dialects say alike.
-fn plain(action: &Action, counter: Option<Shared>, context: u64) -> action::Action<'static> {
+fn plain<'a>(
+    action: &Action,
+    headers: &'a [u8],
+    counter: Option<Shared>,
+    context: u64,
+) -> action::Action<'a> {
     use action::Action as Out;
     match *action {
         Action::Age { timeout_s } => Out::Age { timeout_s, context },
@@ -139,16 +146,14 @@ fn plain(action: &Action, counter: Option<Shared>, context: u64) -> action::Acti
         Action::Jump(group) => Out::Jump(Some(group)),
         Action::ToPort(port) => Out::RepresentedPort(Some(port)),
         Action::Queue(queue) => Out::Queue(Some(queue)),
+        Action::RawDecap => Out::RawDecap(ETHERNET),
+        Action::RawEncap => Out::RawEncap(headers),
         _ => counter.map_or(Out::Count, |shared| Out::Indirect(Some(shared))),
     }
 }
 
 /// A rule's actions as hardware steering takes them.
-pub(super) fn modify_actions(
-    rule: &Rule,
-    counter: Option<Shared>,
-    context: u64,
-) -> Vec<action::Action<'static>> {
+pub(super) fn modify_actions(rule: &Rule, counter: Option<Shared>, context: u64) -> Vec<action::Action<'_>> {
     let transport = Transport::of(rule);
     let spell = |action: &Action| match edit(action, transport) {
         Some(Edit { op, field, value, bytes }) => action::Action::ModifyField {
@@ -157,13 +162,13 @@ pub(super) fn modify_actions(
             src: Some(FieldSource::Value(value)),
             width: 8 * bytes,
         },
-        None => plain(action, counter, context),
+        None => plain(action, &rule.headers, counter, context),
     };
     rule.with_tags_first().iter().map(spell).collect()
 }
 
 /// The actions of the template for such rules, and their masks: each rule brings its values.
-pub(super) fn template_actions(shape: &Rule) -> (Vec<action::Action<'static>>, Vec<action::Action<'static>>) {
+pub(super) fn template_actions(shape: &Rule) -> (Vec<action::Action<'_>>, Vec<action::Action<'_>>) {
     use action::Action as Out;
     let actions = modify_actions(shape, None, 0).into_iter();
     let pair = |action| match action {
@@ -176,6 +181,7 @@ pub(super) fn template_actions(shape: &Rule) -> (Vec<action::Action<'static>>, V
         Out::Jump(group) => (Out::Jump(group), Out::Jump(Some(u32::MAX))),
         Out::RepresentedPort(_) => (Out::RepresentedPort(None), Out::RepresentedPort(None)),
         Out::PushVlan(_) => (Out::PushVlan(0), Out::PushVlan(0)),
+        Out::RawEncap(_) => (action, Out::RawEncap(&[])),
         other => (other, other),
     };
     actions.map(pair).unzip()

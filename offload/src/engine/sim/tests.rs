@@ -137,7 +137,7 @@ fn rule() -> Rule {
     items.extend([
         Item::RepresentedPort(0),
         Item::Eth { dst: None },
-        Item::Ipv4 { src: Some(0x0a00_0001), dst: Some(0xc000_0250), ttl: None },
+        Item::Ipv4 { src: Some(0x0a00_0001), dst: Some(0xc000_0250), class: None, ttl: None },
         Item::Udp { src: Some(4000), dst: Some(53) },
     ]);
     let mut actions = ArrayVec::new();
@@ -150,7 +150,7 @@ fn rule() -> Rule {
         Action::ToPort(1),
     ]);
     let attr = Attr { domain: Domain::Transfer, group: lower::CONNECTIONS_V4_UDP, priority: 0 };
-    Rule { port: 0, attr, items, actions }
+    Rule { port: 0, attr, items, actions, headers: ArrayVec::new() }
 }
 
 fn segment() -> Vec<u8> {
@@ -397,7 +397,7 @@ fn a_narrower_chip_takes_ipv4_and_declines_ipv6() {
     sim.installed();
     let ip = |last| Some(Ip::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]));
     let mut wide = rule();
-    wide.items[2] = Item::Ipv6 { src: ip(1), dst: ip(2), hop_limit: None };
+    wide.items[2] = Item::Ipv6 { src: ip(1), dst: ip(2), class: None, hop_limit: None };
     wide.actions[2] = Action::SetPortSrc(7);
     let other = LegId { rule: RuleId(8), ..LEG };
     assert_eq!(sim.engine.install(other, &wide), Err(EngineError::Refused(95)));
