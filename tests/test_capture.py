@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from lab import clients, pcapng, servers
 from lab.eswitch import Eswitch
 from lab.lab import Lab
@@ -76,8 +77,9 @@ def stream(packets: list[pcapng.Packet], source: str) -> bytes:
     return data
 
 
-def test_a_download_is_captured_whole(labs):
-    lab = labs(Shape(backends=1))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_download_is_captured_whole(labs, workers):
+    lab = labs(Shape(backends=1), workers=workers)
     millrace = lab.start_millrace([service("web", 1, backends=[1]), service("other", 2, backends=[1])])
     servers.make_file(lab.files / "some", 300_000)
     file = lab.directory / "web.pcapng"
@@ -147,12 +149,13 @@ def test_hardware_gives_back_what_is_captured_and_gets_it_again(labs):
     other = clients.Background(lab.client, [*argv, "-o", "/dev/null", urls[1]])
     wait_until("hardware to have both", lambda: path(millrace, "web") == path(millrace, "other") == ["hardware"], 20)
     file = lab.directory / "web.pcapng"
-    with capturing(millrace, file, "--count", "40", "service=web") as capture:
+    with capturing(millrace, file, "--count", "1000000", "--seconds", "90", "service=web") as capture:
         wait_until("software to have it", lambda: path(millrace, "web") == ["software"], 20)
         assert path(millrace, "other") == ["hardware"]
-        summary = capture.result()
+        wait_until("packets", lambda: file.stat().st_size > 50_000, 20)
+        summary = capture.stop()
     packets, _ = pcapng.read(file)
-    assert (summary["recalled"], summary["ended"], len(packets)) == (1, "count", 40)
+    assert (summary["recalled"], summary["ended"], len(packets)) == (1, "stopped", summary["packets"])
     assert {packet.interface for packet in packets} == {"front", "back"}
     wait_until("hardware to have it again", lambda: path(millrace, "web") == ["hardware"], 20)
     watched.kill()
