@@ -126,3 +126,82 @@ fn objection(snapshot: &Snapshot, ask: &Ask) -> Option<Revocation> {
     let ways = stays(ask.legs[0], to_backend) && stays(ask.legs[1], to_client);
     (!ways).then_some(Revocation::Moved)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane::addr::{Ip, MacAddr};
+    use dataplane::config::Config;
+    use dataplane::flow::{FlowKey, Protocol};
+    use dataplane::ids::{BackendId, PortId, ServiceId, TenantId, WorkerId};
+    use dataplane::offload::{FlowRef, Token};
+    use dataplane::snapshot::{Overrides, PortFacts};
+
+    /// One service, whose backend is behind a tunnel over IPv6.
+    fn snapshot(mode: &str) -> Snapshot {
+        let text = format!(
+            r#"
+            [[port]]
+            name = "front"
+            device = "net_null0"
+            addresses = ["10.0.0.1/24"]
+            gateway = "10.0.0.254"
+            [[port]]
+            name = "back"
+            device = "net_null1"
+            addresses = ["fd00:2::1/64"]
+            [[service]]
+            name = "service"
+            vip = "192.0.2.80"
+            protocol = "tcp"
+            ports = [80]
+            {mode}
+            [[service.backend]]
+            address = "fd00:2::11"
+            "#
+        );
+        let config = Config::parse("test.toml", &text).unwrap_or_else(|faults| panic!("{faults}"));
+        let facts = [1, 2].map(|last| PortFacts { mac: MacAddr([2, 0, 0, 0, 0, last]), mtu: 1500 });
+        Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0).expect("it builds")
+    }
+
+    #[test]
+    fn a_tunnel_that_has_changed_is_not_the_connections() {
+        let gue = "mode = \"gue\"\ntunnel = { udp6_checksum = false }";
+        let now = snapshot(gue);
+        let key = FlowKey {
+            src: Ip::v4(0xc633_6407),
+            dst: Ip::v4(0xc000_0250),
+            src_port: 40_000,
+            dst_port: 80,
+            tenant: TenantId(0),
+            protocol: Protocol::Tcp,
+        };
+        let outer = now.tunnel(BackendId(0)).expect("it has a tunnel");
+        let there = Leg { ingress: PortId(0), egress: PortId(1), next_hop: MacAddr::default() };
+        let ask = Ask {
+            flow: FlowRef { worker: WorkerId(0), slot: 1, generation: 1 },
+            token: Token(1),
+            key,
+            // No room for the backend's.
+            backend_end: (key.dst, 80),
+            nat: false,
+            tunnel: outer.around(0x28, rewrite::entropy(&key)),
+            service: ServiceId(0),
+            backend: BackendId(0),
+            legs: [Some(there), None],
+            packets: 10,
+            age_ms: 100,
+        };
+        assert!(ask.tunnel.is_some());
+        assert_eq!(objection(&now, &ask), None);
+        let untunnelled = Ask { tunnel: None, ..ask };
+        assert_eq!(objection(&now, &untunnelled), Some(Revocation::Policy));
+        for other in [gue.replace("false", "false, port = 6081"), gue.replace("false", "false, dscp = 46")] {
+            assert_eq!(objection(&snapshot(&other), &ask), Some(Revocation::Policy));
+        }
+        let summed = gue.replace("false", "true");
+        assert_eq!(objection(&snapshot(&summed), &ask), Some(Revocation::Policy));
+        assert_eq!(objection(&snapshot("mode = \"ipip\""), &ask), Some(Revocation::Policy));
+    }
+}
