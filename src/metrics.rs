@@ -128,7 +128,9 @@ metrics! {
     Counter offload_revocations_total [reason] "Connections that workers wanted back from hardware. reason: closing (FIN or RST), gone (expired or evicted), policy, moved (next hop), orphan (no such connection) or captured.";
     Counter offload_removals_total [reason] "Connections taken out of hardware. reason: those of offload_revocations_total, idle, evicted (for one that saves more) or lost (by the device).";
     Counter offload_evictions_total [reason] "Connections that had to make room in hardware. reason: full (the table), or tenant_share.";
-    Counter offload_miss_packets_total [] "Packets that came to a worker though hardware has had their connection for two seconds.";
+    Counter offload_miss_packets_total [] "Packets that came to a worker though hardware has had their connection \
+        for two seconds. Towards a tunnel that copies the DSCP, those with another DSCP than the rule's are among \
+        them.";
     Counter offload_late_packets_total [] "Packets that came to a worker just after their connection went to hardware.";
     Gauge offload_stats_age_seconds [] "Age of the oldest count of a rule that the figures rest on.";
     Gauge offload_queue [queue] "What the offload thread has to do. queue: waiting (requests), in_flight (operations), leaving (connections to be taken out), owing (answers), settling (counters of rules that are out).";
