@@ -60,7 +60,7 @@ pub use local::{PROBE_PORTS, Sent};
 use open::Foreseen;
 use std::sync::Arc;
 
-pub use notes::{Hardware, Note};
+pub use notes::{Hardware, MeterOf, Note};
 pub use shadow::{Excerpt, Shadow, Walked};
 
 /// How long a half-open connection is safe from eviction by another one. Longer than a handshake takes

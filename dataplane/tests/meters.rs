@@ -325,3 +325,26 @@ fn errors_about_a_connection_are_charged() {
     let sent: usize = (0..40).map(|_| world.receive(FRONT, &error).len()).sum();
     assert_eq!((sent, web(&world)), (30, [32, 0, 10, 0]));
 }
+
+/// What a bump in the wire passes on is its tenant's, whether the policy has a say in it or not; what finds
+/// neighbours is free.
+#[test]
+fn what_is_passed_on_is_the_tenant_s() {
+    let text = config("packets_per_second = 10, burst_ms = 1", "")
+        .replace("device = \"net_null0\"", "device = \"net_null0\"\npass_to = \"back\"")
+        .replace("device = \"net_null1\"", "device = \"net_null1\"\npass_to = \"front\"");
+    let host = MacAddr([2, 0, 0, 0, 7, 1]);
+    let question = udp(host, "203.0.113.9:53", "203.0.113.10:53", b"?");
+    let mut arp = question.clone();
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    arp[14..22].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
+    let judged = "[[policy]]\naction = \"deny\"\nfrom = [\"198.51.100.7/32\"]\n";
+    for policy in ["", judged] {
+        let mut world = World::new(&format!("{text}{policy}"), 2);
+        world.pass_ms(10, 1);
+        let sent: usize = (0..40).map(|_| world.receive(FRONT, &question).len()).sum();
+        assert_eq!((sent, blue(&world)), (32, [32, 0, 8, 0]), "{policy}");
+        assert!((0..40).all(|_| world.receive(FRONT, &arp) == [(BACK, arp.clone())]));
+        assert!(world.report().contains(&"drop.meter_rate=8".to_owned()), "{:?}", world.report());
+    }
+}

@@ -114,6 +114,32 @@ fn services_and_backends_are_named_with_their_lines() {
     assert_eq!(step(&row, "policy").text, "allow, as no rule matches");
 }
 
+/// The meters of a service and its tenant, by the last of whose tokens such a packet could pass or not.
+#[test]
+fn meters_are_named_with_their_colours_and_rates() {
+    let limits = CONFIG
+        .replace(
+            "name = \"blue\"\n",
+            "name = \"blue\"\nlimit = { packets_per_second = 1000, excess_ms = 1 }\n",
+        )
+        .replace("name = \"blue-web\"\n", "name = \"blue-web\"\nlimit = { bits_per_second = 8000 }\n");
+    let config = Config::parse("test", &limits).unwrap_or_else(|faults| panic!("{faults}"));
+    let flow = "198.51.100.7:5555 -> 192.0.2.80:80/tcp".to_owned();
+    let query = TraceQuery { flow, port: Some("blue-front".to_owned()), ..TraceQuery::default() };
+    let row = offline(&config, &limits, &query).unwrap_or_else(|refusal| panic!("{refusal}"));
+    let told: Vec<_> = row.steps.iter().filter(|step| step.step == "meter").collect();
+    let texts: Vec<_> = told.iter().map(|step| step.text.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "green now for the limit of service blue-web, 8000 bit/s",
+            "green now for the limit of tenant 1, 1000 packets/s"
+        ]
+    );
+    let line = 1 + limits.lines().position(|line| line == "name = \"blue-web\"").expect("there");
+    assert_eq!((told[0].line, told[1].line), (Some(line), None));
+}
+
 #[test]
 fn a_tunnel_is_named() {
     let row = trace("198.51.100.7:5555 -> 192.0.2.90:443/udp");

@@ -4,11 +4,12 @@ use super::{FrameRow, Lines, StepRow};
 use crate::rows;
 use dataplane::conntrack::ConnectionRow;
 use dataplane::ids::{BackendId, PortId, ServiceId};
+use dataplane::meter::Colour;
 use dataplane::offload::{Declined, OffloadState};
 use dataplane::policy::Verdict;
 use dataplane::rewrite::IcmpError;
 use dataplane::snapshot::Snapshot;
-use dataplane::worker::{Hardware, Note, Walked};
+use dataplane::worker::{Hardware, MeterOf, Note, Walked};
 use std::fmt::Write as _;
 
 /// Notes in words.
@@ -63,6 +64,7 @@ impl Words<'_> {
         match *note {
             Note::Judged(verdict) => Some(self.snapshot.policy().rule(verdict.rule?)?.statement.line),
             Note::Classified(id) | Note::Known { service: id, .. } => self.lines.service(&self.service(id)),
+            Note::Metered { of: MeterOf::Service(id), .. } => self.lines.service(&self.service(id)),
             Note::ReplyFrom { backend: id, .. } | Note::Picked { backend: id, .. } => {
                 let service = self.snapshot.backend(id)?.service;
                 self.lines.backend(&self.service(service), &self.backend(id))
@@ -120,8 +122,25 @@ impl Words<'_> {
             Note::PassedOn { port, why } => format!("to {}, unchanged ({})", self.port(port), why.label()),
             Note::Dropped(reason) => format!("{}: {}", reason.label(), reason.description().trim()),
             Note::Hardware(hardware) => hardware_text(hardware).to_owned(),
+            Note::Metered { of, colour } => self.metered(of, colour),
             ref other => fixed_text(other).to_owned(),
         }
+    }
+
+    fn metered(&self, of: MeterOf, colour: Colour) -> String {
+        let (whose, meter) = match of {
+            MeterOf::Service(id) => (
+                format!("service {}", self.service(id)),
+                self.snapshot.metered(id).and_then(|metered| metered.service.as_deref()),
+            ),
+            MeterOf::Tenant(id) => (format!("tenant {id}"), self.snapshot.tenant_meter(id)),
+        };
+        let limit = meter.map(|meter| meter.limit).unwrap_or_default();
+        let rate = |rate: Option<u64>, of: &str| rate.map(|rate| format!("{rate} {of}/s"));
+        let rates = [rate(limit.packets_per_second, "packets"), rate(limit.bits_per_second, "bit")];
+        let rates = rates.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+        let red = if colour == Colour::Red { ", so workers drop such packets (meter_rate)" } else { "" };
+        format!("{} now for the limit of {whose}, {rates}{red}", colour.name())
     }
 
     fn judged(&self, verdict: &Verdict) -> String {
@@ -176,6 +195,7 @@ fn step_of(note: &Note) -> &'static str {
         Note::Leaves { .. } => "route",
         Note::NextHop(_) | Note::Waits => "neighbour",
         Note::Hardware(_) => "hardware",
+        Note::Metered { .. } => "meter",
         Note::Dropped(_) => "drop",
         Note::AnsweredError(_) | Note::AnsweredReset | Note::Answered | Note::Consumed => "answer",
         Note::PassedOn { .. } => "pass",

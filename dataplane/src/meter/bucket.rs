@@ -159,6 +159,12 @@ impl Excess {
         self.depth
     }
 
+    /// Tokens it holds.
+    #[must_use]
+    pub fn level(&self) -> u64 {
+        self.level.load(Relaxed)
+    }
+
     /// Pours tokens in; what does not fit is lost.
     pub fn pour(&self, tokens: u64) {
         let add = |level: u64| Some(level.saturating_add(tokens).min(self.depth));

@@ -132,6 +132,21 @@ impl Marker {
         }
     }
 
+    /// What the buckets have for a packet that costs so many tokens; nothing is taken.
+    #[must_use]
+    pub fn foretell(&self, now: Nanos, cost: u32) -> Colour {
+        let cost = u64::from(cost);
+        let committed = self.committed.level(now) >= cost;
+        match &self.second {
+            _ if committed && !matches!(self.second, Second::Peak(_)) => Colour::Green,
+            Second::Peak(peak) if peak.level(now) < cost => Colour::Red,
+            Second::Peak(_) if committed => Colour::Green,
+            Second::Peak(_) => Colour::Yellow,
+            Second::Excess(excess) if excess.level() >= cost => Colour::Yellow,
+            Second::Excess(_) | Second::None => Colour::Red,
+        }
+    }
+
     /// Takes back what [`Marker::colour`] took, of a packet that goes nowhere after all.
     pub fn refund(&self, purse: &mut Purse, cost: u32, colour: Colour) {
         let (committed, second) = match (&self.second, colour) {

@@ -191,6 +191,14 @@ impl Meter {
         charge
     }
 
+    /// What a packet's colour would be if workers held no tokens; it is charged for nothing.
+    #[must_use]
+    pub fn foretell(&self, now: Nanos, bytes: u32) -> Colour {
+        let packets = self.packets.as_ref().map(|marker| marker.foretell(now, 1));
+        let bytes = self.bytes.as_ref().map(|marker| marker.foretell(now, bytes));
+        packets.unwrap_or_default().max(bytes.unwrap_or_default())
+    }
+
     /// Takes back what a packet was charged, which another meter stops.
     pub fn refund(&self, account: &mut Account, bytes: u32, charge: Charge) {
         if let Some(packets) = &self.packets {

@@ -126,6 +126,26 @@ proptest! {
         }
     }
 
+    /// What is foretold is what happens, to a worker that holds no tokens; and it changes nothing.
+    #[test]
+    fn what_is_foretold_happens(
+        committed in rates(),
+        beyond in beyonds(),
+        packets in prop::collection::vec((0u64..3_000_000, 1u32..9_000), 1..100),
+    ) {
+        let marker = Marker::new(committed, beyond, 1, 0);
+        let (mut now, mut purse) = (SECOND, Purse::default());
+        for (pause, cost) in packets {
+            now += pause;
+            let foretold = marker.foretell(Nanos(now), cost);
+            prop_assert_eq!(foretold, marker.foretell(Nanos(now), cost));
+            let colour = marker.colour(Nanos(now), &mut purse, cost);
+            // What flows over into an excess is only poured when somebody draws.
+            let poured = matches!(beyond, Beyond::Excess(_)) && foretold == Colour::Red;
+            prop_assert!(foretold == colour || poured, "{:?} {:?}", foretold, colour);
+        }
+    }
+
     /// What a packet was charged that another meter stops is there for the next one.
     #[test]
     fn refunds_are_whole(committed in rates(), beyond in beyonds(), cost in 1u32..9_000) {

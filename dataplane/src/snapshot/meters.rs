@@ -147,6 +147,13 @@ impl Snapshot {
         }
     }
 
+    /// Whether every packet of a tenant is metered.
+    #[inline]
+    #[must_use]
+    pub fn meters_tenant(&self, tenant: TenantId) -> bool {
+        self.tenant_meter(tenant).is_some_and(|meter| meter.limit.has_rates())
+    }
+
     /// The meter of a tenant, if it has one.
     #[must_use]
     pub fn tenant_meter(&self, tenant: TenantId) -> Option<&Meter> {

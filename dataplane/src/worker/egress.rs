@@ -81,7 +81,10 @@ impl<E: Env> Walk<'_, E> {
     /// ICMP error quotes what its receiver sent.
     pub(super) fn deliver_one(&mut self, packet: E::Buf, parsed: &Parsed, translation: &Translation) {
         if let Target::Wire(port, why) = translation.target {
-            return self.pass(packet, port, why);
+            if let Some(packet) = self.metered_in_passing(packet, parsed.packet_len()) {
+                self.pass(packet, port, why);
+            }
+            return;
         }
         let Some((hop, mtu)) = self.hop(parsed.key.tenant, translation.target) else {
             return self.drop(packet, DropReason::NoRoute);

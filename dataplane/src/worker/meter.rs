@@ -4,17 +4,18 @@
 //! A packet is charged once it is known whose it is and that policy allows it, before anything is changed for
 //! it: one that is dropped here was never seen by its connection. Each packet is charged once, ICMP errors
 //! like what they are about. A connection is charged for when it is opened or picked up, whichever end's
-//! packet does it.
+//! packet does it. What is passed on of a bump in the wire is its tenant's, and charged as it leaves.
 
 use super::egress::Translation;
-use super::{Env, Walk};
+use super::{Env, MeterOf, Note, Walk};
 use crate::conntrack::Count;
 use crate::drops::DropReason;
-use crate::ids::{BackendId, ServiceId};
+use crate::ids::{BackendId, ServiceId, TenantId};
 use crate::limits::{SERVICES_MAX, TENANTS_MAX};
 use crate::meter::{Account, Colour, Meter, Nanos};
 use crate::packet::PacketBuf;
 use crate::rewrite;
+use crate::snapshot::Metered;
 use crate::time::Tick;
 use crate::wire::Parsed;
 
@@ -70,6 +71,10 @@ impl<E: Env> Walk<'_, E> {
         let snapshot = self.snapshot;
         let Some(metered) = snapshot.metered(service) else { return Some(packet) };
         let (now, bytes) = (self.nanos(), u32::from(parsed.packet_len()));
+        if !self.is_charged() {
+            self.foretell(metered, service, bytes);
+            return Some(packet);
+        }
         let (accounts, counters) = (&mut self.state.accounts, &self.state.counters);
         let own = metered.service.as_deref().zip(accounts.services.get_mut(service.index()));
         let own = own.map(|(meter, account)| (meter.charge(now, account, bytes), meter, account));
@@ -99,6 +104,50 @@ impl<E: Env> Walk<'_, E> {
         }
         if let Some(dscp) = mark {
             rewrite::set_dscp(packet.data_mut(), parsed, dscp);
+        }
+        Some(packet)
+    }
+
+    /// Notes what meters would say of a packet, and charges for nothing.
+    fn foretell(&mut self, metered: &Metered, service: ServiceId, bytes: u32) {
+        let now = self.nanos();
+        let own = metered.service.iter().map(|meter| (MeterOf::Service(service), meter));
+        let shared = metered.tenant.iter().map(|(tenant, meter)| (MeterOf::Tenant(*tenant), meter));
+        for (of, meter) in own.chain(shared).filter(|(_, meter)| meter.limit.has_rates()) {
+            self.env.note(Note::Metered { of, colour: meter.foretell(now, bytes) });
+        }
+    }
+
+    /// Charges a tenant for a packet that is passed on as it is; gives it back unless it is one too many.
+    #[inline]
+    pub(super) fn metered_in_passing(&mut self, packet: E::Buf, bytes: u16) -> Option<E::Buf> {
+        let snapshot = self.snapshot;
+        let tenant = snapshot.port(packet.port()).map(|port| port.tenant).unwrap_or_default();
+        match snapshot.tenant_meter(tenant).filter(|meter| meter.limit.has_rates()) {
+            None => Some(packet),
+            Some(meter) => self.charge_tenant(packet, tenant, meter, bytes.into()),
+        }
+    }
+
+    #[inline(never)] // Packets that nobody meters are not to pay for it.
+    fn charge_tenant(
+        &mut self,
+        packet: E::Buf,
+        tenant: TenantId,
+        meter: &Meter,
+        bytes: u32,
+    ) -> Option<E::Buf> {
+        let now = self.nanos();
+        let Some(account) = self.state.accounts.tenants.get_mut(tenant.index()) else {
+            let (of, colour) = (MeterOf::Tenant(tenant), meter.foretell(now, bytes));
+            self.env.note(Note::Metered { of, colour });
+            return Some(packet);
+        };
+        let colour = meter.charge(now, account, bytes).colour();
+        self.state.counters.tenant_meter(tenant, colour, bytes);
+        if colour == Colour::Red {
+            self.drop(packet, DropReason::MeterRate);
+            return None;
         }
         Some(packet)
     }

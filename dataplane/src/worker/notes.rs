@@ -9,7 +9,8 @@ use crate::addr::{Ip, MacAddr};
 use crate::conntrack::{Slot, State};
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey};
-use crate::ids::{BackendId, PortId, ServiceId};
+use crate::ids::{BackendId, PortId, ServiceId, TenantId};
+use crate::meter::Colour;
 use crate::offload::{Declined, Revocation};
 use crate::policy::Verdict;
 use crate::rewrite::{End, IcmpError};
@@ -116,6 +117,14 @@ pub enum Note {
     Waits,
     /// It waits for the first fragment of its packet.
     WaitsForFirst,
+    /// What a meter would say of it now. Only told of packets that are not charged: of a worker that looks
+    /// what would happen.
+    Metered {
+        /// Whose.
+        of: MeterOf,
+        /// Its colour; a red one would be dropped.
+        colour: Colour,
+    },
     /// What hardware has to do with it.
     Hardware(Hardware),
     /// Its sender is told, in an ICMP error.
@@ -135,6 +144,15 @@ pub enum Note {
     },
     /// It is dropped.
     Dropped(DropReason),
+}
+
+/// Whose meter it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MeterOf {
+    /// A service's.
+    Service(ServiceId),
+    /// A tenant's.
+    Tenant(TenantId),
 }
 
 /// What hardware has to do with a packet of a connection that it has, or may be asked to take.

@@ -4,7 +4,7 @@
 //!   backend but the wire. So a connection is judged as its first packet has it, and what answers it passes
 //!   with it.
 //! * An ICMP error passes with the connection that it is about. All else is judged packet by packet.
-//! * Frames pass as they are. Hardware is never asked to take them.
+//! * Frames pass as they are, as far as their tenant's limit lets them. Hardware is never asked to take them.
 //!
 //! Either end's packets are looked for where those of the other are: by the owner of the smaller address.
 //! What would have been a client's of ours has come to another worker before, and is handed over once more.
@@ -56,12 +56,30 @@ impl<E: Env> Walk<'_, E> {
         let snapshot = self.snapshot;
         let tenant = snapshot.port(packet.port()).map(|port| port.tenant);
         match tenant.filter(|tenant| snapshot.policy().concerns(*tenant)) {
-            None => self.pass(packet, port, why),
+            None => self.pass_unjudged(packet, tenant, Onward { port, why }),
             Some(tenant) => match wire::parse(packet.data(), tenant) {
                 Ok(parsed) => self.pass_parsed(packet, &parsed, Onward { port, why }),
                 Err(DropReason::EtherTypeUnknown) => self.pass(packet, port, why),
                 Err(reason) => self.pass_unread(packet, reason, tenant, Onward { port, why }),
             },
+        }
+    }
+
+    /// Passes on a packet that the policy has no say in, if it is not one too many for its tenant.
+    fn pass_unjudged(&mut self, packet: E::Buf, tenant: Option<TenantId>, onward: Onward) {
+        let metered = tenant.filter(|tenant| self.snapshot.meters_tenant(*tenant));
+        let bytes = metered.and_then(|tenant| match wire::parse(packet.data(), tenant) {
+            Ok(parsed) if parsed.kind == Kind::Arp || is_discovery(&parsed, packet.data()) => None,
+            Ok(parsed) => Some(parsed.packet_len()),
+            Err(DropReason::EtherTypeUnknown) => None,
+            Err(_) => Some(payload_len(packet.data())),
+        });
+        let passes = match bytes {
+            Some(bytes) => self.metered_in_passing(packet, bytes),
+            None => Some(packet),
+        };
+        if let Some(packet) = passes {
+            self.pass(packet, onward.port, onward.why);
         }
     }
 
@@ -136,7 +154,12 @@ impl<E: Env> Walk<'_, E> {
         let key = FlowKey { src, dst, src_port: 0, dst_port: 0, tenant, protocol: Protocol::Tcp };
         let subject = Subject { protocol: outside.protocol, ..self.subject(&packet, &key, Standing::New) };
         match self.judge(&subject) {
-            Action::Allow => self.pass(packet, onward.port, onward.why),
+            Action::Allow => {
+                let bytes = payload_len(packet.data());
+                if let Some(packet) = self.metered_in_passing(packet, bytes) {
+                    self.pass(packet, onward.port, onward.why);
+                }
+            }
             Action::Deny => self.drop(packet, DropReason::PolicyDenied),
             Action::Reject => self.drop(packet, DropReason::PolicyRejected),
         }
@@ -337,6 +360,11 @@ impl<E: Env> Walk<'_, E> {
 fn has_two_ends(key: &FlowKey) -> bool {
     let apart = (key.src, key.src_port) != (key.dst, key.dst_port);
     apart && rewrite::is_station(key.src) && rewrite::is_station(key.dst)
+}
+
+/// Bytes of a frame that was not read any further.
+fn payload_len(frame: &[u8]) -> u16 {
+    u16::try_from(frame.len().saturating_sub(ether::LEN)).unwrap_or(u16::MAX)
 }
 
 /// Whether it is a message of neighbour discovery: from router solicitation to redirect, and from this link
