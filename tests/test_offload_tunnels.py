@@ -48,8 +48,8 @@ def test_connections_into_tunnels_leave_the_workers(labs, steering):
     services = [tunnelled(kind, host, 4, OUTSIDE[kind]) for kind, host in KINDS.items()]
     millrace = lab.start_millrace(services, MTUS, offload={"idle_s": 2})
     base_rules = millrace.eswitch.rules()
-    uploads = [Upload(lab, kind, 5) for kind in KINDS]
-    downloads = Downloads(lab, 4, 5 * RATE, 5, vips=(VIP4.format(KINDS["vxlan"]),))
+    uploads = [Upload(lab, kind, 7) for kind in KINDS]
+    downloads = Downloads(lab, 4, 7 * RATE, 7, vips=(VIP4.format(KINDS["vxlan"]),))
     # One rule each: answers do not come this way.
     wait_for_hardware(millrace, 6)
     assert millrace.metrics().sum("offload_rules") == 6
