@@ -10,7 +10,9 @@ mod common {
     pub(crate) mod world;
 }
 
-use common::frames::{CLIENT_MAC, fix_ipv4_checksum, fragment_ipv4, ping, read, tcp, too_big, udp};
+use common::frames::{
+    CLIENT_MAC, fix_icmpv6_checksum, fix_ipv4_checksum, fragment_ipv4, ping, read, tcp, too_big, udp,
+};
 use common::rules::{from, policy, rule};
 use common::world::{BACK, FRONT, PORT_MACS, World};
 use dataplane::addr::MacAddr;
@@ -197,6 +199,56 @@ fn other_protocols_are_judged_by_their_addresses_and_what_is_not_ip_passes() {
     lldp[12..14].copy_from_slice(&[0x88, 0xcc]);
     assert_passes(&mut world, FRONT, &lldp);
     assert_report(&world, &["entries=0"]);
+}
+
+/// What is behind labels and other tags cannot be judged by its ends: where strangers are denied by default,
+/// it does not get through by being wrapped.
+#[test]
+fn what_may_hide_ip_is_left_to_the_default() {
+    let wrapped = |frame: Vec<u8>, with: &[u8]| [&frame[..12], with, &frame[12..]].concat();
+    let wraps: [&[u8]; 4] = [
+        &[0x91, 0, 0, 5],
+        &[0x88, 0x47, 0, 1, 1, 64],
+        &[0x81, 0, 0, 5, 0x88, 0x64, 0x11, 0, 0, 1],
+        &[0, 60, 0xaa, 0xaa, 3, 0, 0, 0],
+    ];
+    let mut world = world(1);
+    for with in wraps {
+        assert_refused(&mut world, FRONT, &wrapped(inward("S"), with));
+        assert_passes(&mut world, BACK, &wrapped(out("S"), with));
+    }
+    assert_report(&world, &["drop.policy_denied=4", "entries=0"]);
+    // A rule that names ends is not about them.
+    world.govern(policy([rule(Deny, from("198.51.100.0/24"))], Allow));
+    for with in wraps {
+        assert_passes(&mut world, FRONT, &wrapped(inward("S"), with));
+    }
+}
+
+/// Only messages that their receiver would take: from this link, and in order.
+#[test]
+fn neighbour_discovery_passes_as_it_should_be() {
+    let mut world = world(1);
+    let solicitation = |hops: u8, code: u8| {
+        let mut frame =
+            [&ROUTER.0[..], &[2, 0, 0, 0, 9, 9, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, hops]].concat();
+        frame.extend([0xfd, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        frame.extend([0xfd, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        frame.extend([135, code, 0, 0, 0, 0, 0, 0]);
+        frame.extend([0xfd, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        fix_icmpv6_checksum(&mut frame);
+        frame
+    };
+    assert_passes(&mut world, FRONT, &solicitation(255, 0));
+    assert_refused(&mut world, FRONT, &solicitation(254, 0));
+    assert_refused(&mut world, FRONT, &solicitation(255, 1));
+    let mut wrong = solicitation(255, 0);
+    wrong[56] ^= 1;
+    assert_refused(&mut world, FRONT, &wrong);
+    let mut router = solicitation(255, 0);
+    router[54] = 134;
+    fix_icmpv6_checksum(&mut router);
+    assert_refused(&mut world, FRONT, &router);
 }
 
 #[test]

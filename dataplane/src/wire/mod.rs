@@ -23,7 +23,7 @@ pub mod udp;
 pub mod vlan;
 pub mod vxlan;
 
-pub use envelope::{Envelope, envelope};
+pub use envelope::{Envelope, envelope, ip_at, may_hide_ip};
 pub use parse::{
     FragmentRole, IcmpMessage, Kind, Parsed, Quoted, TcpFlags, icmp_message, parse, parse_quoted,
 };

@@ -3,6 +3,12 @@
 use crate::addr::{Ip, MacAddr};
 use crate::wire::{field, icmp, ipv6};
 
+/// Type: router solicitation,
+const ROUTER_SOLICITATION: u8 = 133;
+/// router advertisement,
+const ROUTER_ADVERTISEMENT: u8 = 134;
+/// and redirect.
+const REDIRECT: u8 = 137;
 /// Type: neighbour solicitation.
 pub const SOLICITATION: u8 = 135;
 /// Type: neighbour advertisement.
@@ -98,6 +104,35 @@ impl Advertisement {
     }
 }
 
+/// Whether an ICMPv6 message whose checksum has been verified is one of neighbour discovery that passes the
+/// checks of RFC 4861: §6.1 for those of routers, §7.1 for those of neighbours, §8.1 for redirects.
+#[must_use]
+pub fn is_valid(message: &[u8], network: Network) -> bool {
+    let Some(&[kind, code]) = message.first_chunk() else { return false };
+    let link = network.hop_limit == HOP_LIMIT && code == 0;
+    let from_router = is_link_local(network.src);
+    link && match kind {
+        ROUTER_SOLICITATION => {
+            let named = options(message, 8, SOURCE_ADDRESS);
+            named.is_some_and(|mac| mac.is_none() || network.src != ipv6::UNSPECIFIED)
+        }
+        ROUTER_ADVERTISEMENT => from_router && options(message, 16, SOURCE_ADDRESS).is_some(),
+        SOLICITATION => Solicitation::parse(message, network).is_some(),
+        ADVERTISEMENT => Advertisement::parse(message, network).is_some(),
+        REDIRECT => {
+            let about = field(message, 24).map(|octets| Ip::v6(*octets));
+            let one = about.is_some_and(|about| !ipv6::is_multicast(about));
+            from_router && one && options(message, 40, TARGET_ADDRESS).is_some()
+        }
+        _ => false,
+    }
+}
+
+/// Whether an address is `fe80::/10`.
+fn is_link_local(ip: Ip) -> bool {
+    ip.words()[0] >> 54 == 0xfe80 >> 6
+}
+
 /// The target, after the checks both messages share.
 fn target(message: &[u8], network: Network) -> Option<Ip> {
     let target = Ip::v6(*field(message, 8)?);
@@ -114,7 +149,12 @@ fn target(message: &[u8], network: Network) -> Option<Ip> {
 /// The link-layer address in an option of this type, if there is one; `None` if the options are
 /// malformed.
 fn link_address(message: &[u8], kind: u8) -> Option<Option<MacAddr>> {
-    let mut options = message.get(OPTIONS..)?;
+    options(message, OPTIONS, kind)
+}
+
+/// Likewise of a message whose options begin at `at`.
+fn options(message: &[u8], at: usize, kind: u8) -> Option<Option<MacAddr>> {
+    let mut options = message.get(at..)?;
     let mut found = None;
     while let [option, units, ..] = *options {
         let (this, rest) = options.split_at_checked(usize::from(units) * 8)?;

@@ -483,6 +483,14 @@ pub fn icmp_message(frame: &[u8], parsed: &Parsed) -> Result<IcmpMessage, DropRe
     }
 }
 
+/// Whether a packet is a message of neighbour discovery, of whichever type, that its receiver will not throw
+/// away: from this link, whole, and in order (RFC 4861 §6.1, §7.1, §8.1).
+#[must_use]
+pub fn is_discovery(frame: &[u8], parsed: &Parsed) -> bool {
+    let valid = |message: &[u8]| nd::is_valid(message, nd_network(parsed));
+    parsed.kind == Kind::Icmpv6 && verified_message(frame, parsed).is_ok_and(valid)
+}
+
 /// The packet quoted by an ICMP or ICMPv6 error, once the error's checksum is found right.
 /// [`DropReason::IcmpUnhandled`] if this is no such error or is not about a packet of a TCP or UDP
 /// flow.

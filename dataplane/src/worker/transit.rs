@@ -4,6 +4,10 @@
 //!   backend but the wire. So a connection is judged as its first packet has it, and what answers it passes
 //!   with it.
 //! * An ICMP error passes with the connection that it is about. All else is judged packet by packet.
+//! * IP packets behind what is not read here (MPLS, PPPoE, other tags) are judged as packets of which nothing
+//!   is known: by rules that name neither ends nor protocol, and the default. Else a label would be enough to
+//!   get past a deny.
+//! * Frames that are not IP pass, and so does neighbour discovery, as far as it is what it claims to be.
 //! * Frames pass as they are, as far as their tenant's limit lets them. Hardware is never asked to take them.
 //!
 //! Either end's packets are looked for where those of the other are: by the owner of the smaller address.
@@ -13,7 +17,7 @@ use super::egress::{Target, Translation, fragment_key};
 use super::open::refusal;
 use super::policy::{prohibited, standing};
 use super::{Addressee, Env, Note, Steering, Walk};
-use crate::addr::MacAddr;
+use crate::addr::{Ip, MacAddr};
 use crate::conntrack::{Candidates, New, Outcome, Slot, State};
 use crate::drops::DropReason;
 use crate::flow::{Direction, FlowKey, Protocol};
@@ -29,6 +33,10 @@ pub(super) const WIRE: BackendId = BackendId(u16::MAX);
 /// Their service: which way they were opened.
 const INGRESS: ServiceId = ServiceId(u16::MAX);
 const EGRESS: ServiceId = ServiceId(u16::MAX - 1);
+
+/// No station's address, and no protocol's number (RFC 6890, IANA): what is judged by these is not known.
+const NOBODY: Ip = Ip::v4(0);
+const NO_PROTOCOL: u8 = 255;
 
 const _: () = assert!(SERVICES_MAX < u16::MAX as usize, "these are nobody's");
 
@@ -59,6 +67,9 @@ impl<E: Env> Walk<'_, E> {
             None => self.pass_unjudged(packet, tenant, Onward { port, why }),
             Some(tenant) => match wire::parse(packet.data(), tenant) {
                 Ok(parsed) => self.pass_parsed(packet, &parsed, Onward { port, why }),
+                Err(DropReason::EtherTypeUnknown) if wire::may_hide_ip(packet.data()) => {
+                    self.pass_hidden(packet, tenant, Onward { port, why });
+                }
                 Err(DropReason::EtherTypeUnknown) => self.pass(packet, port, why),
                 Err(reason) => self.pass_unread(packet, reason, tenant, Onward { port, why }),
             },
@@ -69,7 +80,9 @@ impl<E: Env> Walk<'_, E> {
     fn pass_unjudged(&mut self, packet: E::Buf, tenant: Option<TenantId>, onward: Onward) {
         let metered = tenant.filter(|tenant| self.snapshot.meters_tenant(*tenant));
         let bytes = metered.and_then(|tenant| match wire::parse(packet.data(), tenant) {
-            Ok(parsed) if parsed.kind == Kind::Arp || is_discovery(&parsed, packet.data()) => None,
+            Ok(parsed) if parsed.kind == Kind::Arp || wire::parse::is_discovery(packet.data(), &parsed) => {
+                None
+            }
             Ok(parsed) => Some(parsed.packet_len()),
             Err(DropReason::EtherTypeUnknown) => None,
             Err(_) => Some(payload_len(packet.data())),
@@ -125,7 +138,7 @@ impl<E: Env> Walk<'_, E> {
     }
 
     fn pass_parsed(&mut self, packet: E::Buf, parsed: &Parsed, onward: Onward) {
-        if parsed.kind == Kind::Arp || is_discovery(parsed, packet.data()) {
+        if parsed.kind == Kind::Arp || wire::parse::is_discovery(packet.data(), parsed) {
             // Without these nothing passes at all.
             return self.pass(packet, onward.port, onward.why);
         }
@@ -152,7 +165,19 @@ impl<E: Env> Walk<'_, E> {
         };
         let (src, dst) = (outside.src, outside.dst);
         let key = FlowKey { src, dst, src_port: 0, dst_port: 0, tenant, protocol: Protocol::Tcp };
-        let subject = Subject { protocol: outside.protocol, ..self.subject(&packet, &key, Standing::New) };
+        self.pass_of(packet, &key, outside.protocol, onward);
+    }
+
+    /// A packet of which nothing is known but that it may be IP.
+    fn pass_hidden(&mut self, packet: E::Buf, tenant: TenantId, onward: Onward) {
+        let (src, dst) = (NOBODY, NOBODY);
+        let key = FlowKey { src, dst, src_port: 0, dst_port: 0, tenant, protocol: Protocol::Tcp };
+        self.pass_of(packet, &key, NO_PROTOCOL, onward);
+    }
+
+    /// A packet between these, of some protocol, that is not to be answered.
+    fn pass_of(&mut self, packet: E::Buf, key: &FlowKey, protocol: u8, onward: Onward) {
+        let subject = Subject { protocol, ..self.subject(&packet, key, Standing::New) };
         match self.judge(&subject) {
             Action::Allow => {
                 let bytes = payload_len(packet.data());
@@ -365,11 +390,4 @@ fn has_two_ends(key: &FlowKey) -> bool {
 /// Bytes of a frame that was not read any further.
 fn payload_len(frame: &[u8]) -> u16 {
     u16::try_from(frame.len().saturating_sub(ether::LEN)).unwrap_or(u16::MAX)
-}
-
-/// Whether it is a message of neighbour discovery: from router solicitation to redirect, and from this link
-/// (RFC 4861 §6.1).
-fn is_discovery(parsed: &Parsed, frame: &[u8]) -> bool {
-    let kind = parsed.transport(frame).first();
-    parsed.kind == Kind::Icmpv6 && parsed.ttl == 255 && kind.is_some_and(|kind| (133..=137).contains(kind))
 }
