@@ -216,6 +216,9 @@ fn marks_are_carried_over() {
         for (inner, leaves) in (0u8..).zip(leaves) {
             for (outer, leaves) in (0u8..).zip(leaves) {
                 let inside = classed(request(family).build(), 0xb8 | inner);
+                // Behind a tag that only gives a priority, too.
+                let tag: &[u8] = if outer % 2 == inner % 2 { &[0x81, 0, 0x60, 0] } else { &[] };
+                let inside = [&inside[..12], tag, &inside[12..]].concat();
                 let sent = world.receive(FRONT, &classed(end.wrap(&inside), outer));
                 let Some(mark) = leaves else {
                     assert_eq!(sent, []);

@@ -8,7 +8,7 @@ use super::{adjust, replaced};
 use crate::drops::DropReason;
 use crate::packet::PacketBuf;
 use crate::wire::checksum::Sum;
-use crate::wire::{Parsed, ether, field, field_mut, ipv4, ipv6, udp, word};
+use crate::wire::{self, Parsed, field, field_mut, ipv4, ipv6, udp, word};
 
 /// Whether the checksum of the UDP datagram that `parsed` found is right, if it has one. What has none is
 /// fine: tunnels may do without, over IPv6 too (RFC 6935).
@@ -43,16 +43,12 @@ pub fn decapsulate<B: PacketBuf>(
     if !(buf.set_len(end) && buf.trim_front(start)) {
         return Err(DropReason::TunnelMalformed);
     }
-    let is_ip = ether::Header::new(buf.data())
-        .is_some_and(|header| matches!(header.ether_type(), ether::IPV4 | ether::IPV6));
-    if !is_ip {
-        return Ok(());
-    }
-    let Some(inner) = super::class(buf.data(), ether::LEN) else { return Ok(()) };
+    let Some(l3) = wire::ip_at(buf.data()) else { return Ok(()) };
+    let Some(inner) = super::class(buf.data(), l3) else { return Ok(()) };
     let mark = mark(inner & ECN, outer & ECN).ok_or(DropReason::TunnelEcn)?;
     if mark != inner & ECN {
         // A header that is cut short stays as it is, and is found out by who reads it.
-        let _ = set_mark(buf.data_mut(), mark);
+        let _ = set_mark(buf.data_mut(), l3, mark);
     }
     Ok(())
 }
@@ -77,9 +73,9 @@ const fn mark(inner: u8, outer: u8) -> Option<u8> {
     }
 }
 
-/// Sets the mark of the IP packet in an untagged frame.
-fn set_mark(frame: &mut [u8], mark: u8) -> Option<()> {
-    let packet = frame.get_mut(ether::LEN..)?;
+/// Sets the mark of the IP packet at `l3` of a frame.
+fn set_mark(frame: &mut [u8], l3: usize, mark: u8) -> Option<()> {
+    let packet = frame.get_mut(l3..)?;
     let &[first] = field(packet, 0)?;
     if first >> 4 == 4 {
         let header: &mut [u8; ipv4::LEN] = field_mut(packet, 0)?;

@@ -16,7 +16,7 @@ use crate::maglev;
 use crate::packet::PacketBuf;
 use crate::snapshot::{Encapsulation, Tunnel, VlanTags};
 use crate::wire::checksum::Sum;
-use crate::wire::{self, FragmentRole, Kind, Parsed};
+use crate::wire::{self, FragmentRole, Parsed};
 use crate::wire::{ether, field, field_mut, geneve, gue, ipv4, ipv6, udp, vxlan};
 
 /// Bytes of an outer header at most: IPv6, UDP, VXLAN or GENEVE, and the inner Ethernet header.
@@ -314,15 +314,15 @@ pub fn encapsulate<B: PacketBuf>(
 /// [`DropReason::NoHeadroom`] if the buffer has no room for the header, [`DropReason::TooBig`] for what no IP
 /// packet can hold.
 pub fn wrap<B: PacketBuf>(buf: &mut B, outer: &Outer) -> Result<(), DropReason> {
-    let (inner_class, entropy) = match wire::parse(buf.data(), TenantId(0)) {
+    // Of packets whose protocol is not read, too.
+    let inner_class = wire::ip_at(buf.data()).and_then(|l3| class(buf.data(), l3)).unwrap_or_default();
+    let entropy = match wire::parse(buf.data(), TenantId(0)) {
         Ok(parsed) => {
             // Behind the packet is what filled a frame up on another link.
             let _ = buf.set_len(parsed.end.into());
-            let is_ip = parsed.kind != Kind::Arp;
-            let class = is_ip.then(|| class(buf.data(), parsed.l3.into())).flatten();
-            (class.unwrap_or_default(), entropy_within(&parsed))
+            entropy_within(&parsed)
         }
-        Err(_) => (0, 0),
+        Err(_) => 0,
     };
     let room = usize::from(ORIGINATED_L3) + usize::from(outer.overhead());
     if !buf.grow_front(room) {
