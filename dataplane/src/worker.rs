@@ -640,8 +640,7 @@ impl<'a, E: Env> Walk<'a, E> {
     }
 
     fn count_drop(&self, packet: &E::Buf, reason: DropReason) {
-        let tenant = self.snapshot.port(packet.port()).map(|port| port.tenant);
-        self.state.counters.drop_packet_of(tenant.unwrap_or_default(), reason);
+        upkeep::count_drop(self.snapshot, &self.state.counters, packet, reason);
     }
 
     /// A packet that is none of our business: passed on unchanged where the port is a bump in the wire,

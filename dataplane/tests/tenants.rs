@@ -11,6 +11,7 @@ mod common {
 use common::frames::{read, tcp, udp};
 use common::world::{BACK, FRONT, PORT_MACS, World};
 use dataplane::addr::MacAddr;
+use dataplane::drops::DropReason;
 use dataplane::ids::PortId;
 
 #[global_allocator]
@@ -142,6 +143,24 @@ fn errors_go_back_with_the_tags_that_the_packet_had() {
     let said = untagged(1, &frame);
     assert_eq!(port, PORTS[1].0);
     assert!(said.contains("unreachable FragmentationNeeded { next_hop_mtu: 1500 }"), "{said}");
+}
+
+/// What waits for a neighbour that never answers is the loss of whose packet it was.
+#[test]
+fn packets_that_waited_in_vain_are_their_tenants() {
+    for (tenant, (front, back)) in PORTS.into_iter().enumerate() {
+        let mut world = World::new(&config(""), 1);
+        world.pass_ms(10, 1);
+        world.know(front, "10.0.0.254", GATEWAY);
+        let syn = tcp(PORT_MACS[0], "10.0.0.7:5555", "192.0.2.80:80", "S", b"");
+        let sent = world.receive(FRONT, &tagged(tenant, &syn));
+        assert!(sent.iter().all(|(port, frame)| *port == back && frame.len() < 64), "only asked for");
+        world.pass_ms(10_000, 100);
+        let reason = DropReason::NeighbourUnreachable as usize;
+        let dropped = |tenant: usize| world.envs[0].counters.tenants[tenant].dropped[reason].get();
+        let expected = [0, 1, 2].map(|of| u64::from(of == tenant));
+        assert_eq!([0, 1, 2].map(dropped), expected);
+    }
 }
 
 /// A flood of one tenant's service costs the other nothing: neither where the flood is held to the limits of

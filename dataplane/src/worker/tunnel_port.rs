@@ -1,6 +1,7 @@
 //! Ports behind tunnels: their frames are taken out of other packets before anything else is done with them,
 //! and put into such packets after everything else was.
 
+use super::upkeep::count_drop;
 use super::{Addressee, Env, Headers, Lanes, Note, Steering, Walk, check_link};
 use crate::counters::WorkerCounters;
 use crate::drops::DropReason;
@@ -156,7 +157,8 @@ pub(super) fn send_or_set_aside<E: Env>(
 ) {
     if !snapshot.is_behind_tunnel(port) {
         env.send(port, packet);
-    } else if aside.try_push((port, packet)).is_err() {
-        counters.drop_packet(DropReason::NeighbourQueueFull);
+    } else if let Err(full) = aside.try_push((port, packet)) {
+        let (_, packet) = full.element();
+        count_drop(snapshot, counters, &packet, DropReason::NeighbourQueueFull);
     }
 }

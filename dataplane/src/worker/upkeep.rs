@@ -180,9 +180,9 @@ impl<B: PacketBuf> Worker<B> {
 
     /// The end: packets still held are dropped and counted.
     pub fn shutdown(&mut self) {
-        let counters = &self.state.counters;
+        let (snapshot, counters) = (&self.snapshot, &self.state.counters);
         let dropped = |packet: B| {
-            counters.drop_packet(DropReason::Shutdown);
+            count_drop(snapshot, counters, &packet, DropReason::Shutdown);
             drop(packet);
         };
         self.state.neighbours.drain(dropped);
@@ -314,7 +314,7 @@ impl<E: Env> Walk<'_, E> {
                 });
             }
             Action::Expired(packet) => {
-                counters.drop_packet(DropReason::NeighbourUnreachable);
+                count_drop(snapshot, counters, &packet, DropReason::NeighbourUnreachable);
                 drop(packet);
             }
         });
@@ -322,9 +322,9 @@ impl<E: Env> Walk<'_, E> {
     }
 
     fn tend_fragments(&mut self) {
-        let State { fragments, counters, .. } = &mut *self.state;
+        let (State { fragments, counters, .. }, snapshot) = (&mut *self.state, self.snapshot);
         fragments.expire(self.now, |packet| {
-            counters.drop_packet(DropReason::FragmentUnknown);
+            count_drop(snapshot, counters, &packet, DropReason::FragmentUnknown);
             drop(packet);
         });
     }
@@ -368,6 +368,17 @@ impl<E: Env> Walk<'_, E> {
         self.put_in_aside();
         outcome
     }
+}
+
+/// Counts the end of a packet, for the tenant on whose port it came, too.
+pub(super) fn count_drop(
+    snapshot: &Snapshot,
+    counters: &WorkerCounters,
+    packet: &impl PacketBuf,
+    reason: DropReason,
+) {
+    let tenant = snapshot.port(packet.port()).map(|port| port.tenant);
+    counters.drop_packet_of(tenant.unwrap_or_default(), reason);
 }
 
 /// Who we are when we ask for `ip` on a port.
