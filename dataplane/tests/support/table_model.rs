@@ -202,6 +202,7 @@ impl World {
         };
         if let Some(gone) = inserted.evicted {
             let whose = self.live[&self.id_of(&gone)].new.key.tenant;
+            let most = self.has_most(tenant);
             let id = self.bury(&gone);
             assert!(!gone.half_open || Some(id) == oldest, "the oldest half-open one goes");
             let (all, half_open) = (self.shape.half_open_max, |whose: &Connection| whose.half_open);
@@ -212,7 +213,7 @@ impl World {
                 let room = all.min(self.share(tenant).half_open) / HALF_OPEN_FLOOR;
                 assert!(self.count(tenant, true) < room.max(1), "half-open ones go first");
             } else {
-                assert_eq!(whose, self.has_most(tenant));
+                assert_eq!(whose, most);
                 let half_open = self.live.values().filter(|whose| half_open(whose)).count();
                 assert!(half_open < (all / HALF_OPEN_FLOOR).max(1) as usize, "half-open ones go first");
             }
