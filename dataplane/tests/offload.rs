@@ -794,6 +794,25 @@ fn a_port_used_again_stays_with_its_backend_while_rules_are_pending() {
     assert_eq!(world.envs[0].counters.half_open.get(), 0);
 }
 
+/// The one before it, which counts until then, is no reason to refuse it.
+#[test]
+fn a_port_used_again_is_not_one_connection_too_many() {
+    let limit = "limit = { connections = 1, new_connections_per_second = 1, burst_ms = 1 }";
+    let (mut world, ask) = offloaded(&service(limit, &["10.0.1.11"]));
+    close(&mut world);
+    assert_eq!(from_client(&mut world, "S").len(), 1, "{:?}", world.report());
+    assert_eq!((world.rows()[0].state, world.live(0)), (State::SynSent, 1));
+    // It counts in its place, for others,
+    let other = tcp(PORT_MACS[0], "198.51.100.8:5555", VIP, "S", b"");
+    assert_eq!(world.receive(FRONT, &other), []);
+    assert!(world.report().contains(&"drop.meter_connections=1".to_owned()), "{:?}", world.report());
+    // and once.
+    world.answer(&removed(&ask, 0));
+    close(&mut world);
+    world.pass_ms(200_000, 1_000);
+    assert_eq!((world.live(0), world.receive(FRONT, &other).len()), (0, 1));
+}
+
 #[test]
 fn a_port_used_again_waits_if_its_backend_takes_no_more() {
     let (mut world, ask) = offloaded(&web());

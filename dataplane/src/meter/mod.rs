@@ -234,7 +234,12 @@ impl Meter {
 
     /// Whether one more connection may be opened now; if so, it is charged for.
     pub fn admits(&self, now: Nanos) -> bool {
-        self.has_room() && self.opening.as_ref().is_none_or(|bucket| bucket.draw(now, 1, 1).tokens > 0)
+        self.has_room() && self.admits_instead(now)
+    }
+
+    /// Whether a connection may be opened now in place of one that is counted; if so, it is charged for.
+    pub fn admits_instead(&self, now: Nanos) -> bool {
+        self.opening.as_ref().is_none_or(|bucket| bucket.draw(now, 1, 1).tokens > 0)
     }
 
     /// Takes back what was charged for a connection that was not opened after all.

@@ -176,17 +176,26 @@ impl<E: Env> Walk<'_, E> {
 
     /// Why no connection may be opened for a service now, if none may.
     pub(super) fn too_many(&mut self, service: ServiceId) -> Option<DropReason> {
+        self.refused(service, Meter::admits)
+    }
+
+    /// The same of one that takes the place of another, which counts until then.
+    pub(super) fn too_soon(&mut self, service: ServiceId) -> Option<DropReason> {
+        self.refused(service, Meter::admits_instead)
+    }
+
+    fn refused(&mut self, service: ServiceId, admits: fn(&Meter, Nanos) -> bool) -> Option<DropReason> {
         if !self.is_charged() {
             return None;
         }
         let (snapshot, now) = (self.snapshot, self.nanos());
         let metered = snapshot.metered(service)?;
         let counters = &self.state.counters;
-        if metered.service.as_ref().is_some_and(|meter| !meter.admits(now)) {
+        if metered.service.as_ref().is_some_and(|meter| !admits(meter, now)) {
             counters.service_refusal(service);
             return Some(DropReason::MeterConnections);
         }
-        if let Some((tenant, _)) = metered.tenant.as_ref().filter(|(_, meter)| !meter.admits(now)) {
+        if let Some((tenant, _)) = metered.tenant.as_ref().filter(|(_, meter)| !admits(meter, now)) {
             if let Some(meter) = &metered.service {
                 meter.not_opened();
             }

@@ -384,7 +384,8 @@ impl<'a, E: Env> Walk<'a, E> {
             return self.drop(packet, DropReason::OffloadPending);
         };
         let Some(packet) = self.metered(packet, parsed, service.id) else { return };
-        if let Some(reason) = self.too_many(service.id) {
+        // As many are open as before.
+        if let Some(reason) = self.too_soon(service.id) {
             self.count_service_drop(service);
             return self.drop(packet, reason);
         }
