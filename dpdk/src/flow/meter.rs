@@ -53,15 +53,14 @@ impl Flows<'_> {
             self.make_policy()?;
         }
         let profile = old.map_or(meter.wrapping_mul(2), |old| old ^ 1);
-        let raw = dpdk_sys::millrace_meter_rate {
-            per_second: rate.per_second,
-            burst: rate.burst,
-            packets: rate.packets,
-        };
-        let mut failure = Failure::new("adding a meter profile");
-        // SAFETY: the port is started; the structures outlive the call, and drivers copy what they need.
-        let ret = unsafe { dpdk_sys::millrace_meter_profile_add(number, profile, &raw, failure.as_mut()) };
-        failure.check(number, ret)?;
+        match self.add_profile(profile, rate) {
+            // One that could not be deleted once.
+            Err(error) if error.errno == Errno::EXIST => {
+                self.delete_profile(profile);
+                self.add_profile(profile, rate)?;
+            }
+            added => added?,
+        }
         let mut failure = Failure::new("setting a meter");
         // SAFETY: the port is started; `failure` is writable. A driver refuses numbers it does not know.
         let ret = unsafe {
@@ -101,31 +100,45 @@ impl Flows<'_> {
     /// It stays; a rule may use it yet.
     pub fn destroy_meter(&mut self, meter: u32) -> Result<(), FlowError> {
         let mut failure = Failure::new("destroying a meter");
-        let Some(profile) = self.meters.profiles.get(&meter).copied() else {
+        if !self.meters.profiles.contains_key(&meter) {
             return Err(failure.because(self.number(), Errno::NOENT));
-        };
+        }
         // SAFETY: the port is started; `failure` is writable.
         let ret = unsafe { dpdk_sys::millrace_meter_destroy(self.number(), meter, failure.as_mut()) };
         failure.check(self.number(), ret)?;
-        self.meters.profiles.remove(&meter);
-        self.delete_profile(profile);
+        self.drop_meter(meter);
         Ok(())
     }
 
-    /// Destroys all meters, whose rules are gone, and the policy. What the driver does not give up is
-    /// forgotten: it goes with the port.
-    pub(super) fn forget_meters(&mut self) {
-        let number = self.number();
-        for (meter, profile) in std::mem::take(&mut self.meters.profiles) {
-            let mut failure = Failure::new("destroying a meter");
-            // SAFETY: the port is started; `failure` is writable.
-            unsafe { dpdk_sys::millrace_meter_destroy(number, meter, failure.as_mut()) };
-            self.delete_profile(profile);
+    /// Destroys all meters, whose rules are gone, and the policy.
+    ///
+    /// # Errors
+    /// The first that the driver has not given up. It is known still: the next flush tries again.
+    pub(super) fn forget_meters(&mut self) -> Result<(), FlowError> {
+        let mut forgotten = Ok(());
+        let meters: Vec<u32> = self.meters.profiles.keys().copied().collect();
+        for meter in meters {
+            let destroyed = match self.destroy_meter(meter) {
+                Err(error) if matches!(error.errno, Errno::NOENT | Errno::INVAL) => {
+                    self.drop_meter(meter);
+                    Ok(())
+                }
+                destroyed => destroyed,
+            };
+            forgotten = forgotten.and(destroyed);
         }
-        if std::mem::take(&mut self.meters.has_policy) {
+        if self.meters.profiles.is_empty() && std::mem::take(&mut self.meters.has_policy) {
             let mut failure = Failure::new("deleting the meters' policy");
-            // SAFETY: as above.
-            unsafe { dpdk_sys::millrace_meter_policy_delete(number, POLICY, failure.as_mut()) };
+            // SAFETY: the port is started; `failure` is writable.
+            unsafe { dpdk_sys::millrace_meter_policy_delete(self.number(), POLICY, failure.as_mut()) };
+        }
+        forgotten
+    }
+
+    /// A meter that the driver has no more.
+    fn drop_meter(&mut self, meter: u32) {
+        if let Some(profile) = self.meters.profiles.remove(&meter) {
+            self.delete_profile(profile);
         }
     }
 
@@ -146,7 +159,17 @@ impl Flows<'_> {
         }
     }
 
-    /// Of a profile that nobody uses; a driver that keeps it all the same has lost a number.
+    fn add_profile(&self, profile: u32, rate: &MeterRate) -> Result<(), FlowError> {
+        let MeterRate { per_second, burst, packets } = *rate;
+        let raw = dpdk_sys::millrace_meter_rate { per_second, burst, packets };
+        let mut failure = Failure::new("adding a meter profile");
+        let number = self.number();
+        // SAFETY: the port is started; the structures outlive the call, and drivers copy what they need.
+        let ret = unsafe { dpdk_sys::millrace_meter_profile_add(number, profile, &raw, failure.as_mut()) };
+        failure.check(number, ret)
+    }
+
+    /// Of a profile that nobody uses. Where a driver keeps it all the same, whoever adds it next tries again.
     fn delete_profile(&self, profile: u32) {
         let mut failure = Failure::new("deleting a meter profile");
         // SAFETY: the port is started; `failure` is writable.

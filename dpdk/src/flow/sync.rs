@@ -89,12 +89,12 @@ impl<'port> Flows<'port> {
     }
 
     /// Removes all rules of the port, all counters and all meters. On an error there may be some left in the
-    /// device; here all are forgotten, but for counters that it would not give up.
+    /// device; here all are forgotten, but for counters and meters that it would not give up.
     pub fn flush(&mut self) -> Result<(), FlowError> {
         let flushed = self.port.flush();
         self.rules.clear();
-        self.forget_meters();
-        flushed
+        let forgotten = self.forget_meters();
+        flushed.and(forgotten)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use offload::engine::{Completion, EngineError, FlowEngine, LegId};
+use offload::engine::{Completion, EngineError, FlowEngine, LegId, Meter};
 use offload::lower;
 
 use crate::bed::{self, Bed, legs};
@@ -111,6 +111,9 @@ pub(crate) fn a_flush_puts_right(bed: &mut Bed<'_>, number: usize) {
     for faults in ["reset", "hang_ms=300"] {
         let (in_force, refused) = install(bed, 0..PAIRS);
         assert_eq!((in_force.len(), refused), (2 * PAIRS as usize, 0));
+        if bed.engine.traits().meters {
+            install_metered(bed, PAIRS);
+        }
         bed::inject(number, faults);
         bed.give_up();
         assert!(is_lost(bed), "{faults} is noticed");
@@ -128,6 +131,20 @@ pub(crate) fn a_flush_puts_right(bed: &mut Bed<'_>, number: usize) {
     let (in_force, refused) = install(bed, 0..PAIRS);
     assert_eq!((in_force.len(), refused), (2 * PAIRS as usize, 0));
     bed.expect_device_rules(base + in_force.len());
+    if bed.engine.traits().meters {
+        install_metered(bed, PAIRS);
+    }
+}
+
+/// A connection whose rules name a meter: one that a flush has left behind could not be made again.
+fn install_metered(bed: &mut Bed<'_>, n: u32) {
+    let rate = Meter { packets: true, per_second: 1_000, burst: 100 };
+    for (leg, rule) in bed::rules(&bed.topology, n, None) {
+        bed.engine.set_meter(rule.port, 1, &rate).expect("a meter");
+        let rule = rule.metered(Some(1));
+        bed.retried(|engine| engine.install(leg, &rule)).expect("a good rule");
+    }
+    bed.give_up();
 }
 
 /// The device says nothing for a while, just when a fence is to be raised: as long as rules lead packets to
