@@ -196,7 +196,7 @@ impl Engine {
         let ask = &row.ask;
         let rule = |direction: Direction| {
             let leg = row.legs[direction as usize].filter(|leg| leg.state != "out" && leg.state != "none")?;
-            let rule = lower::leg(&self.topology, ask, direction, self.age_s).ok()?.metered(row.meter);
+            let rule = lower::leg(&self.topology, ask, direction, self.age_s).ok()?.metered(row.meter)?;
             Some(RuleRow {
                 id: row.rule.0,
                 direction: match direction {

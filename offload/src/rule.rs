@@ -184,14 +184,15 @@ impl Rule {
         actions
     }
 
-    /// The same rule, whose packets this meter has to find green.
+    /// The same rule, whose packets this meter has to find green. It ages no more: a rule of mlx5's has room
+    /// for one object of the two kinds. `None`: it has too many actions.
     #[must_use]
-    pub fn metered(mut self, meter: Option<u32>) -> Rule {
+    pub fn metered(mut self, meter: Option<u32>) -> Option<Rule> {
+        let Some(meter) = meter else { return Some(self) };
+        self.actions.retain(|action| !matches!(action, Action::Age { .. }));
         let at = self.actions.iter().position(|action| *action == Action::Count).unwrap_or(0);
-        if let Some(meter) = meter.filter(|_| !self.actions.is_full()) {
-            self.actions.insert(at, Action::Meter(meter));
-        }
-        self
+        self.actions.try_insert(at, Action::Meter(meter)).ok()?;
+        Some(self)
     }
 
     /// The same rule with nothing where values were: what the rules of one template table have in common.

@@ -200,6 +200,33 @@ fn a_reload_that_changes_limits_has_other_meters() {
     world.settle();
 }
 
+/// mlx5 has room for one of the two in a rule: counters tell which are idle.
+#[test]
+fn rules_with_a_meter_do_not_age_and_idle_ones_are_found() {
+    let (mut world, _) = metered("packets_per_second = 1000");
+    world.device.traits.ages = true;
+    fill(&mut world, 0..3);
+    let ages =
+        |held: &device::Held| held.rule.actions.iter().any(|action| matches!(action, Action::Age { .. }));
+    assert!(!world.device.legs.values().any(ages));
+    for _ in 0..40 {
+        world.traffic(0, Direction::Original, 1);
+        world.run(SECOND, 10 * MS);
+    }
+    assert_eq!((world.installed(), world.workers.removals.get(&Removal::Idle)), (1, Some(&2)));
+}
+
+#[test]
+fn a_meter_that_finds_no_room_in_a_rule_is_not_left_out() {
+    let (mut world, _) = metered("packets_per_second = 1000");
+    fill(&mut world, 0..1);
+    let held = world.device.legs.values().next().expect("a rule");
+    let mut rule = held.rule.clone();
+    rule.actions.retain(|action| !matches!(action, Action::Meter(_)));
+    while rule.actions.try_insert(0, Action::PopVlan).is_ok() {}
+    assert_eq!((rule.clone().metered(Some(1)), rule.clone().metered(None)), (None, Some(rule)));
+}
+
 #[test]
 fn what_hardware_cannot_meter_stays_in_software() {
     for limit in [

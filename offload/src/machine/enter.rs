@@ -361,7 +361,11 @@ impl Machine {
         let lowered = self.lower_all(ask);
         let metered = lowered.and_then(|rules| {
             let meter = self.meter_for(now_ns, engine, ask, &rules)?;
-            Ok((rules.map(|rule| rule.map(|rule| rule.metered(meter))), meter))
+            let metered = rules.map(|rule| rule.map(|rule| rule.metered(meter)));
+            if metered.iter().any(|rule| *rule == Some(None)) {
+                return Err(Declined::Metered);
+            }
+            Ok((metered.map(Option::flatten), meter))
         });
         let (rules, meter) = match metered {
             Ok(metered) => metered,
@@ -427,7 +431,8 @@ impl Machine {
                 Some(rule) => rule,
                 None => {
                     let (ask, meter) = (pair.ask, pair.meter);
-                    let Ok(rule) = self.lower(&ask, direction).map(|rule| rule.metered(meter)) else {
+                    let lowered_again = self.lower(&ask, direction).ok();
+                    let Some(rule) = lowered_again.and_then(|rule| rule.metered(meter)) else {
                         self.leg_failed(now_ns, index, direction, EngineError::Refused(0));
                         continue;
                     };

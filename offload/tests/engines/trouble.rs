@@ -141,7 +141,7 @@ fn install_metered(bed: &mut Bed<'_>, n: u32) {
     let rate = Meter { packets: true, per_second: 1_000, burst: 100 };
     for (leg, rule) in bed::rules(&bed.topology, n, None) {
         bed.engine.set_meter(rule.port, 1, &rate).expect("a meter");
-        let rule = rule.metered(Some(1));
+        let rule = rule.metered(Some(1)).expect("room for it");
         bed.retried(|engine| engine.install(leg, &rule)).expect("a good rule");
     }
     bed.give_up();

@@ -202,7 +202,7 @@ fn a_meter_drops_what_is_too_much_and_rules_count_the_rest() {
     let meter = Meter { packets: true, per_second: 10, burst: 5 };
     assert_eq!(sim.engine.meter_drops(0, 3), Err(GONE));
     sim.engine.set_meter(0, 3, &meter).expect("a meter");
-    sim.engine.install(LEG, &rule().metered(Some(3))).expect("a good rule");
+    sim.engine.install(LEG, &rule().metered(Some(3)).expect("room for it")).expect("a good rule");
     assert_eq!(sim.settle(), [Completion::Installed(LEG)]);
     let passes: Vec<_> = (0..20).map(|_| sim.segment()).collect();
     assert!(passes[..5].iter().all(|pass| *pass == OFFLOADED) && passes[5..].iter().all(|p| *p == RED));
