@@ -336,10 +336,12 @@ impl Machine {
             }
             self.read_some(now_ns, engine, outbox);
             self.hear_aged(now_ns, engine);
+            self.reserve_meters(now_ns);
             self.tend_meters(now_ns, engine);
             self.settle_some(now_ns, engine, outbox);
         } else {
             self.refuse_all(now_ns);
+            self.reserve_meters(now_ns);
             if self.health.is_stuck() {
                 self.read_some(now_ns, engine, outbox);
             }

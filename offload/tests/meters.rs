@@ -16,6 +16,7 @@ use dataplane::meter::{Account, Meter, Nanos};
 use dataplane::offload::{Answer, Declined, OffloadState, Removal, Revocation};
 use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
 use device::Device;
+use offload::counters::EngineState;
 use offload::machine::Settings;
 use offload::rule::Action;
 use std::collections::BTreeMap;
@@ -262,5 +263,36 @@ fn a_device_that_was_emptied_gets_its_meters_again() {
     assert!(meters(&world).is_empty() && meter.in_hardware().rate() == 0);
     fill(&mut world, 0..2);
     assert_eq!((named(&world), meters(&world).len()), (vec![1; 4], 1));
+    world.settle();
+}
+
+/// A device that cannot be emptied forwards on: what it may have is kept from software, and what it drops
+/// is counted.
+#[test]
+fn a_device_that_cannot_be_emptied_keeps_its_share() {
+    let (mut world, meter) = metered("packets_per_second = 10000, burst_ms = 100");
+    fill(&mut world, 0..2);
+    world.run(SECOND, MS);
+    assert_eq!(meter.in_hardware().rate(), 10_000, "all, as software has nothing to do");
+    (world.device.dead, world.device.faults.flush_fails) = (true, 1_000);
+    // Its counters are lost, which is noticed.
+    world.run(5 * SECOND, MS);
+    assert_eq!(world.machine.state(), EngineState::Recovering);
+    let (mut account, mut passed) = (Account::default(), 0);
+    for _ in 0..1_000 {
+        world.run(MS, MS);
+        let charges = (0..20).map(|_| meter.charge(Nanos(world.now_ns), &mut account, 60).colour());
+        passed += charges.filter(|colour| *colour as u8 == 0).count();
+    }
+    assert!(passed <= 1_100, "a burst is left for software: {passed}");
+    if let Some((_, drops)) = world.device.meters.as_mut().and_then(|meters| meters.get_mut(&1)) {
+        *drops = Count { packets: 10, bytes: 1_140 };
+    }
+    world.run(3 * SECOND, MS);
+    assert_eq!(meter.in_hardware().red(), (10, 1_000));
+    world.device.faults.flush_fails = 0;
+    world.run(3 * SECOND, MS);
+    assert_eq!(meter.in_hardware().rate(), 0);
+    fill(&mut world, 0..2);
     world.settle();
 }

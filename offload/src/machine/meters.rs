@@ -117,16 +117,23 @@ impl Held {
         true
     }
 
-    /// What became of the period, and what comes of it.
-    fn reconsider<E: FlowEngine>(&mut self, now: Nanos, engine: &mut E, number: Number, elapsed_ns: u64) {
-        let Some((_, bucket)) = self.meter.for_hardware() else { return };
-        // What the device does not tell now it tells the next time.
+    /// Counts what the device has dropped; so many packets are new. What it does not tell now it tells the
+    /// next time.
+    fn count_drops<E: FlowEngine>(&mut self, engine: &mut E, number: Number) -> u64 {
         let total = engine.meter_drops(self.port, number).unwrap_or(self.dropped);
         let packets = total.packets.saturating_sub(self.dropped.packets);
         let bytes = total.bytes.saturating_sub(self.dropped.bytes);
         self.dropped = total;
+        let bytes = bytes.saturating_sub(packets.saturating_mul(ether::LEN as u64));
+        self.meter.in_hardware().count_red(packets, bytes);
+        packets
+    }
+
+    /// What became of the period, and what comes of it.
+    fn reconsider<E: FlowEngine>(&mut self, now: Nanos, engine: &mut E, number: Number, elapsed_ns: u64) {
+        let dropped = self.count_drops(engine, number);
+        let Some((_, bucket)) = self.meter.for_hardware() else { return };
         let hardware = self.meter.in_hardware();
-        hardware.count_red(packets, bytes.saturating_sub(packets.saturating_mul(ether::LEN as u64)));
         let drawn = bucket.drawn();
         let seen = Seen {
             elapsed_ns,
@@ -134,7 +141,7 @@ impl Held {
             level: bucket.level(now),
             short: hardware.take_short(),
             passed: std::mem::take(&mut self.passed),
-            dropped: packets > 0,
+            dropped: dropped > 0,
         };
         self.drawn = drawn;
         self.sizes = (self.sizes.0 * 0.9, self.sizes.1 * 0.9);
@@ -226,6 +233,15 @@ impl Meters {
         held.sizes.1 += frame_bytes as f64;
     }
 
+    /// Counts what the device has dropped, which it will not know when it has been emptied.
+    pub(super) fn count_drops<E: FlowEngine>(&mut self, engine: &mut E) {
+        for (at, held) in self.held.iter_mut().enumerate() {
+            if let Some(held) = held.as_mut().filter(|held| held.told.is_some()) {
+                held.count_drops(engine, at as Number + 1);
+            }
+        }
+    }
+
     /// The device was emptied: it has no meters. They are made again when rules come that name them.
     pub(super) fn forget(&mut self) {
         for held in self.held.iter_mut().flatten() {
@@ -267,28 +283,33 @@ impl Machine {
         self.slab.release(index);
     }
 
-    /// Sees to it that hardware and software together keep to the rates.
-    pub(super) fn tend_meters<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E) {
-        // Buckets go by the clock itself.
-        let now = Nanos(self.clock.last_ns);
+    /// Takes what hardware may have had since the last step out of the buckets: whatever its state, as long
+    /// as its rules may be in force.
+    pub(super) fn reserve_meters(&mut self, now_ns: u64) {
         let elapsed_ns = now_ns - self.meters.reserved_ns;
         if elapsed_ns < RESERVE_NS {
             return;
         }
         self.meters.reserved_ns = now_ns;
-        let period_ns = now_ns - self.meters.period_ns;
-        let is_over = period_ns >= PERIOD_NS;
-        if is_over {
-            self.meters.period_ns = now_ns;
+        for held in self.meters.held.iter_mut().flatten().filter(|held| held.is_used()) {
+            held.reserve(elapsed_ns);
         }
+    }
+
+    /// Shares the rates out anew, and gives up what nobody uses.
+    pub(super) fn tend_meters<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E) {
+        // Buckets go by the clock itself.
+        let now = Nanos(self.clock.last_ns);
+        let period_ns = now_ns - self.meters.period_ns;
+        if period_ns < PERIOD_NS {
+            return;
+        }
+        self.meters.period_ns = now_ns;
         for at in 0..self.meters.held.len() {
             let number = at as Number + 1;
             let Some(held) = self.meters.held[at].as_mut() else { continue };
             if held.is_used() {
-                held.reserve(elapsed_ns);
-                if is_over {
-                    held.reconsider(now, engine, number, period_ns);
-                }
+                held.reconsider(now, engine, number, period_ns);
             } else if held.users == 0 && now_ns - held.unused_ns >= UNUSED_NS {
                 if held.told.is_some() {
                     engine.unset_meter(held.port, number);

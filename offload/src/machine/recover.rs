@@ -155,6 +155,7 @@ impl Machine {
     }
 
     fn flush<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, retry_ms: u32) {
+        self.meters.count_drops(engine);
         if engine.flush().is_err() {
             self.counters.flush_failures.add(1);
             self.health.stage = Stage::Flushing {
