@@ -296,3 +296,26 @@ fn a_device_that_cannot_be_emptied_keeps_its_share() {
     fill(&mut world, 0..2);
     world.settle();
 }
+
+/// A device refuses rules for their meters' sake: connections without one go on.
+#[test]
+fn what_is_refused_with_a_meter_is_tried_without() {
+    let (mut world, _) = metered("packets_per_second = 1000");
+    world.device.faults.refused = 1_000;
+    (0..40).for_each(|client| assert_eq!(refusal(&mut world, client), Declined::Refused));
+    world.device.faults.refused = 0;
+    world.machine.adopt(world.now_ns, snapshot("", "", None));
+    fill(&mut world, 40..42);
+}
+
+/// Many may ask in the meantime, and each time would take as long.
+#[test]
+fn a_meter_that_was_refused_is_asked_for_a_second_later() {
+    let (mut world, _) = metered("packets_per_second = 1000");
+    let meters = world.device.meters.take();
+    assert_eq!(refusal(&mut world, 0), Declined::Metered);
+    world.device.meters = meters;
+    assert_eq!((refusal(&mut world, 1), world.installed()), (Declined::Metered, 0));
+    world.run(SECOND, 10 * MS);
+    fill(&mut world, 2..4);
+}

@@ -497,7 +497,7 @@ impl Machine {
     pub(super) fn leg_failed(&mut self, now_ns: u64, index: u32, direction: Direction, error: EngineError) {
         let Some(pair) = self.slab.get_mut(index) else { return };
         pair.legs[direction as usize] = LegState::Nothing;
-        let ask = pair.ask;
+        let (ask, is_metered) = (pair.ask, pair.meter.is_some());
         self.rule_gone(index);
         let retry_ms = match error {
             EngineError::TableFull | EngineError::NoCounter => {
@@ -506,6 +506,8 @@ impl Machine {
                 self.full_ms = (2 * self.full_ms).min(FULL_MAX_MS);
                 jittered(&ask, RETRY_FULL_MS)
             }
+            // It may be for its meter, which is not to cost others their rules.
+            EngineError::Refused(_) if is_metered => RETRY_REFUSED_MS,
             EngineError::Refused(_) => {
                 self.refusals.refused(now_ns, &ask);
                 RETRY_REFUSED_MS

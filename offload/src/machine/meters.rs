@@ -24,6 +24,8 @@ const METERS_MAX: usize = 1024;
 const RESERVE_NS: u64 = MS;
 /// A meter that no rule names is kept for so long, nanoseconds, for those that come.
 const UNUSED_NS: u64 = 5_000 * MS;
+/// A meter that the device has refused is not asked for again for so long, nanoseconds.
+const REFUSED_NS: u64 = 1_000 * MS;
 /// What the device does is only changed by more than this fraction of the rate.
 const COARSE: u64 = 512;
 
@@ -42,6 +44,8 @@ struct Held {
     /// What the device was told: tokens of the meter per second, and as it counts. `None`: it has no such
     /// meter now.
     told: Option<(u64, u64)>,
+    /// Until when it is not told again, having refused.
+    refused_until_ns: u64,
     share: Share,
     /// Of a token: what has not been reserved yet, in 10^-9.
     part: u64,
@@ -72,6 +76,7 @@ impl Held {
             users: 0,
             unused_ns: now_ns,
             told: None,
+            refused_until_ns: now_ns,
             share: Share::new(bucket.per_second(), bucket.depth()),
             part: 0,
             drawn: bucket.drawn(),
@@ -187,7 +192,16 @@ impl Meters {
             None => self.place(now_ns, meter, port)?,
         };
         let held = self.get_mut(number).filter(|held| held.port == port)?;
-        (held.told.is_some() || held.tell(engine, number)).then_some(number)
+        if held.told.is_none() {
+            if now_ns < held.refused_until_ns {
+                return None;
+            }
+            if !held.tell(engine, number) {
+                held.refused_until_ns = now_ns + REFUSED_NS;
+                return None;
+            }
+        }
+        Some(number)
     }
 
     fn place(&mut self, now_ns: u64, meter: &Arc<Meter>, port: u16) -> Option<Number> {
