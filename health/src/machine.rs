@@ -381,19 +381,18 @@ impl Machine {
     fn judge(&mut self, now_ms: u64, index: usize) {
         let Service { spec, targets, panic, decided_ms, .. } = &mut self.services[index];
         let counted = targets.iter().filter_map(|id| self.targets.get(id)).filter(|t| t.spec.counts);
-        let (mut all, mut up, mut known_down) = (0u32, 0u32, false);
+        let (mut all, mut up) = (0u32, 0u32);
         *decided_ms = 0;
         for target in counted {
             all += 1;
             let is_up = target.is_up(&spec.health);
             up += u32::from(is_up);
-            known_down |= target.memory.state == State::Down;
             if target.memory.state == State::Unknown && !is_up {
                 *decided_ms = (*decided_ms).max(target.born_ms + DECIDED_MS);
             }
         }
         let few = up == 0 || up * 100 < u32::from(spec.health.panic_percent) * all;
-        *panic = known_down && few && *decided_ms <= now_ms;
+        *panic = all > 0 && few && *decided_ms <= now_ms;
         if *decided_ms > now_ms {
             self.unjudged.push(index);
         } else {

@@ -199,6 +199,22 @@ fn a_blind_checker_marks_nothing_down() {
 }
 
 #[test]
+fn a_checker_blind_from_the_start_stops_no_traffic() {
+    let mut bench = Bench::new(Health { initially_up: false, ..health() }, 2);
+    bench.fates.fill(Fate::Blind);
+    bench.run_ms(4900);
+    assert!(!bench.panics());
+    bench.run_ms(200);
+    assert!(bench.panics());
+    assert_eq!(bench.up(), [true; 2]);
+    // It sees at last.
+    bench.fates.fill(Fate::Answers);
+    bench.run_ms(3000);
+    assert!(!bench.panics());
+    assert_eq!(bench.up(), [true; 2]);
+}
+
+#[test]
 fn who_has_yet_to_be_found_is_not_down_at_once() {
     let mut bench = Bench::new(health(), 3);
     bench.fates = vec![Fate::Unfound, Fate::Unfound, Fate::Answers];
