@@ -193,7 +193,11 @@ impl Thread<'_> {
         let mut alone = Burst::new();
         for queue in &mut self.rx {
             queue.burst(burst);
+            if burst.is_empty() {
+                continue;
+            }
             packets += burst.len();
+            expect_diverted(&mut self.worker, self.offload);
             for packet in burst.drain(..) {
                 recorder.begin(&packet);
                 alone.push(packet);
@@ -207,6 +211,7 @@ impl Thread<'_> {
                 break;
             }
             packets += burst.len();
+            expect_diverted(&mut self.worker, self.offload);
             for packet in burst.drain(..) {
                 recorder.begin(&packet);
                 alone.push(packet);
