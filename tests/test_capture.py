@@ -117,6 +117,11 @@ def test_captures_end_by_themselves_and_one_at_a_time(labs):
     with capturing(millrace, file, "--count", "7", "--snaplen", "60", f"vip={VIP}:80") as capture:
         second = millrace.cli("capture", "-w", "/dev/null")
         assert second.returncode == 1 and "captures; that ends within" in second.stderr, second
+        # What is refused costs no file.
+        kept = lab.directory / "kept.pcapng"
+        kept.write_text("kept")
+        assert millrace.cli("capture", "-w", str(kept)).returncode == 1 and kept.read_text() == "kept"
+        assert file.stat().st_mode & 0o777 == 0o600
         clients.count_answers(lab.client, VIP, 5)
         summary = capture.result()
     packets, _ = pcapng.read(file)

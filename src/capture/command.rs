@@ -7,7 +7,9 @@ use crate::cli::{CaptureArgs, Cli};
 use crate::client::{Client, ClientError};
 use crate::clock;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::io::{IsTerminal, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -24,7 +26,7 @@ pub(crate) fn capture(cli: &Cli, args: &CaptureArgs) -> Result<(), Failure> {
         let watched = signal_hook::flag::register(signal, Arc::clone(&stop));
         watched.map_err(system("installing signal handlers"))?;
     }
-    let mut file = open(&args.write)?;
+    let file = open(&args.write)?;
     let client = Client::new(cli.socket());
     let query = CaptureQuery {
         filter: args.filter.join(" "),
@@ -36,7 +38,10 @@ pub(crate) fn capture(cli: &Cli, args: &CaptureArgs) -> Result<(), Failure> {
     let begun: CaptureRow = client.post("/v1/capture", &query)?;
     eprintln!("capturing for {} s or {} packets; Ctrl-C ends it", begun.seconds, begun.count);
     let id = CaptureId { id: begun.id };
-    let written = follow(&client, id, &stop, &mut file);
+    let written = match file {
+        Some(mut file) => empty(&file).and_then(|()| follow(&client, id, &stop, &mut file)),
+        None => follow(&client, id, &stop, &mut io::stdout()),
+    };
     // Whatever has happened, it is to end, and connections are to go back to hardware.
     let row: Result<CaptureRow, ClientError> = client.post("/v1/capture/stop", &id);
     written?;
@@ -53,17 +58,25 @@ pub(crate) fn capture(cli: &Cli, args: &CaptureArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Box<dyn Write>, Failure> {
+/// The file to write, as it is; `None` for standard output. What clients say is in it: nobody else is to read
+/// one that is made here.
+fn open(path: &Path) -> Result<Option<File>, Failure> {
     if path != Path::new("-") {
-        let file = std::fs::File::create(path);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
         let failed = |error| Failure::Other(format!("{}: {error}", path.display()));
-        return Ok(Box::new(file.map_err(failed)?));
+        return file.map(Some).map_err(failed);
     }
-    if std::io::stdout().is_terminal() {
+    if io::stdout().is_terminal() {
         let error = "a pcapng file is nothing for a terminal; pipe it somewhere, or name a file";
         return Err(Failure::Other(error.to_owned()));
     }
-    Ok(Box::new(std::io::stdout()))
+    Ok(None)
+}
+
+/// Makes way for what comes, now that there is a capture. Pipes and devices are taken as they are.
+fn empty(file: &File) -> Result<(), Failure> {
+    let emptied = file.metadata().and_then(|found| if found.is_file() { file.set_len(0) } else { Ok(()) });
+    emptied.map_err(not_written)
 }
 
 /// Writes pages until the last one; asks for the end when told to `stop`.
@@ -96,7 +109,7 @@ fn follow(
     Ok(())
 }
 
-fn not_written(error: std::io::Error) -> Failure {
+fn not_written(error: io::Error) -> Failure {
     Failure::Other(format!("the capture cannot be written: {error}"))
 }
 
