@@ -33,6 +33,8 @@ const HINT_GAP_MS: u64 = 50;
 /// So long after a backend became known, it may be our side's fault that nobody knows where it is: time for
 /// a question to be lost, and to be asked again a second later.
 const FINDING_MS: u64 = 2_000;
+/// Since a backend last answered, so many probes may have been lost on our own side.
+const UNCLEAR_MAX: u32 = 2;
 /// So long a backend may take to answer for the first time.
 const DECIDED_MS: u64 = 5_000;
 
@@ -119,8 +121,11 @@ pub enum Outcome {
     Good,
     /// It did not.
     Bad(Cause),
-    /// The probe may never have left, or its answer may have been lost here: nothing is known.
+    /// The probe never left, or nobody was there to hear the answer: nothing is known.
     Void,
+    /// No answer, while packets of others were lost on our own side: this may be one of them. See
+    /// [`Machine::on_outcome`].
+    Unclear,
     /// Nobody has said where the next hop is. At a start that may only take a while; see
     /// [`Machine::on_outcome`].
     Unfound,
@@ -310,20 +315,30 @@ impl Machine {
     }
 
     /// How the probe of a backend went; gives what that is taken for. One that is no longer configured is
-    /// ignored.
+    /// ignored. A few unclear ones say nothing; after these, it is the backend that does not answer: who
+    /// floods us must not keep the dead in service.
     pub fn on_outcome(&mut self, now_ms: u64, id: TargetId, outcome: Outcome) -> Outcome {
         let target = self.targets.get_mut(&id).filter(|target| target.due_ms.is_none());
         let Some(target) = target else { return Outcome::Void };
         let outcome = match outcome {
             Outcome::Unfound if now_ms < target.born_ms + FINDING_MS => Outcome::Void,
             Outcome::Unfound => Outcome::Bad(Cause::Unreachable),
+            Outcome::Unclear if target.unclear < UNCLEAR_MAX => {
+                target.unclear += 1;
+                Outcome::Void
+            }
+            Outcome::Unclear => Outcome::Bad(Cause::Timeout),
+            Outcome::Good => {
+                target.unclear = 0;
+                Outcome::Good
+            }
             other => other,
         };
         let health = Arc::clone(&self.services[target.service].spec.health);
         let change = match outcome {
             Outcome::Good => target.succeed(now_ms, &health),
             Outcome::Bad(cause) => target.fail(now_ms, &health, cause),
-            Outcome::Void | Outcome::Unfound => None,
+            Outcome::Void | Outcome::Unclear | Outcome::Unfound => None,
         };
         let next = target.next_ms(now_ms, &health, &mut self.random);
         target.due_ms = Some(next);

@@ -262,8 +262,11 @@ impl Flight {
     fn give_up(&self, wire: &mut impl Wire) -> Outcome {
         let backend = self.job.backend;
         let fate = self.sent.map_or(Fate::Stuck, |number| wire.fate(backend, self.port, number));
-        if fate == Fate::Stuck || wire.losses(backend, true) != self.losses {
+        if fate == Fate::Stuck {
             return Outcome::Void;
+        }
+        if wire.losses(backend, true) != self.losses {
+            return Outcome::Unclear;
         }
         match &self.job.health.probe {
             _ if fate == Fate::Waits => Outcome::Unfound,

@@ -82,7 +82,7 @@ impl Rounds {
         *match self.machine.on_outcome(now_ms, target, outcome) {
             Outcome::Good => good,
             Outcome::Bad(_) => bad,
-            Outcome::Void | Outcome::Unfound => void,
+            Outcome::Void | Outcome::Unclear | Outcome::Unfound => void,
         } += 1;
     }
 }

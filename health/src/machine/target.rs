@@ -24,6 +24,8 @@ pub(super) struct Target {
     spread: bool,
     successes: u32,
     failures: u32,
+    /// Unclear probes since it last answered, as far as they say nothing.
+    pub(super) unclear: u32,
     /// How often it went down, less what has been forgiven since; and when that was last reckoned.
     falls: u32,
     reckoned_ms: u64,
@@ -47,6 +49,7 @@ impl Target {
             spread: false,
             successes: 0,
             failures: 0,
+            unclear: 0,
             falls: 0,
             reckoned_ms: now_ms,
         }

@@ -38,6 +38,8 @@ enum Fate {
     Refuses,
     /// The checker itself fails.
     Blind,
+    /// It is silent, and our own side loses packets.
+    Drowned,
     /// Nobody knows where it is.
     Unfound,
 }
@@ -75,6 +77,7 @@ impl Bench {
                     Fate::Refuses => (1, Outcome::Bad(Cause::Refused)),
                     Fate::Silent => (200, Outcome::Bad(Cause::Timeout)),
                     Fate::Blind => (200, Outcome::Void),
+                    Fate::Drowned => (200, Outcome::Unclear),
                     Fate::Unfound => (200, Outcome::Unfound),
                 };
                 self.under_way.push((self.now + after, id, outcome));
@@ -196,6 +199,31 @@ fn a_blind_checker_marks_nothing_down() {
     bench.run_ms(60_000);
     assert_eq!(bench.up(), [true; 3]);
     assert_eq!(bench.machine.take_transitions().len(), 3, "those of the start");
+}
+
+#[test]
+fn a_flood_does_not_keep_a_dead_backend_in_service() {
+    let mut bench = Bench::new(health(), 3);
+    bench.run_ms(1000);
+    // Two probes that may have been lost say nothing,
+    bench.fates[0] = Fate::Drowned;
+    let before = bench.probes[0];
+    while bench.probes[0] < before + 2 {
+        bench.run_ms(1);
+    }
+    bench.run_ms(201);
+    bench.fates[0] = Fate::Answers;
+    bench.run_ms(2000);
+    assert_eq!(bench.machine.take_transitions().len(), 3, "those of the start");
+    // nor do they when a good one comes in between; but not one after the other for ever.
+    bench.fates[0] = Fate::Drowned;
+    bench.run_ms(1500);
+    assert_eq!(bench.up(), [false, true, true]);
+    // If nobody is heard, that is no reason to give nobody anything.
+    bench.fates.fill(Fate::Drowned);
+    bench.run_ms(2000);
+    assert!(bench.panics());
+    assert_eq!(bench.up(), [true; 3]);
 }
 
 #[test]
@@ -340,13 +368,14 @@ proptest! {
         fall in 1u8..5,
         rise in 1u8..4,
         panic_percent in 0u8..=100,
-        steps in prop::collection::vec((0usize..4, 0u8..4, 1u64..900), 1..40),
+        steps in prop::collection::vec((0usize..4, 0u8..5, 1u64..900), 1..40),
     ) {
         let health = Health { fall, rise, panic_percent, ..health() };
         let mut bench = Bench::new(health, 4);
         bench.machine.random = Random(seed);
         for (who, fate, ms) in steps {
-            bench.fates[who] = [Fate::Answers, Fate::Silent, Fate::Refuses, Fate::Blind][usize::from(fate)];
+            let fates = [Fate::Answers, Fate::Silent, Fate::Refuses, Fate::Blind, Fate::Drowned];
+            bench.fates[who] = fates[usize::from(fate)];
             let before = bench.probes.clone();
             bench.run_ms(ms);
             let states: Vec<State> =

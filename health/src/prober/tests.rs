@@ -99,11 +99,11 @@ fn silence_is_a_verdict_only_if_our_own_side_is_well() {
                 prober.poll(1200, &mut line).map(|(_, outcome)| outcome)
             };
             assert_eq!(after(|_| {}), Some(verdict), "{probe:?}");
-            assert_eq!(after(|line| line.lost += 1), Some(Outcome::Void));
+            assert_eq!(after(|line| line.lost += 1), Some(Outcome::Unclear));
             assert_eq!(after(|line| line.fate = Some(Fate::Stuck)), Some(Outcome::Void));
             assert_eq!(after(|line| line.fate = Some(Fate::Waits)), Some(Outcome::Unfound));
             let lost_too = |line: &mut Line| (line.fate, line.lost) = (Some(Fate::Waits), 1);
-            assert_eq!(after(lost_too), Some(Outcome::Void));
+            assert_eq!(after(lost_too), Some(Outcome::Unclear));
             let (mut prober, mut line) = (Prober::new(1, 10), Line { full: true, ..Line::default() });
             let ended = prober.begin(1000, job(probe.clone(), v6), &mut line);
             assert_eq!(ended, Some((TargetId(5), Outcome::Void)));
