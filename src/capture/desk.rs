@@ -55,13 +55,14 @@ impl Desk {
         running: &Running<'_>,
     ) -> Result<CaptureRow, Refusal> {
         let now = clock::monotonic();
-        let capture = Arc::new(self.prepare(by, query, running, now)?);
         self.tend(running);
-        if let Some(busy) = self.current.as_ref().filter(|_| self.told) {
+        // One that is over has to be read to its end first, or left.
+        if let Some(busy) = &self.current {
             let left = busy.until.saturating_duration_since(now).as_secs() + 1;
             let error = format!("{} captures; that ends within {left} s, or `stop` it", busy.by);
             return Err(Refusal::new(RefusalKind::Conflict, error));
         }
+        let capture = Arc::new(self.prepare(by, query, running, now)?);
         self.recalled_before = recalled(&running.workers);
         self.last_id = capture.id;
         self.current = Some(Arc::clone(&capture));
@@ -140,7 +141,7 @@ impl Desk {
     ///
     /// It is not the last one.
     pub(crate) fn stop(&mut self, id: u32, running: &Running<'_>) -> Result<CaptureRow, Refusal> {
-        if self.current.is_none() && self.last.id == id && id > 0 {
+        if self.last.id == id && id > 0 {
             return Ok(self.last.clone());
         }
         let capture = self.find(id)?;
