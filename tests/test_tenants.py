@@ -27,7 +27,6 @@ SHARE = 2_000
 
 def join(lab, netns, link: str, vlan: int, address: str, *routes: str) -> None:
     """Puts a namespace on a VLAN of what its `link` is on, and on nothing else there."""
-    # Whose messages to all routers and listeners would be drops to count.
     netns.sysctl(ipv6__conf__all__disable_ipv6=1)
     netns.ip(f"addr flush dev {link}")
     try:
@@ -49,6 +48,8 @@ class Tenants:
     def __init__(self, labs, eswitch: Eswitch | None = None, offload: dict | None = None, **limits: object):
         self.lab = lab = labs(Shape(backends=2), eswitch=eswitch)
         self.clients = {}
+        # Whose messages to all routers and listeners would be drops to count.
+        lab.client.sysctl(ipv6__conf__all__disable_ipv6=1)
         for (name, vlan), backend in zip(VLANS.items(), lab.network.backends, strict=True):
             client = self.clients[name] = lab.network.add_client(name, f"02:00:00:00:01:{vlan:02x}")
             join(lab, client, "eth0", vlan, CLIENT4, f"203.0.113.0/24 via {FRONT4}")
