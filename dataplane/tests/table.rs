@@ -19,3 +19,34 @@ proptest! {
         world.compare_all();
     }
 }
+
+/// Found by the fuzz target: a table of eight connections refused the eighth, as all of them had only one
+/// and the same bucket of the index's two to go to.
+#[test]
+fn a_table_of_eight_takes_eight() {
+    let mut world = World::new([247, 46, 122, 208]);
+    let operations = [
+        [0, 208, 19, 19],
+        [19, 19, 19, 208],
+        [22, 19, 19, 19],
+        [19, 42, 4, 0],
+        [0, 6, 0, 0],
+        [0, 0, 104, 137],
+        [47, 45, 255, 251],
+        [251, 1, 9, 242],
+        [128, 122, 208, 122],
+        [208, 22, 0, 0],
+        [118, 1, 32, 100],
+        [4, 255, 246, 88],
+        [0, 254, 0, 255],
+        [255, 254, 255, 255],
+        [116, 155, 50, 255],
+        [255, 255, 255, 255],
+        [255, 255, 255, 0],
+        [0, 255, 255, 255],
+        [0, 155, 191, 100],
+        [0, 0, 0, 0],
+    ];
+    operations.into_iter().for_each(|operation| world.step(operation));
+    world.compare_all();
+}

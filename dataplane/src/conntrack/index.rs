@@ -19,6 +19,9 @@ const SEARCH_MAX: usize = 256;
 /// Share of the ways that capacity fills at most, percent. Ten ways and two choices go to 99, but at 95 an
 /// insertion into a table that has seen some turnover reads three buckets on average, at 90 two.
 const LOAD_MAX_PERCENT: usize = 90;
+/// The least an index has (4 KiB). Of few buckets, the two that a tag leads to are often one and the same:
+/// of two buckets, for every second tag, and eleven such references would be refused by an index with room.
+const BUCKETS_MIN: usize = 64;
 
 const DIRECTION_BIT: u32 = 1 << 31;
 /// The reference stands in its alternate bucket.
@@ -154,7 +157,12 @@ impl Index {
     /// An index with room for this many references.
     pub(super) fn new(references: usize) -> Index {
         let ways = references * 100 / LOAD_MAX_PERCENT;
-        let buckets = ways.div_ceil(WAYS).max(2);
+        Index::of_buckets(ways.div_ceil(WAYS).max(BUCKETS_MIN))
+    }
+
+    /// One of a given size; of less than two buckets there is none.
+    pub(super) fn of_buckets(buckets: usize) -> Index {
+        debug_assert!(buckets >= 2);
         Index { buckets: vec![Bucket::EMPTY; buckets].into_boxed_slice() }
     }
 

@@ -42,6 +42,17 @@ fn takes_every_reference_it_was_made_for() {
     }
 }
 
+/// The smaller a table, the likelier that many references have but one bucket to go to.
+#[test]
+fn small_ones_refuse_nothing_either() {
+    for seed in 0..if cfg!(miri) { 4 } else { 4_000 } {
+        let references = 2 + seed % 63;
+        let mut index = Index::new(references);
+        let hash = |n: usize| mix((n as u64) << 32 | seed as u64);
+        assert!((0..references).all(|n| index.insert(hash(n), reference(n as u32))), "{references}, {seed}");
+    }
+}
+
 #[test]
 fn load_factor_reaches_98_percent() {
     let ways = 100_000usize;
@@ -74,7 +85,7 @@ proptest! {
     /// Few hashes over few buckets: full buckets, chains of moves and moves back all happen.
     #[test]
     fn agrees_with_a_map(operations in prop::collection::vec((0u32..80, any::<bool>()), 1..600)) {
-        let mut index = Index::new(56);
+        let mut index = Index::of_buckets(7);
         let mut model = HashMap::new();
         for (n, insert) in operations {
             let hash = mix(u64::from(n % 50));
