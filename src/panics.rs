@@ -43,9 +43,13 @@ pub(crate) fn vital() {
     VITAL.set(true);
 }
 
-/// Does `work`. What it was changing when it panicked may be half changed: use no more of that than is sound.
+/// Does `work`, whose panic ends nothing else, on a vital thread neither. What it was changing when it
+/// panicked may be half changed: use no more of that than is sound.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
-    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload| Panicked::of(&*payload))
+    let vital = VITAL.replace(false);
+    let done = std::panic::catch_unwind(AssertUnwindSafe(work));
+    VITAL.set(vital);
+    done.map_err(|payload| Panicked::of(&*payload))
 }
 
 #[cfg(test)]
@@ -72,8 +76,13 @@ mod tests {
             // As the main thread does.
             std::thread::spawn(install).join().expect("a hook");
             let work = move || {
-                if which == "vital" {
+                if which != "other" {
                     vital();
+                }
+                if which == "tried" {
+                    assert!(catch(|| panic!("on purpose")).is_err());
+                    assert!(VITAL.get(), "what comes after is as vital as before");
+                    std::process::exit(42);
                 }
                 panic!("on purpose");
             };
@@ -89,5 +98,6 @@ mod tests {
         };
         assert_eq!(ends("vital"), None, "killed by a signal");
         assert_eq!(ends("other"), Some(42));
+        assert_eq!(ends("tried"), Some(42));
     }
 }
