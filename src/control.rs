@@ -8,7 +8,7 @@ use crate::api::{BackendName, BackendRow, Changed, ConnectionQuery, Connections,
 use crate::api::{HistoryRow, MeterRow, ReloadQuery, Reloaded, WorkerRow};
 use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
 use crate::capture::{self, Capture, CaptureId, CaptureQuery, CaptureRow};
-use crate::http::{self, Accepted, BodyMax};
+use crate::http::{self, Accepted, BodyMax, Peer};
 use crate::lobby;
 use crate::pages::Pages;
 use crate::policy::PolicyRow;
@@ -187,21 +187,23 @@ pub(crate) async fn serve(
 /// What serves a connection to the control socket: everything if its peer may ask, else a refusal.
 fn admit(stream: UnixStream, gate: &Gate, api: &Router) -> std::io::Result<Accepted<UnixStream>> {
     let caller = Caller::of(&stream)?;
+    let peer = Peer::of(&stream);
     if gate.admits(&caller) {
-        return Ok(Accepted { stream, router: api.clone().layer(Extension(caller)), life: http::LIFE });
+        let router = api.clone().layer(Extension(caller));
+        return Ok(Accepted { stream, peer, router, life: http::LIFE });
     }
     tracing::warn!(by = %caller, "refused at the control socket");
     let refusal =
         Refusal::new(RefusalKind::Forbidden, format!("{caller}: not root, not us, not in [control] group"));
     let router = Router::new().fallback(async move || http::last(refusal.clone().into_response()));
-    Ok(Accepted { stream, router, life: Duration::from_secs(1) })
+    Ok(Accepted { stream, peer, router, life: Duration::from_secs(1) })
 }
 
 async fn serve_tcp(listener: std::net::TcpListener, router: Router) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     http::serve(async || {
         let (stream, _) = listener.accept().await?;
-        Ok(Accepted { stream, router: router.clone(), life: http::LIFE })
+        Ok(Accepted { stream, peer: Peer::unknown(), router: router.clone(), life: http::LIFE })
     })
     .await;
     Ok(())

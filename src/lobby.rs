@@ -1,7 +1,7 @@
 //! A listener for those who have a token, which anyone can connect to: strangers, who have yet to show one,
 //! keep no place from those who have.
 
-use crate::http::{self, Accepted};
+use crate::http::{self, Accepted, Peer};
 use axum::{Extension, Router};
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -59,7 +59,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
         }
         let guest = Guest::new(&places);
         let router = router.clone().layer(Extension(guest.clone()));
-        let connection = tokio::spawn(http::converse(Accepted { stream, router, life: http::LIFE }));
+        let accepted = Accepted { stream, peer: Peer::unknown(), router, life: http::LIFE };
+        let connection = tokio::spawn(http::converse(accepted));
         strangers.push_back((guest, connection.abort_handle()));
     }
 }
