@@ -9,7 +9,7 @@ use crate::api::{HistoryRow, MeterRow, ReloadQuery, Reloaded, WorkerRow};
 use crate::api::{OffloadRow, PortRow, Refusal, RefusalKind, RuleQuery, Rules, ServiceRow, VersionInfo};
 use crate::capture::{self, Capture, CaptureId, CaptureQuery, CaptureRow};
 use crate::http::{self, Accepted, BodyMax, Peer};
-use crate::lobby;
+use crate::lobby::{self, Room};
 use crate::pages::Pages;
 use crate::policy::PolicyRow;
 use crate::socket::{self, BindError, ControlSocket};
@@ -35,6 +35,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONFIG: &str = "/v1/config";
 /// and how large they may be, bytes: some 100,000 policy rules.
 const CONFIG_MAX: usize = 16 << 20;
+
+/// Readers with the token, and others.
+const READERS: Room = Room { business: 32, strangers: 128 };
+/// Of the metrics pages: those that are being answered, and others. Each may have a page that nobody reads.
+const SCRAPERS: Room = Room { business: 8, strangers: 32 };
 
 /// How large the body of a request for a page may be.
 pub(crate) fn body_max(page: &str) -> usize {
@@ -167,12 +172,13 @@ pub(crate) async fn serve(
         let Some((listener, token)) = listeners.reader else { return std::future::pending().await };
         let pages = api_pages(true).router(events.clone());
         let pages = pages.layer(from_fn_with_state(token, access::need_token));
-        lobby::serve(TcpListener::from_std(listener)?, pages).await;
+        lobby::serve(TcpListener::from_std(listener)?, pages, READERS).await;
         Ok(())
     };
     let pages = async {
         let Some(listener) = listeners.metrics else { return std::future::pending().await };
-        serve_tcp(listener, metrics_router(events.clone())).await
+        lobby::serve(TcpListener::from_std(listener)?, metrics_router(events.clone()), SCRAPERS).await;
+        Ok(())
     };
     let result = tokio::select! {
         () = api => Ok(()),
@@ -197,16 +203,6 @@ fn admit(stream: UnixStream, gate: &Gate, api: &Router) -> std::io::Result<Accep
         Refusal::new(RefusalKind::Forbidden, format!("{caller}: not root, not us, not in [control] group"));
     let router = Router::new().fallback(async move || http::last(refusal.clone().into_response()));
     Ok(Accepted { stream, peer, router, life: Duration::from_secs(1) })
-}
-
-async fn serve_tcp(listener: std::net::TcpListener, router: Router) -> std::io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    http::serve(async || {
-        let (stream, _) = listener.accept().await?;
-        Ok(Accepted { stream, peer: Peer::unknown(), router: router.clone(), life: http::LIFE })
-    })
-    .await;
-    Ok(())
 }
 
 /// What can be asked. A page is added by a line here: its path, what it is for, and the [`Request`] that it
@@ -264,6 +260,7 @@ fn metrics_router(events: Events) -> Router {
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(liveness))
         .route("/readyz", get(readiness))
+        .layer(from_fn(lobby::attend))
         .layer(from_fn_with_state(http::small as BodyMax, http::whole))
         .layer(from_fn(http::in_time))
         .with_state(events)
@@ -622,6 +619,21 @@ mod tests {
                 && ready.ends_with("port wan: no link\nnote: health of web is ignored\n"),
             "{ready}"
         );
+    }
+
+    /// Far more than there is room for: before the last of them gave up, a minute would pass.
+    #[test]
+    fn strangers_keep_no_place_from_scrapers() {
+        let served = Served::start();
+        let connect = || std::net::TcpStream::connect(served.metrics).expect("connected");
+        let silent: Vec<_> = (0..200).map(|_| connect()).collect();
+        let mut scraper = connect();
+        scraper.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+        write!(scraper, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut page = String::new();
+        scraper.read_to_string(&mut page).expect("answered");
+        assert!(page.ends_with("up 1\n"), "{page}");
+        drop(silent);
     }
 
     #[test]
