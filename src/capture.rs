@@ -40,6 +40,10 @@ const PAGE_LOOK: Duration = Duration::from_millis(10);
 /// A capture that nobody has read for so long has ended.
 const ABANDONED: Duration = Duration::from_secs(5);
 
+/// How long a worker may take to come to the end of the packet at hand: one that hangs must not keep the file
+/// open.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
+
 /// What is to be captured.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -160,8 +164,17 @@ struct Reading {
     at: Instant,
     begun: bool,
     finished: bool,
+    /// Since when it is known to be over.
+    over: Option<Instant>,
     /// Packets and bytes, by port.
     written: Vec<(u64, u64)>,
+}
+
+impl Reading {
+    /// Nothing was read yet, of so many ports.
+    fn new(at: Instant, ports: usize) -> Reading {
+        Reading { at, begun: false, finished: false, over: None, written: vec![(0, 0); ports] }
+    }
 }
 
 impl fmt::Debug for Capture {
@@ -208,7 +221,6 @@ impl Capture {
     /// The file has come to its end before.
     fn page(&self, now: Instant) -> Result<Vec<u8>, Refusal> {
         self.look(now);
-        let over = self.is_over();
         let mut reading = self.reading();
         if reading.finished {
             let error = format!("capture {} has been read to its end", self.id);
@@ -219,6 +231,12 @@ impl Capture {
         if !std::mem::replace(&mut reading.begun, true) {
             self.begin(&mut out);
         }
+        // Known before the frames are taken: then there is nothing more.
+        let complete = self.is_over() && {
+            let over = *reading.over.get_or_insert(now);
+            let late = now.saturating_duration_since(over) >= CLOSING_MAX;
+            late || self.reels.iter().all(Reel::is_closed)
+        };
         let (frames, more) = self.take();
         let last_ns = frames.last().map_or(self.epoch_ns, |(_, frame)| self.unix_ns(frame));
         for (worker, frame) in frames {
@@ -227,7 +245,7 @@ impl Capture {
                 reel.give_back(frame);
             }
         }
-        if over && !more {
+        if complete && !more {
             reading.finished = true;
             for (number, (packets, _)) in reading.written.iter().enumerate() {
                 let lost = self.reels.iter().map(|reel| reel.lost(number)).sum();
@@ -294,6 +312,11 @@ impl Capture {
         self.epoch_ns + self.clock.nanoseconds(frame.cycles)
     }
 
+    /// The first worker that has yet to give its tape back.
+    fn lingers(&self) -> Option<usize> {
+        self.reels.iter().position(|reel| !reel.is_returned())
+    }
+
     /// Whether nobody will read it any more.
     fn is_read(&self, now: Instant) -> bool {
         let reading = self.reading();
@@ -341,6 +364,30 @@ pub(crate) async fn next_page(capture: &Capture) -> Result<Vec<u8>, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Capture {
+        /// A capture of all packets of so many workers, which come and go by two ports.
+        pub(super) fn of_everything(workers: usize) -> Capture {
+            let now = clock::monotonic();
+            Capture {
+                id: 1,
+                by: "a test".into(),
+                text: String::new(),
+                filter: Filter::default(),
+                count: 100,
+                seconds: 3600,
+                snaplen: 60,
+                recalls: false,
+                reels: (0..workers).map(|_| Reel::new(8, 60, 2)).collect(),
+                ports: ["lan", "wan"].map(|name| (name.into(), String::new())).into(),
+                clock: Clock::new(0, 1_000_000_000),
+                epoch_ns: 0,
+                until: now + Duration::from_secs(3600),
+                ended: AtomicU8::new(0),
+                reading: Mutex::new(Reading::new(now, 2)),
+            }
+        }
+    }
 
     #[test]
     fn what_is_asked_for_is_read_as_its_schema_has_it() {

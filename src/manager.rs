@@ -805,13 +805,7 @@ address = "10.0.0.2"
     /// What a late worker is told of is in force as a whole, configuration included.
     #[test]
     fn a_late_worker_does_not_tear_a_change_apart() {
-        let late = WorkerHandle {
-            core: 0,
-            mailbox: Arc::new(Mailbox::new(1)),
-            counters: Arc::new(WorkerCounters::new(1, 2)),
-            capacity: 0,
-            neighbours_max: 0,
-        };
+        let late = WorkerHandle::of(&Arc::new(Mailbox::new(1)));
         let (mut manager, after) = (manager(vec![late]), config(&other_backend()));
         let late = manager.change(after.clone(), Overrides::default()).expect("in force");
         assert_eq!(
@@ -850,12 +844,31 @@ address = "10.0.0.2"
         ONE_BACKEND.replace("10.0.0.2", "10.0.0.3")
     }
 
+    impl Running<'static> {
+        /// With these workers, and nothing else that would do anything.
+        pub(crate) fn alone(workers: Vec<WorkerHandle>) -> Running<'static> {
+            running(workers)
+        }
+    }
+
+    impl WorkerHandle {
+        /// Of a worker whose mail somebody else reads.
+        pub(crate) fn of(mailbox: &Arc<Mailbox>) -> WorkerHandle {
+            let counters = Arc::new(WorkerCounters::new(1, 2));
+            WorkerHandle { core: 0, mailbox: Arc::clone(mailbox), counters, capacity: 0, neighbours_max: 0 }
+        }
+    }
+
     fn manager(workers: Vec<WorkerHandle>) -> Manager<'static> {
+        Manager::new(running(workers), mpsc::channel().1)
+    }
+
+    fn running(workers: Vec<WorkerHandle>) -> Running<'static> {
         let before = config(ONE_BACKEND);
         let facts = vec![PortFacts { mac: dataplane::addr::MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500 }];
         let snapshot = Snapshot::build(&before, &facts, &Overrides::default(), None, &|_| 0);
         let snapshot = Arc::new(snapshot.expect("a snapshot"));
-        let running = Running {
+        Running {
             file: PathBuf::new(),
             config: before,
             text: String::new(),
@@ -870,8 +883,7 @@ address = "10.0.0.2"
             offloading: Offloading::new(Err("none here".to_owned()), config::EngineChoice::Auto),
             clock: Clock::new(0, 1_000_000_000),
             dpdk: String::new(),
-        };
-        Manager::new(running, mpsc::channel().1)
+        }
     }
 
     fn find(service: &str, backend: &str) -> Result<String, String> {

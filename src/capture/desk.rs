@@ -27,6 +27,10 @@ const WAITING_BYTES: usize = 32 << 20;
 /// and frames of each.
 const WAITING_MIN: usize = 64;
 const WAITING_MAX: usize = 16_384;
+/// How long workers may take to hear of an end while the main thread waits,
+const ANSWER_MAX: Duration = Duration::from_millis(50);
+/// and how often it looks.
+const ANSWER_LOOK: Duration = Duration::from_micros(50);
 
 /// See the module's header.
 #[derive(Default)]
@@ -35,8 +39,8 @@ pub(crate) struct Desk {
     current: Option<Arc<Capture>>,
     /// The one before.
     last: CaptureRow,
-    /// Whether workers know of it.
-    told: bool,
+    /// By worker: whether it has been told of the end.
+    told: Vec<bool>,
     last_id: u32,
     /// Connections that had been taken back for captures before.
     recalled_before: u64,
@@ -58,6 +62,10 @@ impl Desk {
         self.tend(running);
         // One that is over has to be read to its end first, or left.
         if let Some(busy) = &self.current {
+            if let (true, Some(worker)) = (busy.is_over() && busy.is_read(now), busy.lingers()) {
+                let error = format!("worker {worker} has yet to hear of the end of the capture before");
+                return Err(Refusal::new(RefusalKind::Failed, error));
+            }
             let left = busy.until.saturating_duration_since(now).as_secs() + 1;
             let error = format!("{} captures; that ends within {left} s, or `stop` it", busy.by);
             return Err(Refusal::new(RefusalKind::Conflict, error));
@@ -66,11 +74,13 @@ impl Desk {
         self.recalled_before = recalled(&running.workers);
         self.last_id = capture.id;
         self.current = Some(Arc::clone(&capture));
-        self.told = true;
-        for (number, worker) in running.workers.iter().enumerate() {
-            let id = WorkerId(number as u16);
-            let tape = Tape::new(Arc::clone(&capture), id, Arc::clone(&running.snapshot));
-            if let Err(refusal) = tell(worker, number, Some(Box::new(tape))) {
+        self.told = vec![false; running.workers.len()];
+        let id = |number: usize| WorkerId(number as u16);
+        let tape = |number| Tape::new(Arc::clone(&capture), id(number), Arc::clone(&running.snapshot));
+        // All are made before the first is given away: those that nobody gets are given back at once.
+        let tapes: Vec<_> = (0..running.workers.len()).map(|number| Box::new(tape(number))).collect();
+        for ((number, worker), tape) in running.workers.iter().enumerate().zip(tapes) {
+            if let Err(refusal) = begin(worker, number, tape) {
                 capture.end(End::Stopped);
                 self.tend(running);
                 return Err(refusal);
@@ -103,7 +113,6 @@ impl Desk {
         let device = |number: usize| running.config.ports.get(number).and_then(|port| port.device());
         let ports = snapshot.ports.iter().enumerate();
         let ports = ports.map(|(at, port)| (port.name.clone(), device(at).unwrap_or_default().to_owned()));
-        let (at, written) = (now, vec![(0, 0); snapshot.ports.len()]);
         Ok(Capture {
             id: self.last_id.wrapping_add(1),
             by: by.to_string(),
@@ -121,7 +130,7 @@ impl Desk {
                 .saturating_sub(running.clock.nanoseconds(dpdk::clock::rdtsc())),
             until: now + Duration::from_secs(seconds.into()),
             ended: AtomicU8::new(0),
-            reading: Mutex::new(Reading { at, begun: false, finished: false, written }),
+            reading: Mutex::new(Reading::new(now, snapshot.ports.len())),
         })
     }
 
@@ -150,8 +159,7 @@ impl Desk {
         Ok(capture.row(self.recalled(running)))
     }
 
-    /// Ends the capture if it is over: workers forget it (one that does not answer is told again), and so do
-    /// we when it has been read.
+    /// Ends the capture if it is over: workers forget it, and so do we when they have, and it has been read.
     pub(crate) fn tend(&mut self, running: &Running<'_>) {
         let now = clock::monotonic();
         let Some(capture) = self.current.clone() else { return };
@@ -159,14 +167,30 @@ impl Desk {
         if !capture.is_over() {
             return;
         }
-        if self.told {
-            let workers = running.workers.iter().enumerate();
-            let told = workers.map(|(number, worker)| tell(worker, number, None));
-            self.told = told.fold(false, |late, told| late | told.is_err());
-        }
-        if !self.told && capture.is_read(now) {
+        self.tell(&capture, running);
+        if capture.lingers().is_none() && capture.is_read(now) {
             self.last = capture.row(self.recalled(running));
             self.current = None;
+        }
+    }
+
+    /// Tells each worker once, as soon as there is room in its mailbox, and frees what they give back. They
+    /// are waited for when they have just been told, and not for long: one may hang.
+    fn tell(&mut self, capture: &Capture, running: &Running<'_>) {
+        let mut news = false;
+        for (worker, told) in running.workers.iter().zip(&mut self.told) {
+            if !*told {
+                *told = worker.mailbox.send(Command::Capture(None));
+                news |= *told;
+            }
+        }
+        let deadline = clock::monotonic() + if news { ANSWER_MAX } else { Duration::ZERO };
+        loop {
+            running.workers.iter().for_each(|worker| worker.mailbox.discard_reports());
+            if capture.lingers().is_none() || clock::monotonic() >= deadline {
+                return;
+            }
+            std::thread::sleep(ANSWER_LOOK);
         }
     }
 
@@ -187,11 +211,78 @@ fn within(key: &str, value: u64, least: u64, most: u64) -> Result<u64, Refusal> 
     Err(Refusal::new(RefusalKind::Malformed, format!("{key} is {value}; give {least} to {most}")))
 }
 
-fn tell(worker: &WorkerHandle, number: usize, tape: Option<Box<Tape>>) -> Result<(), Refusal> {
-    let answer = worker.mailbox.ask(number, Command::Capture(tape), |report| match report {
-        // What the worker had before is freed here.
+fn begin(worker: &WorkerHandle, number: usize, tape: Box<Tape>) -> Result<(), Refusal> {
+    let answer = worker.mailbox.ask(number, Command::Capture(Some(tape)), |report| match report {
         Report::Capture(..) => Some(()),
         _ => None,
     });
     answer.map_err(|silent| Refusal::new(RefusalKind::Failed, silent.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Caller;
+    use crate::runtime::mailbox::Mailbox;
+
+    /// A worker that has taken its tape, if there is one for it.
+    fn take(mailbox: &Mailbox) -> Option<Box<Tape>> {
+        match mailbox.command()? {
+            Command::Capture(tape) => tape,
+            _ => None,
+        }
+    }
+
+    /// Begins a capture of workers that take their tapes, and do nothing else.
+    fn begun(desk: &mut Desk, running: &Running<'_>) -> (CaptureRow, Vec<Box<Tape>>) {
+        std::thread::scope(|scope| {
+            let work = |mailbox: Arc<Mailbox>| loop {
+                if let Some(tape) = take(&mailbox) {
+                    mailbox.report(Report::Capture(None, None));
+                    return tape;
+                }
+                std::thread::yield_now();
+            };
+            let mailboxes = running.workers.iter().map(|worker| Arc::clone(&worker.mailbox));
+            let workers: Vec<_> = mailboxes.map(|mailbox| scope.spawn(move || work(mailbox))).collect();
+            let row = desk.start(&Caller::nobody(), &CaptureQuery::default(), running).expect("begun");
+            (row, workers.into_iter().map(|worker| worker.join().expect("a tape")).collect())
+        })
+    }
+
+    #[test]
+    fn a_worker_that_hangs_is_told_of_the_end_once_and_waited_for_by_nobody() {
+        let mailboxes = [1, 1].map(|generation| Arc::new(Mailbox::new(generation)));
+        let running = Running::alone(mailboxes.iter().map(WorkerHandle::of).collect());
+        let mut desk = Desk::default();
+        let (row, mut tapes) = begun(&mut desk, &running);
+        // Both hang: neither reads its mail.
+        for _ in 0..3 {
+            let ended = desk.stop(row.id, &running).expect("the capture").ended;
+            assert_eq!(ended.as_deref(), Some("stopped"));
+            desk.tend(&running);
+        }
+        for mailbox in &mailboxes {
+            assert!(matches!(mailbox.command(), Some(Command::Capture(None))));
+            assert!(mailbox.command().is_none(), "told again");
+        }
+        // The first one comes round.
+        mailboxes[0].report(Report::Capture(Some(tapes.remove(0)), None));
+        desk.tend(&running);
+        let capture = desk.find(row.id).expect("it is kept for the other worker");
+        let page = capture.page(clock::monotonic()).expect("a page");
+        assert!(!page.is_empty());
+        let again = |desk: &mut Desk| {
+            desk.start(&Caller::nobody(), &CaptureQuery::default(), &running).expect_err("refused").error
+        };
+        assert!(again(&mut desk).contains("captures; that ends"), "it has yet to be read");
+        capture.page(clock::monotonic() + super::super::CLOSING_MAX).expect("the last page");
+        assert_eq!(again(&mut desk), "worker 1 has yet to hear of the end of the capture before");
+        // And so does the other one.
+        mailboxes[1].report(Report::Capture(Some(tapes.remove(0)), None));
+        desk.tend(&running);
+        assert!(desk.find(row.id).is_err());
+        assert_eq!(desk.stop(row.id, &running).expect("remembered").id, row.id);
+        begun(&mut desk, &running);
+    }
 }

@@ -25,7 +25,7 @@ use dataplane::wire::{self, Kind};
 use dataplane::worker::{Env, Note};
 use dpdk::Mbuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Frames that one packet may make leave and that are told in the order of their times; beyond that, sooner.
 const SENT_MAX: usize = 16;
@@ -63,6 +63,10 @@ pub(super) struct Reel {
     filled: ArrayQueue<Box<Frame>>,
     /// By port.
     lost: Box<[AtomicU64]>,
+    /// Nothing more comes.
+    closed: AtomicBool,
+    /// Its tape is gone.
+    returned: AtomicBool,
 }
 
 impl Reel {
@@ -72,6 +76,8 @@ impl Reel {
             blank: ArrayQueue::new(frames),
             filled: ArrayQueue::new(frames),
             lost: (0..ports).map(|_| AtomicU64::new(0)).collect(),
+            closed: AtomicBool::new(false),
+            returned: AtomicBool::new(false),
         };
         for _ in 0..frames {
             let bytes = Vec::with_capacity(bytes);
@@ -96,6 +102,16 @@ impl Reel {
     /// Frames of a port that were wanted and not taken down.
     pub(super) fn lost(&self, port: usize) -> u64 {
         self.lost.get(port).map_or(0, |lost| lost.load(Relaxed))
+    }
+
+    /// Whether nothing more comes: what is read after that is all there is.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Acquire)
+    }
+
+    /// Whether the worker has given its tape back, and takes connections for no longer than any other.
+    pub(super) fn is_returned(&self) -> bool {
+        self.returned.load(Acquire)
     }
 
     fn lose(&self, port: PortId) {
@@ -153,9 +169,24 @@ impl Tape {
         self.capture.reels.get(self.worker.index())
     }
 
+    /// Between two packets: whether there is no more to be taken down. Then whoever reads is told. A packet
+    /// at hand is taken down to its end, whatever happens meanwhile.
+    fn is_over(&self) -> bool {
+        let over = self.capture.is_over();
+        if let (true, Some(reel)) = (over, self.reel()) {
+            reel.closed.store(true, Release);
+        }
+        over
+    }
+
+    /// No packet is at hand.
+    pub(crate) fn rest(&self) {
+        self.is_over();
+    }
+
     /// A packet comes.
-    fn begin(&mut self, packet: &Mbuf) {
-        if self.capture.is_over() {
+    fn begin(&mut self, packet: &impl PacketBuf) {
+        if self.is_over() {
             return;
         }
         let (cycles, port) = (dpdk::clock::rdtsc(), packet.port());
@@ -183,7 +214,7 @@ impl Tape {
 
     /// A frame leaves.
     fn send(&mut self, port: PortId, bytes: &[u8]) {
-        if self.capture.is_over() {
+        if self.seen.is_none() && self.is_over() {
             return;
         }
         let cycles = dpdk::clock::rdtsc();
@@ -218,6 +249,14 @@ impl Tape {
             _ => false,
         });
         of_port && of_fate && (filter.choice.is_any() || seen.is_wanted(filter, &self.snapshot))
+    }
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        let Some(reel) = self.reel() else { return };
+        reel.closed.store(true, Release);
+        reel.returned.store(true, Release);
     }
 }
 
@@ -448,5 +487,80 @@ impl Env for Recorder<'_, '_> {
 
     fn deliver_local(&mut self, from: u16, to: Ip, packet: &[u8]) -> bool {
         self.outside.deliver_local(from, to, packet)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Capture, End};
+    use super::*;
+    use dataplane::packet::TestPacket;
+    use dataplane::snapshot::Parts;
+
+    fn nothing() -> Arc<Snapshot> {
+        Arc::new(Snapshot::assemble(Parts::default()).expect("empty"))
+    }
+
+    fn packet(bytes: &[u8]) -> TestPacket {
+        TestPacket::new(PortId(0), bytes)
+    }
+
+    /// What it has taken down so far: whether it came in, and its last byte.
+    fn taken(capture: &Capture) -> Vec<(bool, u8)> {
+        let frames = std::iter::from_fn(|| capture.reels[0].next());
+        frames.map(|frame| (frame.inbound, frame.bytes[frame.bytes.len() - 1])).collect()
+    }
+
+    #[test]
+    fn a_packet_is_taken_down_as_a_whole_or_not_at_all() {
+        let capture = Arc::new(Capture::of_everything(1));
+        let mut tape = Tape::new(Arc::clone(&capture), WorkerId(0), nothing());
+        tape.begin(&packet(&[1; 60]));
+        capture.end(End::Stopped);
+        tape.send(PortId(1), &[2; 60]);
+        assert!(!capture.reels[0].is_closed());
+        tape.end();
+        assert_eq!(taken(&capture), [(true, 1), (false, 2)]);
+        tape.begin(&packet(&[3; 60]));
+        assert!(capture.reels[0].is_closed() && !capture.reels[0].is_returned());
+        tape.send(PortId(1), &[4; 60]);
+        tape.end();
+        tape.send(PortId(1), &[5; 60]);
+        assert_eq!(taken(&capture), []);
+        drop(tape);
+        assert!(capture.reels[0].is_returned());
+    }
+
+    #[test]
+    fn a_file_ends_after_what_the_last_worker_has_taken_down() {
+        let capture = Arc::new(Capture::of_everything(2));
+        let tape = |id| Tape::new(Arc::clone(&capture), WorkerId(id), nothing());
+        let (mut first, second) = (tape(0), tape(1));
+        first.begin(&packet(&[1; 60]));
+        capture.end(End::Stopped);
+        second.rest();
+        let now = crate::clock::monotonic();
+        assert!(!capture.page(now).expect("a page").is_empty(), "the file's head");
+        assert_eq!(capture.page(now), Ok(Vec::new()));
+        first.end();
+        assert_eq!(super::super::pcapng::blocks(&capture.page(now).expect("a page")).count(), 1);
+        first.rest();
+        assert!(!capture.page(now).expect("a page").is_empty(), "the file's end");
+        assert!(capture.page(now).is_err());
+        drop((first, second));
+    }
+
+    #[test]
+    fn a_file_ends_without_a_worker_that_hangs() {
+        let capture = Arc::new(Capture::of_everything(1));
+        let tape = Tape::new(Arc::clone(&capture), WorkerId(0), nothing());
+        capture.end(End::Stopped);
+        let now = crate::clock::monotonic();
+        assert!(!capture.page(now).expect("a page").is_empty(), "the file's head");
+        assert_eq!(capture.page(now), Ok(Vec::new()));
+        let later = now + super::super::CLOSING_MAX;
+        assert!(!capture.page(later).expect("a page").is_empty(), "the file's end");
+        assert!(capture.page(later).is_err());
+        drop(tape);
     }
 }

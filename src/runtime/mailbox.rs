@@ -126,7 +126,7 @@ impl<C: From<Arc<Snapshot>>, R: From<Arc<Snapshot>>> Mailbox<C, R> {
     }
 
     /// The manager sends; `false` if the worker has not read what it was sent before.
-    fn send(&self, command: C) -> bool {
+    pub(crate) fn send(&self, command: C) -> bool {
         self.commands.push(command).is_ok()
     }
 
@@ -147,7 +147,7 @@ impl<C: From<Arc<Snapshot>>, R: From<Arc<Snapshot>>> Mailbox<C, R> {
     }
 
     /// Frees answers to questions that were given up.
-    fn discard_reports(&self) {
+    pub(crate) fn discard_reports(&self) {
         while self.reports.pop().is_some() {}
     }
 

@@ -226,6 +226,7 @@ impl Thread<'_> {
         let worker = &mut self.worker;
         self.probes.drain(self.id, |backend, packet| worker.send_probe(now, backend, packet, recorder));
         worker.on_tick(now, recorder);
+        tape.rest();
         self.tape = Some(tape);
         self.hear(now);
         self.obey(now);
