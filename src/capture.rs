@@ -7,6 +7,7 @@
 
 mod command;
 mod desk;
+mod file;
 mod filter;
 mod pcapng;
 mod tape;

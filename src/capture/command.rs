@@ -1,15 +1,14 @@
 //! `millrace capture`: asks for a capture, reads it to its end and writes it down.
 
-use super::pcapng;
 use super::{CaptureId, CaptureQuery, CaptureRow};
+use super::{file, pcapng};
 use crate::Failure;
 use crate::cli::{CaptureArgs, Cli};
 use crate::client::{Client, ClientError};
 use crate::clock;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -58,13 +57,11 @@ pub(crate) fn capture(cli: &Cli, args: &CaptureArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The file to write, as it is; `None` for standard output. What clients say is in it: nobody else is to read
-/// one that is made here.
+/// The file to write, as it is; `None` for standard output.
 fn open(path: &Path) -> Result<Option<File>, Failure> {
     if path != Path::new("-") {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
         let failed = |error| Failure::Other(format!("{}: {error}", path.display()));
-        return file.map(Some).map_err(failed);
+        return file::open(path).map(Some).map_err(failed);
     }
     if io::stdout().is_terminal() {
         let error = "a pcapng file is nothing for a terminal; pipe it somewhere, or name a file";
