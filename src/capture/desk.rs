@@ -234,12 +234,12 @@ mod tests {
     }
 
     /// Begins a capture of workers that take their tapes, and do nothing else.
-    fn begun(desk: &mut Desk, running: &Running<'_>) -> (CaptureRow, Vec<Box<Tape>>) {
+    fn begun(desk: &mut Desk, running: &Running<'_>) -> (CaptureRow, Vec<Tape>) {
         std::thread::scope(|scope| {
             let work = |mailbox: Arc<Mailbox>| loop {
                 if let Some(tape) = take(&mailbox) {
                     mailbox.report(Report::Capture(None, None));
-                    return tape;
+                    return *tape;
                 }
                 std::thread::yield_now();
             };
@@ -267,7 +267,7 @@ mod tests {
             assert!(mailbox.command().is_none(), "told again");
         }
         // The first one comes round.
-        mailboxes[0].report(Report::Capture(Some(tapes.remove(0)), None));
+        mailboxes[0].report(Report::Capture(Some(Box::new(tapes.remove(0))), None));
         desk.tend(&running);
         let capture = desk.find(row.id).expect("it is kept for the other worker");
         let page = capture.page(clock::monotonic()).expect("a page");
@@ -279,7 +279,7 @@ mod tests {
         capture.page(clock::monotonic() + super::super::CLOSING_MAX).expect("the last page");
         assert_eq!(again(&mut desk), "worker 1 has yet to hear of the end of the capture before");
         // And so does the other one.
-        mailboxes[1].report(Report::Capture(Some(tapes.remove(0)), None));
+        mailboxes[1].report(Report::Capture(Some(Box::new(tapes.remove(0))), None));
         desk.tend(&running);
         assert!(desk.find(row.id).is_err());
         assert_eq!(desk.stop(row.id, &running).expect("remembered").id, row.id);
