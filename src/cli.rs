@@ -19,10 +19,11 @@ Examples:
   millrace reload --dry-run                         what the configuration file would change
   millrace trace '10.0.0.1:5555 -> 192.0.2.53:53/udp'  what becomes of a packet, and why
   millrace top                                      what flows right now
+  millrace plan millrace.toml --profile bf3-hws     what hardware will take, and which limit comes first
   millrace capture -w web.pcapng service=web        packets as received and sent
   millrace reload                                   read the configuration again (so does SIGHUP)
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or a faulty configuration.";
+Exit codes: 0 done, 1 failed, 2 wrong usage or a faulty configuration; of `plan`, 3 a limit is exceeded.";
 
 const CAPTURES: &str = "\
 Terms stand side by side, and all must hold; of values with commas between them, one:
@@ -36,6 +37,27 @@ Examples:
   millrace capture -w drops.pcapng --seconds 60 dropped
   millrace capture -w denied.pcapng dropped=policy_denied,policy_rejected port=front
   millrace capture -w - vip=192.0.2.80:443 protocol=tcp | tshark -r -";
+
+const PLANS: &str = "\
+Profiles: ideal, bf2-sws, bf3-hws, bf3-xenoflow, cx6dx, or a file (docs/eswitch.md). All are MODELs.
+
+A mix is a TOML file of tables like this; of the first three, two give the third:
+  [[service]]
+  name = \"web\"
+  connections = 200000          live ones
+  new_per_second = 4000
+  mean_life_s = 50
+  packets_per_second = 80       of each connection, both directions
+  frame_bytes = 512             without FCS
+  handshake_ms = 50
+  unanswered_per_second = 0     connections that never get beyond their first packet
+  client = \"198.51.100.7\"     one that may connect, if the policy lets in only some
+
+Examples:
+  millrace plan millrace.toml --profile bf3-hws --connections 1000000 --new-per-second 20000
+  millrace plan millrace.toml --profile bf2-sws --profile bf3-hws --mix friday.toml
+  millrace plan millrace.toml --profile bf3-hws --live /run/millrace/millrace.sock
+  millrace plan millrace.toml --profile ./mine.toml --snapshot metrics.prom";
 
 /// Stateful L4 load balancer and network-policy dataplane on DPDK.
 #[derive(Parser, Debug)]
@@ -127,6 +149,13 @@ pub(crate) enum Command {
     #[command(after_help = CAPTURES)]
     Capture(CaptureArgs),
 
+    /// Say what a device will forward by itself, what that needs, and which limit is reached first
+    ///
+    /// Nothing is started: the code that offloads is run against a model of the device. Exit code 3 if the
+    /// traffic exceeds a limit of a profile, or a service that hardware should take stays in software.
+    #[command(after_help = PLANS)]
+    Plan(PlanArgs),
+
     /// Print the version of this program and, if it runs, of the one behind the control socket
     Version,
 }
@@ -180,6 +209,47 @@ pub(crate) struct CaptureArgs {
     /// Leave connections to hardware that it has
     #[arg(long)]
     pub(crate) leave_offloaded: bool,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct PlanArgs {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// A device: the name of a profile, or a file with one; several are compared
+    #[arg(long, value_name = "PROFILE", required = true)]
+    pub(crate) profile: Vec<String>,
+    /// Live connections of all services that no mix speaks of, together [default: 10000]
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) connections: Option<f64>,
+    /// New connections per second of these, together [default: 200]
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) new_per_second: Option<f64>,
+    /// Packets per second of each connection, both directions [default: 100, or as observed]
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) packets_per_second: Option<f64>,
+    /// Bytes of each frame, without FCS [default: 512]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(60..=9_216))]
+    pub(crate) frame_bytes: Option<u32>,
+    /// Traffic by service
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["snapshot", "live"])]
+    pub(crate) mix: Option<PathBuf>,
+    /// Traffic as a saved page of /metrics tells it, on average since the process started
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["live", "connections", "new_per_second"])]
+    pub(crate) snapshot: Option<PathBuf>,
+    /// Seconds that the page's counters cover [default: from the process' start to the file's time]
+    #[arg(long, value_name = "N", requires = "snapshot", value_parser = amount)]
+    pub(crate) snapshot_seconds: Option<f64>,
+    /// Traffic of the running Millrace behind this control socket, looked at for two seconds
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["connections", "new_per_second"])]
+    pub(crate) live: Option<PathBuf>,
+}
+
+/// A number of something.
+fn amount(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let sane = value.is_finite() && (0.0..=1e12).contains(&value);
+    sane.then_some(value).ok_or_else(|| "use a number from 0 to 1e12".to_owned())
 }
 
 #[derive(Args, Debug)]

@@ -55,7 +55,8 @@ pub(crate) fn start<'a>(
     Ok((unit, seen))
 }
 
-fn settings(wanted: &config::Offload) -> Settings {
+/// What the machine is told of `[offload]`.
+pub(crate) fn settings(wanted: &config::Offload) -> Settings {
     Settings {
         rules_max: wanted.rules_max,
         insertions_per_second: wanted.insertions_per_second,

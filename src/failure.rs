@@ -15,6 +15,9 @@ pub(crate) enum Failure {
     /// Faults of a configuration, told already.
     #[error("")]
     Reported,
+    /// `plan`: a limit is exceeded, as told already.
+    #[error("")]
+    Exceeded,
     /// The control socket or the metrics address.
     #[error(transparent)]
     Bind(#[from] crate::socket::BindError),
@@ -54,15 +57,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Says what is wrong on standard error; gives the exit code: 2 for what the user wrote, 1 otherwise.
+    /// Says what is wrong on standard error; gives the exit code: 2 for what the user wrote, 3 for
+    /// a plan that does not fit, 1 otherwise.
     pub(crate) fn report(self) -> ExitCode {
         match &self {
-            Failure::Reported => {}
+            Failure::Reported | Failure::Exceeded => {}
             Failure::Faulty(faults) => eprint!("{faults}"),
             other => eprintln!("millrace: {other}"),
         }
         match self {
             Failure::Faulty(_) | Failure::Config(_) | Failure::Reported => ExitCode::from(2),
+            Failure::Exceeded => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
     }

@@ -61,6 +61,26 @@ pub(crate) fn plan(config: &Config, devices: &[Device<'_>]) -> Vec<Queues> {
     join(&ends, workers)
 }
 
+/// The hairpin queues that ports would have as rules see them, if each device, of this number and behind this
+/// eSwitch, can have any.
+pub(crate) fn foreseen(config: &Config, devices: &[(u16, Option<u16>)]) -> Vec<Vec<Hairpin>> {
+    let workers = config.workers.cores.len() as u16;
+    if matches!(config.offload.engine, EngineChoice::None | EngineChoice::Template) {
+        return vec![Vec::new(); devices.len()];
+    }
+    let attached = config.ports.iter().zip(devices).enumerate();
+    let attached = attached.filter(|(_, (port, _))| port.device().is_some());
+    let attached: Vec<_> = attached.collect();
+    let end = |(at, (port, (number, domain))): &(usize, (&config::Port, &(u16, Option<u16>)))| End {
+        number: *number,
+        domain: *domain,
+        able: port.hairpin.unwrap_or(domain.is_none()),
+        returns: attached.len() == 1 || has_both_sides(config, PortId(*at as u16)),
+    };
+    let ends: Vec<End> = attached.iter().map(end).collect();
+    join(&ends, workers).iter().map(|queues| queues.facts(workers)).collect()
+}
+
 /// Whether a backend is reached through this port's device, and clients may be, too.
 fn has_both_sides(config: &Config, id: PortId) -> bool {
     let on_device = config.ports.iter().enumerate();

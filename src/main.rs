@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod beside;
+mod capacity;
 mod capture;
 mod cli;
 mod client;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         Command::Trace(args) => commands::trace(&cli, args),
         Command::Top(args) => top::top(&cli, args),
         Command::Capture(args) => capture::capture(&cli, args),
+        Command::Plan(args) => capacity::plan(&cli, args),
         Command::Version => commands::version(&cli),
     };
     match result {

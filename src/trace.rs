@@ -100,7 +100,7 @@ pub(crate) struct FrameRow {
 
 /// The same, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Packet {
+pub(crate) struct Packet {
     src: (Ip, u16),
     dst: (Ip, u16),
     protocol: u8,
@@ -149,8 +149,15 @@ impl Packet {
         Ok(Packet { src, dst, protocol, flags, size, ttl: query.ttl.unwrap_or(64) })
     }
 
+    /// A packet of a connection, without payload: TCP with these flags, or else UDP.
+    pub(crate) fn sample(src: (Ip, u16), dst: (Ip, u16), flags: Option<u8>) -> Packet {
+        let least = if src.0.is_v4() { 20 } else { 40 } + if flags.is_some() { 20 } else { 8 };
+        let protocol = if flags.is_some() { TCP } else { UDP };
+        Packet { src, dst, protocol, flags: flags.unwrap_or_default(), size: least, ttl: 64 }
+    }
+
     /// The frame that a port would receive.
-    fn frame(&self, port: &Port) -> Vec<u8> {
+    pub(crate) fn frame(&self, port: &Port) -> Vec<u8> {
         let mut frame = [port.mac.0, SENDER.0].concat();
         for (kind, tag) in [(0x88a8u16, port.vlan.outer), (0x8100, port.vlan.inner)] {
             let Some(tag) = tag else { continue };
@@ -298,16 +305,21 @@ impl Arrival {
     }
 }
 
-/// `trace --config`: by a worker that has just started with what `text` says, and knows no neighbours.
-pub(crate) fn offline(config: &Config, text: &str, query: &TraceQuery) -> Result<TraceRow, Refusal> {
-    let failed = |error: String| Refusal::new(RefusalKind::Faulty, error);
+/// What ports are taken to be while no device is there to be asked.
+pub(crate) fn assumed_facts(config: &Config) -> Vec<PortFacts> {
     let facts = |(number, port): (usize, &config::Port)| {
         let device = config.device_port(port).map_or(number, PortId::index);
         let of_device = config.ports.get(device).and_then(|port| port.mtu);
         let mac = MacAddr([2, 0, 0, 0, 1, device as u8]);
         PortFacts { mac, mtu: port.mtu.or(of_device).unwrap_or(1500) }
     };
-    let facts: Vec<PortFacts> = config.ports.iter().enumerate().map(facts).collect();
+    config.ports.iter().enumerate().map(facts).collect()
+}
+
+/// `trace --config`: by a worker that has just started with what `text` says, and knows no neighbours.
+pub(crate) fn offline(config: &Config, text: &str, query: &TraceQuery) -> Result<TraceRow, Refusal> {
+    let failed = |error: String| Refusal::new(RefusalKind::Faulty, error);
+    let facts = assumed_facts(config);
     let snapshot = Snapshot::build(config, &facts, &Overrides::default(), None, &|_| 0);
     let snapshot = Arc::new(snapshot.map_err(|error| failed(error.to_string()))?);
     let owners = Owners::new(&DEFAULT_KEY, 1, 1).map_err(|error| failed(error.to_string()))?;

@@ -448,3 +448,10 @@ impl Machine {
 pub const fn pairs_max(rules_max: u32) -> u32 {
     rules_max.saturating_add(rules_max / 4).saturating_add(64)
 }
+
+/// Rules that a tenant may have whose share of them is so many percent: at least one connection's.
+#[must_use]
+pub fn tenant_rules_max(rules_max: u32, percent: u8) -> u32 {
+    let share = u64::from(rules_max) * u64::from(percent.min(100)) / 100;
+    (share as u32).max(2)
+}

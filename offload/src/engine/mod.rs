@@ -41,6 +41,17 @@ pub struct LegId {
     pub direction: Direction,
 }
 
+/// Room that a template table of connections is made with, for so many rules, all of which may be in one: a
+/// table's last places are hard to fill, for rules collide before.
+#[must_use]
+pub const fn table_rules(rules_max: u32) -> u32 {
+    rules_max.saturating_add(rules_max / 4)
+}
+
+/// Room of tables whose rules lead to others; there are a few for each port.
+#[cfg(any(feature = "dpdk", feature = "sim"))]
+const BASE_TABLE_RULES: u32 = 64;
+
 /// Which engine it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {

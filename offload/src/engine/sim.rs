@@ -110,8 +110,19 @@ impl SimEngine {
     /// If the setup cannot be: no uplink first, or sizes that the profile does not have. It is a test's.
     #[must_use]
     pub fn new(now_ns: u64, setup: SimSetup) -> SimEngine {
+        match SimEngine::open(now_ns, setup) {
+            Ok(engine) => engine,
+            Err(refusal) => panic!("no such device: {refusal}"),
+        }
+    }
+
+    /// The same, where the setup is somebody else's.
+    ///
+    /// # Errors
+    /// It cannot be: sizes that the profile does not have, or no port to begin with.
+    pub fn open(now_ns: u64, setup: SimSetup) -> Result<SimEngine, Refusal> {
         let now = Tick(now_ns);
-        let (device, queued) = build(now, &setup);
+        let (device, queued) = build(now, &setup)?;
         let transfer_only = setup.steering == Steering::Hardware;
         let mut base = lower::base_rules(&setup.topology);
         base.retain(|rule| rule.attr.domain == Domain::Transfer || !transfer_only);
@@ -129,7 +140,7 @@ impl SimEngine {
             spent_ns: 0,
         };
         engine.lay_base();
-        engine
+        Ok(engine)
     }
 
     /// Time passes: the device does what is due.
@@ -488,17 +499,19 @@ impl FlowEngine for SimEngine {
 }
 
 /// A fresh device, its ports started.
-fn build(now: Tick, setup: &SimSetup) -> (Eswitch, Option<Queued>) {
+fn build(now: Tick, setup: &SimSetup) -> Result<(Eswitch, Option<Queued>), Refusal> {
     let mut context = setup.profile.context(Vports::new(setup.vports.clone()));
     context.steering = setup.steering;
     let context = Arc::new(context);
     let mut device = Eswitch::new(Arc::clone(&context), &setup.profile, setup.seed);
-    let queued = (setup.steering == Steering::Hardware).then(|| Queued::new(&mut device, now, setup));
+    let queued = match setup.steering {
+        Steering::Hardware => Some(Queued::new(&mut device, now, setup)?),
+        Steering::Software => None,
+    };
     for (vport, info) in context.topology.iter() {
-        let started = device.start(vport, rx_config(setup, &context.topology, info.port_id));
-        assert!(started.is_ok(), "the proxy comes first");
+        device.start(vport, rx_config(setup, &context.topology, info.port_id))?;
     }
-    (device, queued)
+    Ok((device, queued))
 }
 
 /// How a port receives: promiscuous, as Millrace's do, with its hairpins.

@@ -4,14 +4,11 @@
 //! it is made with all that a connection's rule could want of it: the rules of a group stay in one table,
 //! and packets look into one.
 
-use super::EngineError;
 use super::spell;
+use super::{BASE_TABLE_RULES, EngineError, table_rules};
 use crate::rule::{Action, Item, Rule};
 use dataplane::addr::{Ip, MacAddr};
 use dpdk::flow::{Actions, Attr, FlowError, FlowQueue, Pattern, TableKey};
-
-/// Room in tables whose rules lead to others; there are a few for each port.
-const BASE_RULES_MAX: u32 = 64;
 
 #[derive(Debug)]
 struct Table {
@@ -32,8 +29,7 @@ pub(super) struct Tables {
 impl Tables {
     /// For so many rules of connections, all of which may be in one table.
     pub(super) fn new(rules_max: u32) -> Tables {
-        // A table's last places are hard to fill: rules collide before.
-        Tables { tables: Vec::new(), rules_max: rules_max.saturating_add(rules_max / 4) }
+        Tables { tables: Vec::new(), rules_max: table_rules(rules_max) }
     }
 
     /// The table for a rule, and which of its actions are the rule's.
@@ -50,7 +46,7 @@ impl Tables {
             }
         }
         let known = alternatives(rule, actions);
-        let rules_max = if leads_on(rule) { BASE_RULES_MAX } else { self.rules_max };
+        let rules_max = if leads_on(rule) { BASE_TABLE_RULES } else { self.rules_max };
         let made = queue.create_table(attr, rules_max, pattern, &known);
         let made = made.map_err(|error| (spell::of_creation(&error), error));
         // Room may come; what cannot be, cannot be.

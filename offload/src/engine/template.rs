@@ -20,7 +20,7 @@ use crate::rule::{Domain, Rule};
 use dpdk::flow::{CounterKey, Done, End, FlowError, FlowQueue, RuleKey};
 
 /// Operations that an engine would like to have under way.
-pub(super) const QUEUE_SIZE: u32 = 1024;
+pub const QUEUE_SIZE: u32 = 1024;
 
 /// One in so many of the queue's places is kept for base rules and burials.
 const SPARE_SHARE: u32 = 16;

@@ -2,7 +2,7 @@
 
 use super::leave::reason_of;
 use super::pair::{DIRECTIONS, Ending, LegState, Phase, patterns, rules_of};
-use super::{MS, Machine};
+use super::{MS, Machine, tenant_rules_max};
 use crate::admission::{HYSTERESIS, Policy, RESIDENCE_MS, worth, worth_at_rate};
 use crate::counters::Eviction;
 use crate::engine::{EngineError, FlowEngine, LegId};
@@ -272,9 +272,7 @@ impl Machine {
     /// Rules that a tenant may have: at least one connection's.
     fn share(&self, tenant: TenantId) -> u32 {
         let own = self.snapshot.tenants.get(tenant.index()).and_then(|tenant| tenant.offload_share_percent);
-        let percent = own.unwrap_or(self.settings.tenant_share_percent).min(100);
-        let share = u64::from(self.rules_max) * u64::from(percent) / 100;
-        (share as u32).max(2)
+        tenant_rules_max(self.rules_max, own.unwrap_or(self.settings.tenant_share_percent))
     }
 
     fn make_room(&mut self, now_ns: u64, waiting: &Waiting, reason: Eviction) -> Verdict {

@@ -2,13 +2,13 @@
 
 use super::{SimSetup, refused, spell};
 use crate::engine::base::Base;
-use crate::engine::{Completion, EngineError, LegId};
+use crate::engine::{BASE_TABLE_RULES, Completion, EngineError, LegId, table_rules};
 use crate::rule::{Domain, Rule};
 use eswitch::model::action::{Action, Shared};
 use eswitch::model::pattern::PatternTemplate;
 use eswitch::model::program::ActionsTemplate;
 use eswitch::model::queue;
-use eswitch::model::refusal::{Errno, Refusal};
+use eswitch::model::refusal::{Cause, Errno, Refusal};
 use eswitch::model::switch::{ConfigureAttr, Eswitch, FlowQueue, PROXY, Table};
 use eswitch::model::types::{RuleHandle, Tick};
 use eswitch::model::validate::{Pools, TableAttr, TemplateAttr, actions_template, pattern_template};
@@ -41,7 +41,7 @@ pub(super) struct Queued {
 }
 
 impl Queued {
-    pub(super) fn new(device: &mut Eswitch, now: Tick, setup: &SimSetup) -> Queued {
+    pub(super) fn new(device: &mut Eswitch, now: Tick, setup: &SimSetup) -> Result<Queued, Refusal> {
         let profile = &setup.profile;
         // Counters and ages of rules that are gone wait for a refresh.
         let objects = setup.rules_max.saturating_mul(2).max(16);
@@ -52,17 +52,17 @@ impl Queued {
             size: setup.operations_max.saturating_add(OPERATIONS_SPARE).min(profile.queue_depth_max),
             ..ConfigureAttr::default()
         };
-        let mut queues = device.configure(now, PROXY, &attr, profile, setup.seed).unwrap_or_default();
-        assert_eq!(queues.len(), 1, "sizes are the profile's");
-        Queued {
-            queue: queues.remove(0),
+        let queues = device.configure(now, PROXY, &attr, profile, setup.seed)?;
+        let none = Refusal::new(Errno::Inval, Cause::Unspecified, "no flow queue");
+        Ok(Queued {
+            queue: queues.into_iter().next().ok_or(none)?,
             tables: HashMap::new(),
             rules_max: setup.rules_max,
             operations_max: setup.operations_max,
             under_way: HashMap::new(),
             next: 0,
             dead: VecDeque::new(),
-        }
+        })
     }
 
     /// Begins a base rule.
@@ -226,10 +226,8 @@ fn make_table(device: &mut Eswitch, shape: &Rule, rules_max: u32) -> Result<Tabl
         }
     }
     let actions = Arc::new(ActionsTemplate::new(&actions, &masks)?);
-    let most = match context.limits.max_table_rules {
-        0 => rules_max,
-        most => rules_max.min(most),
-    };
-    let attr = TableAttr { attr: spell::attr(shape), nb_flows: most.max(1) };
+    let leads_on = shape.actions.iter().any(|action| matches!(action, crate::rule::Action::Jump(_)));
+    let nb_flows = if leads_on { BASE_TABLE_RULES } else { table_rules(rules_max).max(1) };
+    let attr = TableAttr { attr: spell::attr(shape), nb_flows };
     device.create_table(PROXY, &attr, &[(pattern, pattern_facts)], &[(actions, actions_facts)])
 }

@@ -1,0 +1,486 @@
+//! What there is a bound to: how much is needed of it, how much there is, and when it is reached.
+//!
+//! Bounds come from where they are kept to: the configuration, the device's profile, and the sizes and rates
+//! that the program derives from them. What is needed of each comes from the rehearsal (see `stage`) and the
+//! traffic. All needs but those of sorts (meters, tables) grow with the traffic: so the first bound to be
+//! reached as traffic grows in proportion is that with the smallest quotient of room and need.
+
+use super::stage;
+use super::traffic::{Load, Traffic};
+use crate::engine;
+use dataplane::config::Config;
+use dataplane::flow::Protocol;
+use dataplane::offload::Ask;
+use dataplane::snapshot::{Mode, Service, Snapshot};
+use dataplane::worker::Sizes;
+use eswitch::model::profile::Profile;
+use eswitch::model::types::Steering;
+use offload::admission::Budget;
+use offload::engine::table_rules;
+use offload::machine::{Settings, pairs_max, tenant_rules_max};
+use offload::rule::Rule;
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// A bound.
+#[derive(Serialize, Clone, Debug, PartialEq)]
+pub(crate) struct Limit {
+    /// Its name: a key of the configuration or of the profile, or `insertion_rate`, `half_open`, `settling`.
+    pub(crate) limit: String,
+    /// Whose it is: `configuration`, `profile`, or `engine` for what follows from the two.
+    pub(crate) of: &'static str,
+    /// What is counted.
+    pub(crate) unit: &'static str,
+    /// How much of it the traffic needs.
+    pub(crate) need: f64,
+    /// How much there is.
+    pub(crate) room: f64,
+    /// What is left, percent of what there is; negative: so much is missing.
+    pub(crate) headroom_percent: f64,
+    /// Whether more is needed than there is.
+    pub(crate) exceeded: bool,
+    /// Where it is reached, if it ever is.
+    pub(crate) reached: Option<Reached>,
+    /// What to do about it.
+    pub(crate) remedy: String,
+}
+
+/// Where a bound is reached as the traffic grows, its mix staying as it is.
+#[derive(Serialize, Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Reached {
+    /// At so many times the traffic.
+    pub(crate) times: f64,
+    /// That is so many live connections,
+    pub(crate) connections: f64,
+    /// and so many new ones per second.
+    pub(crate) new_per_second: f64,
+}
+
+/// A service as it was rehearsed, with what it carries.
+pub(super) struct Cast<'a> {
+    pub(super) service: &'a Service,
+    pub(super) load: &'a Load,
+    /// What hardware is asked for, and takes.
+    pub(super) taken: Option<Taken>,
+}
+
+/// What a connection takes of the device.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    pub(super) ask: Ask,
+    pub(super) rules: Vec<Rule>,
+    /// Counters and age contexts.
+    pub(super) objects: [u64; 2],
+    /// The meter's number, which connections share.
+    pub(super) meter: Option<u32>,
+}
+
+/// What all services together want of the device and of the tables.
+#[derive(Serialize, Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Needs {
+    /// Connections in hardware.
+    pub(crate) connections: f64,
+    /// Their rules.
+    pub(crate) rules: f64,
+    /// Rules that lead to them.
+    pub(crate) base_rules: usize,
+    /// Different patterns, values apart: matchers under software steering, tables under hardware steering.
+    pub(crate) masks: usize,
+    /// Groups.
+    pub(crate) groups: usize,
+    /// Kinds of actions: actions templates under hardware steering.
+    pub(crate) templates: usize,
+    /// Counters, those included whose last figures are waited for.
+    pub(crate) counters: f64,
+    /// Age contexts.
+    pub(crate) ages: f64,
+    /// Meters.
+    pub(crate) meters: usize,
+    /// Kinds of tunnel headers: connections of which bring their own.
+    pub(crate) encapsulations: f64,
+    /// Rules put in force per second, and as many taken out.
+    pub(crate) insertions_per_second: f64,
+    /// Packets per second that hardware forwards,
+    pub(crate) hardware_packets_per_second: f64,
+    /// and software.
+    pub(crate) software_packets_per_second: f64,
+}
+
+impl Cast<'_> {
+    /// New connections per second that hardware gets, and how long each is there, seconds.
+    pub(super) fn flow(&self, config: &Config) -> (f64, f64) {
+        let Load { connections, new_per_second, packets_per_second, .. } = *self.load;
+        if self.taken.is_none() || packets_per_second <= 0.0 || connections <= 0.0 {
+            return (0.0, 0.0);
+        }
+        let until_asked = f64::from(config.offload.price_min) / packets_per_second;
+        let idle_s = f64::from(config.offload.idle_s);
+        if packets_per_second * idle_s < 1.0 {
+            return (0.0, 0.0);
+        }
+        // Nothing says that UDP is over; its rules stay until they are idle.
+        let after = if self.service.protocol == Protocol::Udp { idle_s } else { 0.0 };
+        match self.load.life_s() {
+            None => (0.0, f64::INFINITY),
+            Some(life) if life <= until_asked => (0.0, 0.0),
+            Some(life) => (new_per_second, life - until_asked + after),
+        }
+    }
+
+    /// Connections in hardware at a time.
+    pub(super) fn in_hardware(&self, config: &Config) -> f64 {
+        match self.flow(config) {
+            (_, stay) if stay == f64::INFINITY => self.load.connections,
+            (new, stay) => new * stay,
+        }
+    }
+
+    fn rules(&self) -> f64 {
+        self.taken.as_ref().map_or(0.0, |taken| taken.rules.len() as f64)
+    }
+
+    fn packets(&self) -> f64 {
+        self.load.connections * self.load.packets_per_second
+    }
+
+    /// Of these, what hardware forwards: one direction only, where the other one never comes here.
+    fn hardware_packets(&self, config: &Config) -> f64 {
+        let Some(taken) = &self.taken else { return 0.0 };
+        let ways = taken.ask.legs.iter().flatten().count() as f64;
+        let seen = if self.service.mode == Mode::Nat { 2.0 } else { 1.0 };
+        let share = (self.in_hardware(config) / self.load.connections.max(1e-9)).min(1.0);
+        self.packets() * share * (ways / seen).min(1.0)
+    }
+}
+
+/// What the cast needs in all.
+pub(super) fn needs(config: &Config, base: &[Rule], cast: &[Cast<'_>], settle_s: f64) -> Needs {
+    let mut needs = Needs { base_rules: base.len(), ..Needs::default() };
+    let (mut masks, mut groups, mut templates) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut meters = BTreeSet::new();
+    let rules = cast.iter().filter_map(|cast| cast.taken.as_ref()).flat_map(|taken| &taken.rules);
+    for shape in base.iter().chain(rules).map(Rule::shape) {
+        masks.insert(format!("{} {:?} {:?}", shape.port, shape.attr, shape.items));
+        groups.insert(format!("{} {:?} {}", shape.port, shape.attr.domain, shape.attr.group));
+        templates.insert(format!("{:?} {:?} {:?}", shape.attr, shape.items, shape.actions));
+    }
+    (needs.masks, needs.groups, needs.templates) = (masks.len(), groups.len(), templates.len());
+    for cast in cast {
+        let (new, _) = cast.flow(config);
+        let live = cast.in_hardware(config);
+        let hardware = cast.hardware_packets(config);
+        needs.hardware_packets_per_second += hardware;
+        needs.software_packets_per_second += cast.packets() - hardware + cast.load.unanswered_per_second;
+        let Some(taken) = &cast.taken else { continue };
+        needs.connections += live;
+        needs.rules += live * cast.rules();
+        needs.insertions_per_second += new * cast.rules();
+        needs.counters += (live + new * settle_s) * taken.objects[0] as f64;
+        needs.ages += live * taken.objects[1] as f64;
+        meters.extend(taken.meter);
+        if taken.rules.iter().any(|rule| !rule.headers.is_empty()) {
+            needs.encapsulations += live;
+        }
+    }
+    needs.meters = meters.len();
+    needs
+}
+
+/// What is known of the device and of the engine that drives it.
+pub(super) struct Device<'a> {
+    pub(super) profile: &'a Profile,
+    pub(super) steering: Steering,
+    /// How long after a rule's removal its counter is kept, seconds.
+    pub(super) settle_s: f64,
+}
+
+/// All bounds there are, whatever is needed of them.
+pub(super) struct Bounds<'a> {
+    pub(super) config: &'a Config,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) device: Device<'a>,
+    pub(super) cast: &'a [Cast<'a>],
+    pub(super) traffic: &'a Traffic,
+    pub(super) needs: Needs,
+}
+
+impl Bounds<'_> {
+    /// Bounds of which something is needed, the one that is reached first at the front.
+    pub(super) fn limits(&self) -> Vec<Limit> {
+        let mut limits = self.tables();
+        limits.extend(self.shares());
+        limits.extend(self.budget());
+        limits.extend(self.objects());
+        limits.extend(self.kinds());
+        limits.extend(self.packets());
+        limits.retain(|limit| limit.need > 0.0);
+        let order = |limit: &Limit| match limit.reached {
+            Some(reached) => reached.times,
+            None if limit.exceeded => 0.0,
+            None => f64::INFINITY,
+        };
+        limits.sort_by(|a, b| order(a).total_cmp(&order(b)));
+        limits
+    }
+
+    /// Something whose need grows with the traffic.
+    fn grows(&self, limit: &str, of: &'static str, unit: &'static str, need: f64, room: f64) -> Limit {
+        let times = room / need.max(f64::MIN_POSITIVE);
+        let reached = Reached {
+            times,
+            connections: times * self.traffic.connections(),
+            new_per_second: times * self.traffic.new_per_second(),
+        };
+        Limit {
+            limit: limit.to_owned(),
+            of,
+            unit,
+            need,
+            room,
+            headroom_percent: 100.0 * (1.0 - need / room.max(f64::MIN_POSITIVE)),
+            exceeded: need > room,
+            reached: Some(reached),
+            remedy: String::new(),
+        }
+    }
+
+    /// Something whose need does not.
+    fn stays(&self, limit: &str, of: &'static str, unit: &'static str, need: f64, room: f64) -> Limit {
+        Limit { reached: None, ..self.grows(limit, of, unit, need, room) }
+    }
+
+    /// The connection tables.
+    fn tables(&self) -> Vec<Limit> {
+        let workers = self.config.workers.cores.len() as f64;
+        let sizes = Sizes::of(&self.config.limits).connections;
+        let tenant = |of: u16| self.cast.iter().filter(move |cast| cast.service.tenant.0 == of);
+        let mut limits = vec![
+            self.grows(
+                "connections",
+                "configuration",
+                "connections",
+                self.cast.iter().map(|cast| self.entries(cast)).sum(),
+                f64::from(sizes.connections) * workers,
+            )
+            .remedy("raise [limits] connections (of each worker), or [workers] cores"),
+            self.grows(
+                "half_open",
+                "configuration",
+                "half-open connections",
+                self.cast.iter().map(half_open).sum(),
+                f64::from(sizes.half_open_max) * workers,
+            )
+            .remedy("raise [limits] half_open_percent, or lower the service's tcp_half_open timeout"),
+        ];
+        for (number, held) in (0u16..).zip(self.snapshot.tenants.iter()) {
+            let name = self.tenant(number);
+            if let Some(most) = held.connections {
+                let need = tenant(number).map(|cast| self.entries(cast)).sum();
+                let limit = format!("tenant_connections:{name}");
+                let limit = self.grows(&limit, "configuration", "connections", need, f64::from(most));
+                limits.push(limit.remedy("raise the tenant's connections"));
+            }
+        }
+        limits
+    }
+
+    fn tenant(&self, number: u16) -> &str {
+        self.config.tenants.get(usize::from(number)).map_or("default", |tenant| tenant.name.as_str())
+    }
+
+    /// Entries of the tables that a service has: live ones, those that are over, those that never began.
+    fn entries(&self, cast: &Cast<'_>) -> f64 {
+        let load = cast.load;
+        let times = &cast.service.timeouts;
+        let after_ms = match (cast.service.protocol, cast.service.mode) {
+            _ if self.traffic.entries => 0,
+            (Protocol::Udp, _) => times.udp_replied_ms,
+            (Protocol::Tcp, Mode::Nat) => times.tcp_time_wait_ms,
+            (Protocol::Tcp, _) => times.tcp_closing_ms,
+        };
+        load.connections + load.new_per_second * f64::from(after_ms) / 1000.0 + unanswered(cast)
+    }
+
+    /// `[offload]`'s shares and sizes.
+    fn shares(&self) -> Vec<Limit> {
+        let (needs, settings) = (&self.needs, self.settings());
+        let rules_max = f64::from(settings.rules_max);
+        let mut limits = vec![
+            self.grows("rules_max", "configuration", "rules", needs.rules, rules_max)
+                .remedy("raise [offload] rules_max, or price_min, which keeps short connections in software"),
+            self.grows(
+                "settling",
+                "engine",
+                "connections",
+                needs.connections + needs.insertions_per_second * self.device.settle_s,
+                f64::from(pairs_max(settings.rules_max)),
+            )
+            .remedy("raise [offload] rules_max: rules taken out lately are still being counted"),
+        ];
+        for (number, tenant) in (0u16..).zip(self.snapshot.tenants.iter()) {
+            let percent = tenant.offload_share_percent.unwrap_or(settings.tenant_share_percent);
+            let room = tenant_rules_max(settings.rules_max, percent);
+            if room < settings.rules_max {
+                let of_tenant = self.cast.iter().filter(|cast| cast.service.tenant.0 == number);
+                let need = of_tenant.map(|cast| cast.in_hardware(self.config) * cast.rules()).sum();
+                let limit = format!("tenant_share:{}", self.tenant(number));
+                let limit = self.grows(&limit, "configuration", "rules", need, f64::from(room));
+                limits.push(limit.remedy("raise the tenant's offload_share_percent, or [offload] rules_max"));
+            }
+        }
+        limits
+    }
+
+    fn settings(&self) -> Settings {
+        engine::settings(&self.config.offload)
+    }
+
+    /// Insertions per second.
+    fn budget(&self) -> Vec<Limit> {
+        let (settings, profile) = (self.settings(), self.device.profile);
+        let need = self.needs.insertions_per_second;
+        let (create, destroy) = (profile.create_cost_ns.mean_ns(), profile.destroy_cost_ns.mean_ns());
+        let both = (create + destroy).max(1);
+        let measured = match settings.insertions_per_second {
+            0 => settled(create, destroy, self.operations()),
+            _ => 1e9 / both as f64,
+        };
+        let mut limits = vec![
+            self.grows("insertion_rate", "profile", "insertions/s", need, measured)
+                .remedy("raise [offload] price_min: connections then have to carry more to earn a rule"),
+        ];
+        if settings.insertions_per_second > 0 {
+            let room = Budget::new(0, settings.insertions_per_second, self.operations()).rate() as f64;
+            limits.push(
+                self.grows("insertions_per_second", "configuration", "insertions/s", need, room)
+                    .remedy("raise [offload] insertions_per_second, or price_min"),
+            );
+        }
+        limits
+    }
+
+    fn operations(&self) -> u32 {
+        match self.device.steering {
+            Steering::Software => 1,
+            Steering::Hardware => stage::operations(self.device.profile),
+        }
+    }
+
+    /// What rules refer to.
+    fn objects(&self) -> Vec<Limit> {
+        let (needs, profile) = (&self.needs, self.device.profile);
+        // Under hardware steering pools are made at the start, two objects for each rule that there may be.
+        let pool = |most: u32| match self.device.steering {
+            Steering::Software => (most, "profile"),
+            Steering::Hardware => {
+                let pool = self.settings().rules_max.saturating_mul(2);
+                if pool < most { (pool, "engine") } else { (most, "profile") }
+            }
+        };
+        let ((counters, counters_of), (ages, ages_of)) = (pool(profile.counters_max), pool(profile.ages_max));
+        let rules = needs.rules + needs.base_rules as f64;
+        let smaller = "lower [offload] rules_max to what the device has room for, or use a larger device";
+        vec![
+            self.grows("device_rules", "profile", "rules", rules, profile.rules_max as f64).remedy(smaller),
+            self.grows("counters", counters_of, "counters", needs.counters, f64::from(counters))
+                .remedy(smaller),
+            self.grows("ages", ages_of, "age contexts", needs.ages, f64::from(ages)).remedy(smaller),
+        ]
+    }
+
+    /// What there are as many of as there are kinds of rules.
+    fn kinds(&self) -> Vec<Limit> {
+        let (needs, profile) = (&self.needs, self.device.profile);
+        let meters =
+            self.stays("meters", "profile", "meters", needs.meters as f64, f64::from(profile.meters_max));
+        let mut limits = vec![meters.remedy("meter tenants instead of services, or leave some unmetered")];
+        if self.device.steering == Steering::Hardware {
+            if profile.tables_max > 0 {
+                let room = f64::from(profile.tables_max);
+                limits.push(
+                    self.stays("tables", "profile", "tables", needs.masks as f64, room)
+                        .remedy("use fewer kinds of ports and tunnels"),
+                );
+            }
+            if profile.table_rules_max > 0 && needs.rules > 0.0 {
+                let (need, room) = (table_rules(self.settings().rules_max), profile.table_rules_max);
+                let most = u64::from(room) * 4 / 5;
+                limits.push(
+                    self.stays(
+                        "table_rules",
+                        "profile",
+                        "rules of a table",
+                        f64::from(need),
+                        f64::from(room),
+                    )
+                    .remedy(&format!(
+                        "lower [offload] rules_max to {most}: tables have room for a quarter more than that"
+                    )),
+                );
+            }
+        }
+        limits
+    }
+
+    /// Packets per second that the device forwards.
+    fn packets(&self) -> Vec<Limit> {
+        let profile = self.device.profile;
+        if profile.packets_per_second == 0 {
+            return Vec::new();
+        }
+        let (mut packets, mut use_of) = (0.0, 0.0);
+        for cast in self.cast {
+            let short = cast.load.frame_bytes <= profile.short_bytes_max;
+            let ceiling = if short { profile.short_packets_per_second } else { profile.packets_per_second };
+            let hardware = cast.hardware_packets(self.config);
+            packets += hardware;
+            use_of += hardware / ceiling.max(1) as f64;
+        }
+        let room = if use_of > 0.0 { packets / use_of } else { profile.packets_per_second as f64 };
+        vec![
+            self.grows("packets_per_second", "profile", "packets/s", packets, room)
+                .remedy("share the traffic out over more devices"),
+        ]
+    }
+}
+
+impl Limit {
+    pub(super) fn remedy(mut self, remedy: &str) -> Limit {
+        remedy.clone_into(&mut self.remedy);
+        self
+    }
+}
+
+/// Half-open connections of a service at a time. UDP's are so until the client is heard again after an
+/// answer, which it never is where there is one question and one answer.
+fn half_open(cast: &Cast<'_>) -> f64 {
+    let load = cast.load;
+    let short = |life| life * load.packets_per_second < 3.0;
+    let opening_s = match (cast.service.protocol, load.life_s()) {
+        (Protocol::Udp, Some(life)) if short(life) => {
+            life + f64::from(cast.service.timeouts.udp_unreplied_ms) / 1000.0
+        }
+        _ => load.handshake_ms / 1000.0,
+    };
+    load.new_per_second * opening_s + unanswered(cast)
+}
+
+/// Connections that never got beyond their first packet, until they are forgotten.
+fn unanswered(cast: &Cast<'_>) -> f64 {
+    let timeouts = &cast.service.timeouts;
+    let ms = match cast.service.protocol {
+        Protocol::Tcp => timeouts.tcp_half_open_ms,
+        Protocol::Udp => timeouts.udp_unreplied_ms,
+    };
+    cast.load.unanswered_per_second * f64::from(ms) / 1000.0
+}
+
+/// Insertions per second that the machine settles at if it measures the engine, each followed by a removal.
+fn settled(create_ns: u64, destroy_ns: u64, operations_max: u32) -> f64 {
+    const SAMPLE: u64 = 32;
+    let mut budget = Budget::new(0, 0, operations_max);
+    for _ in 0..256 {
+        budget.measure(SAMPLE * (create_ns + destroy_ns).max(2) / 2, SAMPLE, true);
+    }
+    budget.rate() as f64
+}
