@@ -41,6 +41,7 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 use super::action::Shared;
+use super::objects::meters::Profile as MeterProfile;
 use super::profile::Profile;
 use super::refusal::{Cause, Errno, Refusal};
 use super::types::{RuleHandle, RuleId, Tick, Vport};
@@ -90,8 +91,8 @@ pub enum ActionUpdate {
     },
     /// `rte_flow_update_meter_mark`.
     Meter {
-        /// Another profile.
-        profile: Option<u32>,
+        /// Another profile: what it says now, as mlx5 copies it when the change is enqueued.
+        profile: Option<MeterProfile>,
         /// Whether packets bring a colour.
         colour_aware: Option<bool>,
         /// Whether it meters at all.

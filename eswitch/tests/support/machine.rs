@@ -578,7 +578,11 @@ fn update(choice: u8) -> ActionUpdate {
     match choice >> 1 & 3 {
         0 => ActionUpdate::Age { timeout_s: Some(u32::from(choice >> 4)), touch: false },
         1 => ActionUpdate::Age { timeout_s: None, touch: true },
-        2 => ActionUpdate::Meter { profile: Some(u32::from(choice >> 5)), colour_aware: None, enabled: None },
+        2 => {
+            let algorithm = Algorithm::Rfc2697 { cir: u64::from(choice >> 5), cbs: 100, ebs: 0 };
+            let profile = Some(MeterProfile { algorithm, packet_mode: choice & 1 != 0 });
+            ActionUpdate::Meter { profile, colour_aware: None, enabled: None }
+        }
         _ => ActionUpdate::Meter { profile: None, colour_aware: Some(true), enabled: Some(choice >= 128) },
     }
 }

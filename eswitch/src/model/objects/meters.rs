@@ -76,7 +76,7 @@ pub struct MarkParams {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MarkUpdate {
     /// Another profile.
-    pub profile: Option<u32>,
+    pub profile: Option<Profile>,
     /// Another colour mode.
     pub colour_aware: Option<bool>,
     /// On or off.
@@ -205,6 +205,14 @@ impl Meters {
     #[must_use]
     pub fn profile_get(&self, port: Vport, id: u32) -> Option<u32> {
         self.profiles.handle(port, id)
+    }
+
+    /// What the profile of a [`Meters::profile_get`] says now.
+    ///
+    /// # Errors
+    /// EINVAL: it is no more.
+    pub fn profile_of(&self, handle: u32) -> Result<Profile, Refusal> {
+        self.profiles.by_handle(handle).ok_or(refuse_flow(Errno::Inval, "no such profile"))
     }
 
     /// `rte_mtr_meter_policy_validate`.
@@ -503,16 +511,12 @@ impl Meters {
     /// Changes the meter of an indirect `METER_MARK`.
     ///
     /// # Errors
-    /// EINVAL: no such meter, or profile.
+    /// EINVAL: no such meter.
     pub fn mark_update(&mut self, now: Tick, id: MeterId, update: &MarkUpdate) -> Result<(), Refusal> {
-        let none = refuse_flow(Errno::Inval, "no such meter or profile");
-        let profile = match update.profile {
-            Some(handle) => Some(self.profiles.by_handle(handle).ok_or(none)?),
-            None => None,
-        };
+        let none = refuse_flow(Errno::Inval, "no such meter");
         let meter = self.get_mut(id).filter(|meter| meter.role == Role::Mark).ok_or(none)?;
-        if let Some(profile) = profile {
-            meter.buckets.change(now, &profile);
+        if let Some(profile) = &update.profile {
+            meter.buckets.change(now, profile);
         }
         meter.colour_aware = update.colour_aware.unwrap_or(meter.colour_aware);
         meter.enabled = update.enabled.unwrap_or(meter.enabled);

@@ -203,8 +203,12 @@ pub(super) unsafe fn read_update(
             if change.profile_valid() != 0 && meter.profile.is_null() {
                 return Err(Refusal::new(Errno::Inval, Cause::Unspecified, "NULL meter profile"));
             }
+            // Now: by the time that the device does it, the profile may say something else, or be gone.
+            let profile = (change.profile_valid() != 0).then(|| {
+                port.switch.eswitch.lock().meters().profile_of(handle::meter_profile(meter.profile))
+            });
             Ok(ActionUpdate::Meter {
-                profile: (change.profile_valid() != 0).then(|| handle::meter_profile(meter.profile)),
+                profile: profile.transpose()?,
                 colour_aware: (change.color_mode_valid() != 0).then_some(meter.color_mode != 0),
                 enabled: (change.state_valid() != 0).then_some(meter.state != 0),
             })

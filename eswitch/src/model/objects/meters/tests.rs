@@ -259,8 +259,12 @@ fn hardware_steering_has_profiles_and_marks_only() {
     let update = MarkUpdate { colour_aware: Some(true), enabled: Some(false), ..MarkUpdate::default() };
     meters.mark_update(NOW, id, &update).unwrap();
     assert_eq!(meters.colour(NOW, id, 1, Colour::Yellow), Colour::Yellow);
+    let faster = meters.profile_of(profile).unwrap();
     meters.profile_delete(PORT, 0).unwrap();
     assert_eq!(meters.profile_get(PORT, 0), None);
+    assert_eq!(meters.profile_of(profile).unwrap_err().errno, Errno::Inval);
+    let update = MarkUpdate { profile: Some(faster), ..update };
+    meters.mark_update(NOW, id, &update).unwrap();
     assert!(meters.retain(id));
     meters.detach(id);
     assert_eq!(meters.live(), 2);
