@@ -23,6 +23,8 @@ union item_room {
 	struct rte_flow_item_ipv6 ipv6;
 	struct rte_flow_item_tcp tcp;
 	struct rte_flow_item_udp udp;
+	struct rte_flow_item_tag tag;
+	struct rte_flow_item_meter_color colour;
 };
 
 /* A pattern in the release's words, and what it points to. */
@@ -49,6 +51,10 @@ static enum rte_flow_item_type item_type(enum millrace_item_kind kind)
 		return RTE_FLOW_ITEM_TYPE_TCP;
 	case MILLRACE_ITEM_UDP:
 		return RTE_FLOW_ITEM_TYPE_UDP;
+	case MILLRACE_ITEM_TAG:
+		return RTE_FLOW_ITEM_TYPE_TAG;
+	case MILLRACE_ITEM_COLOUR:
+		return RTE_FLOW_ITEM_TYPE_METER_COLOR;
 	}
 	return RTE_FLOW_ITEM_TYPE_END;
 }
@@ -88,6 +94,13 @@ static void fill_item(enum millrace_item_kind kind, const struct millrace_fields
 	case MILLRACE_ITEM_UDP:
 		to->udp.hdr.src_port = rte_cpu_to_be_16(from->number);
 		to->udp.hdr.dst_port = rte_cpu_to_be_16(from->second);
+		break;
+	case MILLRACE_ITEM_TAG:
+		memcpy(&to->tag.data, from->src, sizeof(to->tag.data));
+		to->tag.index = from->byte;
+		break;
+	case MILLRACE_ITEM_COLOUR:
+		to->colour.color = from->byte;
 		break;
 	}
 }
@@ -200,6 +213,14 @@ static bool fill_common(const struct millrace_actions *all, const struct millrac
 		to->type = RTE_FLOW_ACTION_TYPE_METER;
 		room->meter.mtr_id = from->number;
 		return true;
+	case MILLRACE_ACTION_METER_MARK:
+		to->type = RTE_FLOW_ACTION_TYPE_INDIRECT;
+		to->conf = NULL;
+		return true;
+	case MILLRACE_ACTION_DROP:
+		to->type = RTE_FLOW_ACTION_TYPE_DROP;
+		to->conf = NULL;
+		return true;
 	default:
 		return false;
 	}
@@ -274,6 +295,8 @@ static struct edit edit_of(enum millrace_action_kind kind)
 		return (struct edit){RTE_FLOW_FIELD_UDP_PORT_SRC, 16, false};
 	case MILLRACE_ACTION_SET_UDP_DST:
 		return (struct edit){RTE_FLOW_FIELD_UDP_PORT_DST, 16, false};
+	case MILLRACE_ACTION_SET_TAG:
+		return (struct edit){RTE_FLOW_FIELD_TAG, 32, false};
 	case MILLRACE_ACTION_DEC_TTL_IPV6:
 		return (struct edit){RTE_FLOW_FIELD_IPV6_HOPLIMIT, 8, true};
 	default:
@@ -310,9 +333,10 @@ static void fill_mask(const struct millrace_action *from, struct rte_flow_action
 	struct rte_flow_action_modify_field *modify = &room->modify;
 	struct rte_flow_action_modify_field meant;
 
-	if (from->kind == MILLRACE_ACTION_COUNT) {
+	if (from->kind == MILLRACE_ACTION_COUNT || from->kind == MILLRACE_ACTION_METER_MARK) {
 		/* Tells what the handle, which comes with each rule, stands for. */
-		to->type = RTE_FLOW_ACTION_TYPE_COUNT;
+		to->type = from->kind == MILLRACE_ACTION_COUNT ? RTE_FLOW_ACTION_TYPE_COUNT :
+								 RTE_FLOW_ACTION_TYPE_METER_MARK;
 		to->conf = NULL;
 		return;
 	}
@@ -343,7 +367,8 @@ static void fill_edits(const struct millrace_actions *from, struct actions *to, 
 			edit(&from->actions[i], &to->list[i], &to->room[i]);
 		}
 		if (to->list[i].type == RTE_FLOW_ACTION_TYPE_INDIRECT)
-			to->list[i].conf = from->counter;
+			to->list[i].conf = from->actions[i].kind == MILLRACE_ACTION_COUNT ? from->counter :
+											    from->meter;
 	}
 	to->list[from->count].type = RTE_FLOW_ACTION_TYPE_END;
 }
@@ -432,6 +457,7 @@ int millrace_queue_limits(uint16_t port, struct millrace_queue_limits *limits, s
 	limits->queue_size = queue_info.max_size;
 	limits->counters = port_info.max_nb_counters;
 	limits->ages = port_info.max_nb_aging_objects;
+	limits->meters = port_info.max_nb_meters;
 	return 0;
 }
 
@@ -444,6 +470,7 @@ int millrace_queue_configure(uint16_t port, const struct millrace_queue_attr *at
 
 	port_attr.nb_counters = attr->counters;
 	port_attr.nb_aging_objects = attr->ages;
+	port_attr.nb_meters = attr->meters;
 	queue_attr.size = attr->size;
 	return rte_flow_configure(port, &port_attr, 1, queues, error);
 }

@@ -17,6 +17,8 @@ enum {
 	MILLRACE_ACTIONS_MAX = 16,
 	MILLRACE_HEADERS_MAX = 132,  /* MLX5_ENCAP_MAX_LEN (mlx5_flow.h, 22.11) */
 	MILLRACE_TEMPLATES_MAX = 32, /* MLX5_HW_TBL_MAX_ACTION_TEMPLATE (mlx5_flow.h, 22.11) */
+	MILLRACE_COLOUR_RED = RTE_COLOR_RED,
+	MILLRACE_COLOURS = RTE_COLORS, /* the mask of all bits */
 };
 
 enum millrace_item_kind {
@@ -27,15 +29,17 @@ enum millrace_item_kind {
 	MILLRACE_ITEM_IPV6,
 	MILLRACE_ITEM_TCP,
 	MILLRACE_ITEM_UDP,
+	MILLRACE_ITEM_TAG,    /* of the index in byte; hardware steering only */
+	MILLRACE_ITEM_COLOUR, /* what a MILLRACE_ACTION_METER_MARK has found; hardware steering only */
 };
 
 /* What is compared, or which bits of it. */
 struct millrace_fields {
 	uint16_t number;  /* ethdev, VLAN tag, or source port */
 	uint16_t second;  /* destination port */
-	uint8_t src[16];  /* source address; IPv4 is the first four */
+	uint8_t src[16];  /* source address; IPv4 is the first four; or a tag, likewise, in the CPU's order */
 	uint8_t dst[16];  /* destination address; a MAC address is the first six */
-	uint8_t byte;     /* TTL, hop limit, TCP flags, or bit 0: another VLAN tag follows */
+	uint8_t byte;     /* TTL, hop limit, TCP flags, colour, tag's index, or bit 0: another VLAN tag follows */
 	uint8_t traffic_class; /* or IPv4's type of service */
 };
 
@@ -69,6 +73,9 @@ enum millrace_action_kind {
 	MILLRACE_ACTION_PORT,       /* number: ethdev */
 	MILLRACE_ACTION_QUEUE,      /* number */
 	MILLRACE_ACTION_METER,      /* number: the meter's; software steering only */
+	MILLRACE_ACTION_METER_MARK, /* the list's meter; hardware steering only, as the next */
+	MILLRACE_ACTION_SET_TAG,    /* the first; bytes: four, in the CPU's order */
+	MILLRACE_ACTION_DROP,
 };
 
 struct millrace_action {
@@ -94,6 +101,7 @@ struct millrace_actions {
 	const struct millrace_action *actions;
 	uint32_t count;
 	struct rte_flow_action_handle *counter; /* indirect; NULL in templates */
+	struct rte_flow_action_handle *meter;   /* likewise */
 	const uint8_t *headers;
 	uint32_t headers_len;
 };
@@ -108,12 +116,14 @@ struct millrace_queue_limits {
 	uint32_t queue_size;
 	uint32_t counters;
 	uint32_t ages;
+	uint32_t meters;
 };
 
 struct millrace_queue_attr {
 	uint32_t size;
 	uint32_t counters;
 	uint32_t ages;
+	uint32_t meters;
 };
 
 /* The end of an operation: what it was enqueued with. */

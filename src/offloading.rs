@@ -12,6 +12,7 @@ use dataplane::counters::{Counter, WorkerCounters};
 use dataplane::flow::Direction;
 use dataplane::offload::Revocation;
 use dataplane::snapshot::Snapshot;
+use offload::colours;
 use offload::counters::{EngineState, Eviction, OffloadCounters, REMOVALS, RequestResult};
 use offload::engine::Kind;
 use offload::lower::{self, Topology};
@@ -197,6 +198,8 @@ impl Engine {
         let rule = |direction: Direction| {
             let leg = row.legs[direction as usize].filter(|leg| leg.state != "out" && leg.state != "none")?;
             let rule = lower::leg(&self.topology, ask, direction, self.age_s).ok()?.metered(row.meter)?;
+            let marked = colours::marked(&rule).filter(|_| self.shared.kind == Kind::Template);
+            let rule = marked.unwrap_or(rule);
             Some(RuleRow {
                 id: row.rule.0,
                 direction: match direction {

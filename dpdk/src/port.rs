@@ -148,7 +148,7 @@ pub struct Port<'pool> {
     tx_taken: Box<[AtomicBool]>,
     flows_taken: AtomicBool,
     /// Its flow queue's size, if it has one.
-    flow_queue: Option<u32>,
+    flow_queue: Option<FlowQueueConfig>,
     control: Mutex<()>,
 }
 
@@ -281,7 +281,7 @@ impl<'pool> Port<'pool> {
     /// What the driver says; EINVAL if it is started.
     pub fn configure_flow_queue(&mut self, config: &FlowQueueConfig) -> Result<(), FlowError> {
         flow::queue::configure(self.number(), config)?;
-        self.flow_queue = Some(config.size);
+        self.flow_queue = Some(*config);
         Ok(())
     }
 
@@ -298,8 +298,8 @@ impl<'pool> Port<'pool> {
     /// # Errors
     /// As [`Port::flows`]; EINVAL if it was given none.
     pub fn flow_queue(&self) -> Result<FlowQueue<'_>, FlowError> {
-        let size = self.flow_queue.ok_or_else(|| flow::refused(self.number(), Errno::INVAL))?;
-        Ok(FlowQueue::new(self.flow_port()?, size))
+        let config = self.flow_queue.ok_or_else(|| flow::refused(self.number(), Errno::INVAL))?;
+        Ok(FlowQueue::new(self.flow_port()?, &config))
     }
 
     fn flow_port(&self) -> Result<FlowPort<'_>, FlowError> {

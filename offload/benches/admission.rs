@@ -59,7 +59,7 @@ impl FlowEngine for Ideal {
             operations_max: 256,
             settle_ms: 10,
             ages: false,
-            meters: false,
+            meters: None,
         }
     }
     fn install(&mut self, leg: LegId, _: &Rule) -> Result<(), EngineError> {

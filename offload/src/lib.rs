@@ -14,6 +14,7 @@
 //! ```
 
 pub mod admission;
+pub mod colours;
 pub mod counters;
 pub mod engine;
 pub mod lower;

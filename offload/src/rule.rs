@@ -97,6 +97,10 @@ pub enum Item {
         /// Destination port; `None` is any.
         dst: Option<u16>,
     },
+    /// A rule of an earlier group has set these bits of its tag ([`Action::SetTag`]).
+    Tag(Masked<u32>),
+    /// A meter of an earlier group has found it red ([`Action::MeterMark`]).
+    Red,
 }
 
 /// What happens to a packet.
@@ -111,6 +115,13 @@ pub enum Action {
     Count,
     /// It goes on if this meter finds it green, and is dropped there if not. The rule counts what goes on.
     Meter(u32),
+    /// It is coloured by this meter, and what becomes of the red ones is up to rules of later groups. The
+    /// rule counts all: hardware steering's way, see [`crate::colours`].
+    MeterMark(u32),
+    /// Later groups see this tag.
+    SetTag(u32),
+    /// It is dropped.
+    Drop,
     /// The engine is told when none has come for so long.
     Age {
         /// Seconds, 1 to 2^24 - 1.
@@ -174,7 +185,8 @@ impl Rule {
             return actions;
         };
         let edits = |action: &Action| {
-            !matches!(action, Action::PopVlan | Action::Meter(_) | Action::Count | Action::Age { .. })
+            let meters = matches!(action, Action::Meter(_) | Action::MeterMark(_));
+            !meters && !matches!(action, Action::PopVlan | Action::Count | Action::Age { .. })
         };
         let to = actions.iter().position(edits).unwrap_or(push).min(push);
         let tag = 1 + usize::from(matches!(actions.get(push + 1), Some(Action::SetVlanVid(_))));
@@ -229,6 +241,8 @@ impl Item {
                 Item::Tcp { src: src.map(|_| 0), dst: dst.map(|_| 0), flags: flags.map(none) }
             }
             Item::Udp { src, dst } => Item::Udp { src: src.map(|_| 0), dst: dst.map(|_| 0) },
+            Item::Tag(Masked { mask, .. }) => Item::Tag(Masked { value: 0, mask }),
+            Item::Red => Item::Red,
         }
     }
 }
@@ -243,8 +257,11 @@ impl Action {
             | Action::DecTtl
             | Action::RawDecap
             | Action::RawEncap
+            | Action::Drop
             | Action::Jump(_) => *self,
             Action::Meter(_) => Action::Meter(0),
+            Action::MeterMark(_) => Action::MeterMark(0),
+            Action::SetTag(_) => Action::SetTag(0),
             Action::Age { .. } => Action::Age { timeout_s: 0 },
             Action::SetVlanVid(_) => Action::SetVlanVid(0),
             Action::SetMacSrc(_) => Action::SetMacSrc(MacAddr::default()),

@@ -240,6 +240,20 @@ fn write_item(to: &mut Fields<'_, '_>, item: &Item, tagged: bool) -> fmt::Result
             to.number("src", src)?;
             to.number("dst", dst)
         }
+        Item::Tag(Masked { value, mask }) => {
+            to.f.write_str("tag index is 0")?;
+            if to.say != Say::Mask {
+                write!(to.f, " data spec {value:#x}")?;
+            }
+            if to.say != Say::Value {
+                write!(to.f, " data mask {mask:#x}")?;
+            }
+            Ok(())
+        }
+        Item::Red => {
+            to.f.write_str("meter")?;
+            to.field("color", Some(&"red"), "all")
+        }
     }
 }
 
@@ -266,6 +280,10 @@ fn write_plain(f: &mut Formatter<'_>, action: &Action, part: Part) -> fmt::Resul
     match *action {
         Action::Count => f.write_str("count"),
         Action::Meter(meter) => write!(f, "meter mtr_id {meter}"),
+        Action::MeterMark(_) if part == Part::Mask => f.write_str("meter_mark"),
+        // A meter that rules share: testpmd's number of the indirect action is the meter's here.
+        Action::MeterMark(meter) => write!(f, "indirect {meter}"),
+        Action::Drop => f.write_str("drop"),
         Action::Age { timeout_s } if each_rules => write!(f, "age timeout {timeout_s}"),
         Action::Age { .. } => f.write_str("age"),
         Action::PopVlan => f.write_str("of_pop_vlan"),
@@ -286,6 +304,7 @@ fn write_plain(f: &mut Formatter<'_>, action: &Action, part: Part) -> fmt::Resul
         | Action::SetIpDst(_)
         | Action::SetPortSrc(_)
         | Action::SetPortDst(_)
+        | Action::SetTag(_)
         | Action::DecTtl => Ok(()),
     }
 }
@@ -359,6 +378,10 @@ fn edit(action: &Action, layers: Layers) -> Option<Edit> {
         Action::SetIpDst(ip) => address("dst", ip),
         Action::SetPortSrc(number) => port("src", number),
         Action::SetPortDst(number) => port("dst", number),
+        Action::SetTag(tag) => {
+            let all = "mask 0xffffffff index 0";
+            set(format!("set_tag data {tag:#x} {all}"), "tag", &tag.to_le_bytes())
+        }
         Action::DecTtl => {
             let field = if layers.v6 { "ipv6_hoplimit" } else { "ipv4_ttl" };
             // One less is 255 more.

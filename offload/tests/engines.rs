@@ -8,6 +8,8 @@
 mod bed;
 #[path = "engines/life.rs"]
 mod life;
+#[path = "engines/meters.rs"]
+mod meters;
 #[path = "engines/speed.rs"]
 mod speed;
 #[path = "engines/trouble.rs"]
@@ -39,6 +41,7 @@ fn engines_keep_their_promises_on_a_driver() {
     for (number, kind) in [(0, Kind::Sync), (1, Kind::Template)] {
         on(ports(number), &pool, kind, |mut bed| {
             life::keeps_its_promises(&mut bed);
+            meters::limit_what_passes(&mut bed);
             trouble::a_fence_is_up_when_its_rules_are_out(&mut bed, number);
             trouble::a_flush_puts_right(&mut bed, number);
         });

@@ -17,6 +17,7 @@ use dataplane::offload::{Answer, Declined, OffloadState, Removal, Revocation};
 use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
 use device::Device;
 use offload::counters::EngineState;
+use offload::engine::Metering;
 use offload::machine::Settings;
 use offload::rule::Action;
 use std::collections::BTreeMap;
@@ -66,8 +67,8 @@ fn snapshot(tenant: &str, limit: &str, previous: Option<&Snapshot>) -> Arc<Snaps
 
 /// A world whose device has meters, and the meter of its service.
 fn metered(limit: &str) -> (World, Arc<Meter>) {
-    let mut device = Device::new(7, 64, 64);
-    device.traits.meters = true;
+    let mut device = Device::new(7, 128, 64);
+    device.traits.meters = Some(Metering { meters_max: 8, rules_max: 100, counts_red: false });
     device.meters = Some(BTreeMap::new());
     let mut world = World::new(&Settings::default(), device);
     let snapshot = snapshot("", limit, None);
@@ -318,4 +319,80 @@ fn a_meter_that_was_refused_is_asked_for_a_second_later() {
     assert_eq!((refusal(&mut world, 1), world.installed()), (Declined::Metered, 0));
     world.run(SECOND, 10 * MS);
     fill(&mut world, 2..4);
+}
+
+/// As under hardware steering: a rule counts what its meter finds red, too. Of what hardware has dropped each
+/// connection has its part, and together they have passed what has passed.
+#[test]
+fn what_is_red_is_not_counted_as_passed() {
+    let (mut world, _) = metered("packets_per_second = 100000, burst_ms = 100");
+    let mut red = Count::default();
+    world.machine = counting_red(&mut world);
+    fill(&mut world, 0..3);
+    let offered = |client: u32| [300, 100, 20][client as usize];
+    for round in 0..200u64 {
+        for client in 0..3 {
+            assert!(world.traffic(client, Direction::Original, offered(client)));
+        }
+        // Half of them. What is dropped is told at other times than what is counted, and in lumps.
+        red.packets += 210;
+        red.bytes += 210 * 114;
+        if round % 3 == 0 {
+            let told = world.device.meters.as_mut().and_then(|meters| meters.get_mut(&1)).expect("a meter");
+            told.1 = red;
+        }
+        world.run(100 * MS, 5 * MS);
+    }
+    let passed = |client: u32| world.workers.backends[backend_of(client)];
+    let all = (0..3).map(passed).fold((0, 0), |sum, count| (sum.0 + count.packets, sum.1 + count.bytes));
+    // What was offered in the last second may not have been told yet.
+    assert!(all.0.abs_diff(42_000) <= 2_000, "{all:?} of 84000, {red:?} of them red");
+    assert!(all.1.abs_diff(4_200_000) <= 200_000, "{all:?}");
+    for client in 0..3 {
+        let half = 100 * offered(client);
+        assert!(passed(client).packets.abs_diff(half) <= half / 6, "{client}: {:?}", passed(client));
+    }
+}
+
+fn backend_of(client: u32) -> usize {
+    usize::from(world::ask(client, 0, 0).backend.0)
+}
+
+/// A machine whose engine's rules do.
+fn counting_red(world: &mut World) -> offload::machine::Machine {
+    world.device.traits.meters = Some(Metering { meters_max: 8, rules_max: 100, counts_red: true });
+    let snapshot = snapshot("", "packets_per_second = 100000, burst_ms = 100", None);
+    let traits = world.device.traits;
+    offload::machine::Machine::new(world.now_ns, &Settings::default(), traits, world::topology(), snapshot)
+}
+
+/// Hardware steering's come with rules of their own: who asks first waits for them.
+#[test]
+fn a_connection_waits_for_its_meter() {
+    let (mut world, _) = metered("packets_per_second = 1000");
+    world.device.meters_slow = 5;
+    fill(&mut world, 0..3);
+    assert_eq!((meters(&world).len(), named(&world)), (1, vec![1; 6]));
+    // One that never comes.
+    let (mut world, _) = metered("packets_per_second = 1000");
+    world.device.meters_slow = u32::MAX;
+    assert!(world.ask(0, |_| ()));
+    world.run(SECOND, MS);
+    assert!(matches!(world.workers.declined, Some(Answer::Declined { .. })), "{:?}", world.workers.declined);
+    assert_eq!(world.installed(), 0);
+    world.run(10 * SECOND, 10 * MS);
+    world.device.meters_slow = 0;
+    fill(&mut world, 1..3);
+    world.settle();
+}
+
+/// A rule of mlx5's has so many bits for its number among those of one meter.
+#[test]
+fn a_meter_has_so_many_rules() {
+    let (mut world, _) = metered("packets_per_second = 1000");
+    fill(&mut world, 0..50);
+    assert_eq!(refusal(&mut world, 50), Declined::Metered, "a hundred are there");
+    assert!(world.revoke(0, Revocation::Gone));
+    world.run(SECOND, 10 * MS);
+    fill(&mut world, 51..52);
 }

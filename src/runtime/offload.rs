@@ -278,7 +278,7 @@ mod tests {
                 operations_max: 64,
                 settle_ms: 0,
                 ages: false,
-                meters: false,
+                meters: None,
             }
         }
 

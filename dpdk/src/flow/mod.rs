@@ -11,9 +11,10 @@
 //! pointer. The owner borrows its started port, so a port cannot be stopped under its rules.
 //!
 //! [`spec`] is what patterns and actions can say; [`sync`] and [`queue`] carry rules out; [`meter`] is about
-//! the meters that rules of software steering name.
+//! the meters that rules of software steering name, [`mark`] about those of hardware steering.
 
 mod error;
+pub mod mark;
 pub mod meter;
 pub mod queue;
 pub mod spec;
@@ -28,6 +29,7 @@ use error::Failure;
 use store::{Key, Store};
 
 pub use error::FlowError;
+pub use mark::MeterKey;
 pub use meter::{MeterDrops, MeterRate};
 pub use queue::{Done, End, FlowQueue, FlowQueueConfig, QueueLimits, TableKey};
 pub use spec::{ACTIONS_MAX, Actions, Attr, HEADERS_MAX, ITEMS_MAX, Pattern};

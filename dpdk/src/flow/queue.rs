@@ -8,6 +8,7 @@
 use dpdk_sys::{rte_flow_actions_template, rte_flow_pattern_template, rte_flow_template_table};
 
 use super::error::Failure;
+use super::mark::Marks;
 use super::store::{Key, Store};
 use super::{Actions, Attr, FlowError, FlowPort, Pattern, RuleKey};
 use crate::errno::Errno;
@@ -23,6 +24,8 @@ pub struct QueueLimits {
     pub counters: u32,
     /// Ages.
     pub ages: u32,
+    /// Meters; 0 is none.
+    pub meters: u32,
 }
 
 /// What is set aside on a port before it starts.
@@ -34,6 +37,8 @@ pub struct FlowQueueConfig {
     pub counters: u32,
     /// Ages; they need counters.
     pub ages: u32,
+    /// Meters.
+    pub meters: u32,
 }
 
 /// Reads the limits of a port that is not started.
@@ -43,15 +48,15 @@ pub(crate) fn limits(port: u16) -> Result<QueueLimits, FlowError> {
     // SAFETY: the caller's port is valid; `limits` and `failure` are writable.
     let ret = unsafe { dpdk_sys::millrace_queue_limits(port, &mut limits, failure.as_mut()) };
     failure.check(port, ret)?;
-    let dpdk_sys::millrace_queue_limits { queues, queue_size, counters, ages } = limits;
-    Ok(QueueLimits { queues, queue_size, counters, ages })
+    let dpdk_sys::millrace_queue_limits { queues, queue_size, counters, ages, meters } = limits;
+    Ok(QueueLimits { queues, queue_size, counters, ages, meters })
 }
 
 /// Sets a flow queue up on a port that is configured and not started.
 pub(crate) fn configure(port: u16, config: &FlowQueueConfig) -> Result<(), FlowError> {
-    let FlowQueueConfig { size, counters, ages } = *config;
+    let FlowQueueConfig { size, counters, ages, meters } = *config;
     let mut failure = Failure::new("setting up a flow queue");
-    let attr = dpdk_sys::millrace_queue_attr { size, counters, ages };
+    let attr = dpdk_sys::millrace_queue_attr { size, counters, ages, meters };
     // SAFETY: the caller's port is valid; drivers copy the attributes.
     let ret = unsafe { dpdk_sys::millrace_queue_configure(port, &attr, failure.as_mut()) };
     failure.check(port, ret)
@@ -116,12 +121,13 @@ unsafe impl Send for Table {}
 /// A port's flow queue, its rules and its tables. Dropping it removes them all.
 #[derive(Debug)]
 pub struct FlowQueue<'port> {
-    port: FlowPort<'port>,
+    pub(super) port: FlowPort<'port>,
     size: u32,
     /// Operations under way.
-    outstanding: u32,
+    pub(super) outstanding: u32,
     rules: Store<Rule>,
     tables: Vec<Table>,
+    pub(super) marks: Marks,
 }
 
 /// Set in the user data of a destruction.
@@ -131,8 +137,9 @@ const DESTRUCTION: u64 = 1 << 62;
 const CHUNK: usize = 64;
 
 impl<'port> FlowQueue<'port> {
-    pub(crate) fn new(port: FlowPort<'port>, size: u32) -> FlowQueue<'port> {
-        FlowQueue { port, size, outstanding: 0, rules: Store::new(), tables: Vec::new() }
+    pub(crate) fn new(port: FlowPort<'port>, config: &FlowQueueConfig) -> FlowQueue<'port> {
+        let marks = Marks::new(config.meters);
+        FlowQueue { port, size: config.size, outstanding: 0, rules: Store::new(), tables: Vec::new(), marks }
     }
 
     /// Counters, and rules that have aged.
@@ -202,6 +209,7 @@ impl<'port> FlowQueue<'port> {
     ) -> Result<RuleKey, FlowError> {
         let (number, mut failure) = (self.port.number(), Failure::new("enqueuing a rule"));
         let counter = self.port.counter_in(actions, &mut failure)?;
+        let meter = self.meter_in(actions, &mut failure)?;
         let Some(Table { table, .. }) = self.tables.get(table.0) else {
             return Err(failure.because(number, Errno::INVAL));
         };
@@ -212,9 +220,9 @@ impl<'port> FlowQueue<'port> {
         let key = self.rules.insert(rule);
         // SAFETY: the port is started and has a queue 0, which `&mut self` makes ours alone. The table is the
         // port's and lives as long as `self`. All lists are as long as they say and outlive the call; the
-        // handle in the actions is of a live counter.
+        // handles in the actions are of a live counter and a live meter.
         let flow = unsafe {
-            let (pattern, actions, failure) = (pattern.c(), actions.c(counter), failure.as_mut());
+            let (pattern, actions, failure) = (pattern.c(), actions.c(counter, meter), failure.as_mut());
             dpdk_sys::millrace_enqueue_create(
                 number,
                 *table,
@@ -291,8 +299,11 @@ impl<'port> FlowQueue<'port> {
         }
     }
 
-    /// Takes note of an answer; `None` if it is about a rule that has been flushed.
+    /// Takes note of an answer; `None` if it is about a rule that has been flushed, or a meter.
     fn settle(&mut self, ended: &dpdk_sys::millrace_done) -> Option<Done> {
+        if self.settle_meter(ended) {
+            return None;
+        }
         let key = Key::from_bits(ended.user_data);
         let rule = self.rules.get_mut(key)?;
         let tag = rule.tag;
@@ -310,13 +321,15 @@ impl<'port> FlowQueue<'port> {
         Some(Done { rule: RuleKey(key), tag, end })
     }
 
-    /// Removes all rules of the port, whatever their state, and all counters; tables stay. On an error there
-    /// may be some left in the device; here all are forgotten, but for counters that it would not give up.
+    /// Removes all rules of the port, whatever their state, all counters and all meters; tables stay. On an
+    /// error there may be some left in the device; here all are forgotten, but for counters and meters that
+    /// it would not give up.
     pub fn flush(&mut self) -> Result<(), FlowError> {
         let flushed = self.port.flush();
         self.rules.clear();
         self.outstanding = 0;
-        flushed
+        let forgotten = self.forget_meters();
+        flushed.and(forgotten)
     }
 }
 
@@ -353,7 +366,7 @@ fn make_table(
             dpdk_sys::millrace_actions_template(
                 port,
                 attr.transfer,
-                &actions.c(core::ptr::null_mut()),
+                &actions.c(core::ptr::null_mut(), core::ptr::null_mut()),
                 failure.as_mut(),
             )
         };

@@ -4,7 +4,7 @@
 use arrayvec::ArrayVec;
 use dpdk_sys::{millrace_action, millrace_fields, millrace_item};
 
-use super::CounterKey;
+use super::{CounterKey, MeterKey};
 
 /// Items of a pattern at most.
 pub const ITEMS_MAX: usize = dpdk_sys::MILLRACE_ITEMS_MAX as usize;
@@ -130,6 +130,22 @@ impl Pattern {
         ports(self.item(dpdk_sys::MILLRACE_ITEM_UDP), src, dst);
     }
 
+    /// A rule of another group has set these bits of its tag. Hardware steering only.
+    pub fn tag(&mut self, value: u32, mask: u32) {
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_TAG);
+        item.value.src[..4].copy_from_slice(&(value & mask).to_ne_bytes());
+        item.mask.src[..4].copy_from_slice(&mask.to_ne_bytes());
+        item.mask.byte = u8::MAX;
+    }
+
+    /// A meter of another group's rule has found it red. Hardware steering only.
+    pub fn red(&mut self) {
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_COLOUR);
+        // All bits: mlx5 translates a mask like a colour (mlx5dr_definer.c, 22.11), and red to none.
+        item.value.byte = dpdk_sys::MILLRACE_COLOUR_RED as u8;
+        item.mask.byte = dpdk_sys::MILLRACE_COLOURS as u8;
+    }
+
     /// Whether it compares the same bits of the same headers: whether one template serves both.
     #[must_use]
     pub fn is_alike(&self, other: &Pattern) -> bool {
@@ -189,6 +205,7 @@ pub enum Transport {
 pub struct Actions {
     list: ArrayVec<millrace_action, ACTIONS_MAX>,
     counter: Option<CounterKey>,
+    meter: Option<MeterKey>,
     /// What [`Actions::raw_encap`] puts on.
     headers: ArrayVec<u8, HEADERS_MAX>,
 }
@@ -216,6 +233,23 @@ impl Actions {
     /// It goes on if this meter finds it green, and is dropped if not. Software steering only.
     pub fn meter(&mut self, meter: u32) {
         self.action(dpdk_sys::MILLRACE_ACTION_METER).number = meter;
+    }
+
+    /// It is coloured by this meter. A template says `None`: each rule brings its own. Hardware steering
+    /// only.
+    pub fn meter_mark(&mut self, meter: Option<MeterKey>) {
+        self.action(dpdk_sys::MILLRACE_ACTION_METER_MARK);
+        self.meter = meter;
+    }
+
+    /// Later groups see this tag. Hardware steering only.
+    pub fn set_tag(&mut self, tag: u32) {
+        self.action(dpdk_sys::MILLRACE_ACTION_SET_TAG).bytes[..4].copy_from_slice(&tag.to_ne_bytes());
+    }
+
+    /// It is dropped.
+    pub fn discard(&mut self) {
+        self.action(dpdk_sys::MILLRACE_ACTION_DROP);
     }
 
     /// The outermost VLAN tag is taken off.
@@ -339,11 +373,19 @@ impl Actions {
         self.counter
     }
 
-    /// Valid while the actions are; with the driver's handle of the counter.
-    pub(super) fn c(&self, counter: *mut dpdk_sys::rte_flow_action_handle) -> dpdk_sys::millrace_actions {
+    pub(super) fn meter_key(&self) -> Option<MeterKey> {
+        self.meter
+    }
+
+    /// Valid while the actions are; with the driver's handles of the counter and the meter.
+    pub(super) fn c(
+        &self,
+        counter: *mut dpdk_sys::rte_flow_action_handle,
+        meter: *mut dpdk_sys::rte_flow_action_handle,
+    ) -> dpdk_sys::millrace_actions {
         let (actions, count) = (self.list.as_ptr(), self.list.len() as u32);
         let (headers, headers_len) = (self.headers.as_ptr(), self.headers.len() as u32);
-        dpdk_sys::millrace_actions { actions, count, counter, headers, headers_len }
+        dpdk_sys::millrace_actions { actions, count, counter, meter, headers, headers_len }
     }
 }
 

@@ -52,7 +52,7 @@ impl<'port> Flows<'port> {
         // SAFETY: the port is started. All lists are as long as they say and outlive the call; the handle in
         // the actions is of a live counter.
         let ret = unsafe {
-            let (pattern, actions) = (pattern.c(), actions.c(counter));
+            let (pattern, actions) = (pattern.c(), actions.c(counter, core::ptr::null_mut()));
             dpdk_sys::millrace_flow_validate(number, &attr.c(), &pattern, &actions, failure.as_mut())
         };
         failure.check(number, ret)
@@ -65,7 +65,7 @@ impl<'port> Flows<'port> {
         let number = self.port.number();
         // SAFETY: as for `validate`; drivers copy what they need.
         let flow = unsafe {
-            let (pattern, actions) = (pattern.c(), actions.c(counter));
+            let (pattern, actions) = (pattern.c(), actions.c(counter, core::ptr::null_mut()));
             dpdk_sys::millrace_flow_create(number, &attr.c(), &pattern, &actions, failure.as_mut())
         };
         if flow.is_null() {

@@ -15,6 +15,8 @@ mod base;
 #[cfg(feature = "dpdk")]
 mod legs;
 #[cfg(feature = "dpdk")]
+mod marks;
+#[cfg(feature = "dpdk")]
 pub mod open;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -89,7 +91,18 @@ pub struct Traits {
     /// Whether rules may have [`crate::rule::Action::Age`],
     pub ages: bool,
     /// and [`crate::rule::Action::Meter`].
-    pub meters: bool,
+    pub meters: Option<Metering>,
+}
+
+/// What an engine's meters are like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Metering {
+    /// Meters there may be.
+    pub meters_max: u32,
+    /// Rules that may name one.
+    pub rules_max: u32,
+    /// Whether a rule counts what its meter finds red, too; or else what goes on.
+    pub counts_red: bool,
 }
 
 /// A meter in hardware.
@@ -205,11 +218,12 @@ pub trait FlowEngine {
         0
     }
 
-    /// Makes the meter with this number for the rules of a port (an ethdev), or changes it; it keeps what it
-    /// has of its burst then.
+    /// Makes the meter with this number for the rules of a port (an ethdev), or changes it; whether it keeps
+    /// what it has of its burst then depends on the device.
     ///
     /// # Errors
-    /// It is as it was. An engine without [`Traits::meters`] has none.
+    /// It is as it was. [`EngineError::QueueFull`]: push, pull and ask again, it is being made. An engine
+    /// without [`Traits::meters`] has none.
     fn set_meter(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
         const ENOTSUP: i32 = 95;
         let _ = (port, number, meter);
@@ -226,7 +240,7 @@ pub trait FlowEngine {
         Err(EngineError::Lost(ENOENT))
     }
 
-    /// Gives up a meter that no rule names.
+    /// Gives up a meter that no rule names, if there is one.
     fn unset_meter(&mut self, port: u16, number: u32) {
         let _ = (port, number);
     }

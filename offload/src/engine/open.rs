@@ -13,6 +13,9 @@ use dataplane::config::EngineChoice;
 use dpdk::Port;
 use dpdk::flow::{Actions, Attr, FlowError, FlowQueueConfig, Flows, Pattern};
 
+/// Meters that a flow queue is given, if there are as many.
+pub(super) const METERS_MAX: u32 = 1024;
+
 /// Operations that the flow queue of a port holds which is given none.
 const UNUSED_QUEUE_SIZE: u32 = 32;
 
@@ -87,16 +90,24 @@ fn find_proxy(rules_max: u32, ports: &mut [&mut Port<'_>]) -> (Option<u16>, Opti
     (None, refused)
 }
 
-/// Counters and ages of removed rules come back late, so there are two for each rule.
+/// Counters and ages of removed rules come back late, so there are two for each rule. A device that has too
+/// little for meters does without.
 fn give_queue(port: &mut Port<'_>, rules_max: u32) -> Result<(), FlowError> {
     let limits = port.flow_queue_limits()?;
     let within = |wanted: u32, limit: u32| if limit == 0 { wanted } else { wanted.min(limit) };
     let objects = rules_max.saturating_mul(2);
-    port.configure_flow_queue(&FlowQueueConfig {
+    let meters = METERS_MAX.min(dpdk::flow::mark::METERS_MAX).min(limits.meters);
+    let config = FlowQueueConfig {
         size: within(QUEUE_SIZE, limits.queue_size),
-        counters: within(objects, limits.counters),
+        counters: within(objects.saturating_add(meters), limits.counters),
         ages: within(objects, limits.ages),
-    })
+        meters,
+    };
+    let configured = port.configure_flow_queue(&config);
+    if configured.is_err() && meters > 0 {
+        return port.configure_flow_queue(&FlowQueueConfig { meters: 0, ..config });
+    }
+    configured
 }
 
 /// Under hardware steering mlx5 gives a port its default rules, those that receive included, only if it has a
@@ -104,7 +115,7 @@ fn give_queue(port: &mut Port<'_>, rules_max: u32) -> Result<(), FlowError> {
 /// ports other than `served`, whatever engine is wanted, get one that stays unused: those first on which
 /// rules for others are made. Drivers that need none refuse, which is as good.
 fn give_company(ports: &mut [&mut Port<'_>], served: Option<u16>) {
-    let unused = FlowQueueConfig { size: UNUSED_QUEUE_SIZE, counters: 0, ages: 0 };
+    let unused = FlowQueueConfig { size: UNUSED_QUEUE_SIZE, counters: 0, ages: 0, meters: 0 };
     for proxies in [true, false] {
         for port in ports.iter_mut().filter(|port| Some(port.number()) != served) {
             if port.transfer_proxy().is_ok_and(|proxy| proxy == port.number()) == proxies {

@@ -21,7 +21,7 @@ mod spell;
 mod tests;
 
 use super::base::Base;
-use super::{Completion, EngineError, FlowEngine, Kind, LegId, Meter, Traits};
+use super::{Completion, EngineError, FlowEngine, Kind, LegId, Meter, Metering, Traits};
 use crate::lower::{self, Topology};
 use crate::rule::{Domain, Rule};
 use dataplane::conntrack::Count;
@@ -343,7 +343,11 @@ impl FlowEngine for SimEngine {
             operations_max: if blocking { 1 } else { self.setup.operations_max },
             settle_ms: (self.setup.profile.counter_refresh_ns.saturating_mul(2) / 1_000_000) as u32 + 1,
             ages: true,
-            meters: self.queued.is_none(),
+            meters: self.queued.is_none().then_some(Metering {
+                meters_max: self.setup.profile.meters_max,
+                rules_max: u32::MAX,
+                counts_red: false,
+            }),
         }
     }
 

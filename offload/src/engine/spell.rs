@@ -4,7 +4,7 @@ use super::{Direction, EngineError, LegId, RuleId};
 use crate::rule::{ACTIONS_MAX, Action, Domain, HEADERS_MAX, ITEMS_MAX, Item, Masked, Rule};
 use dataplane::addr::Ip;
 use dpdk::flow::spec::{MaskedByte, Transport};
-use dpdk::flow::{Actions, Attr, CounterKey, FlowError, Pattern};
+use dpdk::flow::{Actions, Attr, CounterKey, FlowError, MeterKey, Pattern};
 
 const _: () = assert!(ITEMS_MAX <= dpdk::flow::ITEMS_MAX && ACTIONS_MAX <= dpdk::flow::ACTIONS_MAX);
 const _: () = assert!(HEADERS_MAX <= dpdk::flow::HEADERS_MAX);
@@ -34,14 +34,27 @@ pub(super) fn pattern(rule: &Rule) -> Pattern {
             }
             Item::Tcp { src, dst, flags } => pattern.tcp(src, dst, byte(flags)),
             Item::Udp { src, dst } => pattern.udp(src, dst),
+            Item::Tag(Masked { value, mask }) => pattern.tag(value, mask),
+            Item::Red => pattern.red(),
         }
     }
     pattern
 }
 
-/// What happens to it, in the order of `ordered`: the rule's actions as the steering wants them. Counted by
-/// `counter`; reported as aged under `context`.
-pub(super) fn actions(rule: &Rule, ordered: &[Action], counter: Option<CounterKey>, context: u64) -> Actions {
+/// What a rule's actions are said of.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Objects {
+    /// It is counted by this.
+    pub(super) counter: Option<CounterKey>,
+    /// It is coloured by this.
+    pub(super) meter: Option<MeterKey>,
+    /// It is reported as aged under this.
+    pub(super) context: u64,
+}
+
+/// What happens to it, in the order of `ordered`: the rule's actions as the steering wants them.
+pub(super) fn actions(rule: &Rule, ordered: &[Action], objects: Objects) -> Actions {
+    let Objects { counter, meter: mark, context } = objects;
     let v4 = rule.items.iter().any(|item| matches!(item, Item::Ipv4 { .. }));
     let udp = rule.items.iter().any(|item| matches!(item, Item::Udp { .. }));
     let transport = if udp { Transport::Udp } else { Transport::Tcp };
@@ -49,6 +62,9 @@ pub(super) fn actions(rule: &Rule, ordered: &[Action], counter: Option<CounterKe
     for action in ordered {
         match *action {
             Action::Meter(meter) => actions.meter(meter),
+            Action::MeterMark(_) => actions.meter_mark(mark),
+            Action::SetTag(tag) => actions.set_tag(tag),
+            Action::Drop => actions.discard(),
             Action::Count => actions.count(counter),
             Action::Age { timeout_s } => actions.age(timeout_s, context),
             Action::PopVlan => actions.pop_vlan(),

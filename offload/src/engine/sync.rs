@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::base::Base;
 use super::legs::Legs;
 use super::spell;
-use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Meter, Traits};
+use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Meter, Metering, Traits};
 use crate::machine::pairs_max;
 use crate::rule::Rule;
 use dpdk::flow::{CounterKey, FlowError, Flows, MeterRate, RuleKey};
@@ -24,6 +24,13 @@ const BASE_TRIES: u32 = 16;
 
 /// Aged rules asked for in one call.
 const AGED_MAX: usize = 256;
+
+/// A register of 24 bits has to hold the number of a meter and that of a rule that names it (mlx5_flow.c,
+/// 22.11, `flow_meter_split_prep`: as many bits as the largest meter's index has, and as many as a rule's
+/// number among those of one meter).
+const METERS_MAX: u32 = 63;
+/// See [`METERS_MAX`].
+const RULES_OF_A_METER: u32 = 1 << 18;
 
 /// Errno of an operation on something that is not there, or already is.
 const ENODEV: i32 = 19;
@@ -82,7 +89,7 @@ impl<'port> SyncEngine<'port> {
                 continue;
             };
             let port = &mut self.ports[at];
-            let actions = spell::actions(rule, &rule.actions, None, 0);
+            let actions = spell::actions(rule, &rule.actions, spell::Objects::default());
             let mut tries = 0;
             // A device that is short of something for a moment must not be without these.
             let key = loop {
@@ -130,7 +137,8 @@ impl<'port> SyncEngine<'port> {
         } else {
             None
         };
-        let actions = spell::actions(rule, &rule.actions, counter, spell::context(leg));
+        let objects = spell::Objects { counter, meter: None, context: spell::context(leg) };
+        let actions = spell::actions(rule, &rule.actions, objects);
         match flows.create(attr, &spell::pattern(rule), &actions) {
             Ok(rule) => Ok(Held { port, rule: Some(rule), counter }),
             Err(error) => {
@@ -161,7 +169,7 @@ impl FlowEngine for SyncEngine<'_> {
             operations_max: OPERATIONS_MAX as u32,
             settle_ms: SETTLE_MS,
             ages: true,
-            meters: true,
+            meters: Some(Metering { meters_max: METERS_MAX, rules_max: RULES_OF_A_METER, counts_red: false }),
         }
     }
 

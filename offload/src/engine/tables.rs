@@ -2,13 +2,17 @@
 //!
 //! A table's rules compare the same bits and do one of the things that the table knows when it is made. So
 //! it is made with all that a connection's rule could want of it: the rules of a group stay in one table,
-//! and packets look into one.
+//! and packets look into one; a second if there are rules with meters, which are in a table of their own.
 
 use super::spell;
 use super::{BASE_TABLE_RULES, EngineError, table_rules};
+use crate::colours::COLOURS;
 use crate::rule::{Action, Item, Rule};
 use dataplane::addr::{Ip, MacAddr};
 use dpdk::flow::{Actions, Attr, FlowError, FlowQueue, Pattern, TableKey};
+
+/// Room in tables whose rules decide by colour; there is one for each meter.
+const DECIDING_RULES_MAX: u32 = 2 * super::open::METERS_MAX;
 
 #[derive(Debug)]
 struct Table {
@@ -46,7 +50,11 @@ impl Tables {
             }
         }
         let known = alternatives(rule, actions);
-        let rules_max = if leads_on(rule) { BASE_TABLE_RULES } else { self.rules_max };
+        let rules_max = match rule.attr.group {
+            COLOURS => DECIDING_RULES_MAX,
+            _ if is_base(rule) => BASE_TABLE_RULES,
+            _ => self.rules_max,
+        };
         let made = queue.create_table(attr, rules_max, pattern, &known);
         let made = made.map_err(|error| (spell::of_creation(&error), error));
         // Room may come; what cannot be, cannot be.
@@ -63,8 +71,9 @@ impl Tables {
     }
 }
 
-fn leads_on(rule: &Rule) -> bool {
-    rule.actions.iter().any(|action| matches!(action, Action::Jump(_)))
+/// Whether it leads to connections' rules, which count.
+fn is_base(rule: &Rule) -> bool {
+    !spell::counts(rule) && rule.actions.iter().any(|action| matches!(action, Action::Jump(_)))
 }
 
 /// What rules of the same table may do: first what this one does, then what others could.
@@ -72,7 +81,8 @@ fn alternatives(rule: &Rule, own: &Actions) -> Vec<Actions> {
     let mut all = vec![own.clone()];
     // Rules of tunnels have a pattern of their own. With each actions template of a table, mlx5 sets memory
     // for the headers of all its rules aside (mlx5_flow_hw.c, `mlx5dr_action_create_reformat`).
-    if leads_on(rule) || rule.actions.contains(&Action::RawEncap) {
+    let alone = is_base(rule) || rule.attr.group == COLOURS;
+    if alone || rule.actions.contains(&Action::RawEncap) {
         return all;
     }
     let tagged = rule.items.iter().any(|item| matches!(item, Item::Vlan(_)));
@@ -85,7 +95,7 @@ fn alternatives(rule: &Rule, own: &Actions) -> Vec<Actions> {
     for (before, after) in before.iter().flat_map(|before| after.iter().map(move |after| (before, after))) {
         for translation in translations(v4) {
             let rule = Rule { actions: connection(rule, before, translation, after), ..rule.clone() };
-            let actions = spell::actions(&rule, &rule.with_tags_first(), None, 0);
+            let actions = spell::actions(&rule, &rule.with_tags_first(), spell::Objects::default());
             if all.len() < FlowQueue::TEMPLATES_MAX && !all.iter().any(|known| known.is_alike(&actions)) {
                 all.push(actions);
             }
@@ -110,14 +120,16 @@ fn translations(v4: bool) -> [[Option<Action>; 2]; 7] {
     ]
 }
 
-/// Actions as the lowering orders them; counted and aged as `rule` is.
+/// Actions as the lowering orders them; counted, metered and aged as `rule` is, with its fate.
 fn connection(
     rule: &Rule,
     before: &[Action],
     translation: [Option<Action>; 2],
     after: &[Action],
 ) -> arrayvec::ArrayVec<Action, { crate::rule::ACTIONS_MAX }> {
-    let kept = |action: &&Action| matches!(action, Action::Count | Action::Age { .. });
+    let kept = |action: &&Action| {
+        matches!(action, Action::Count | Action::MeterMark(_) | Action::SetTag(_) | Action::Age { .. })
+    };
     let pop = |action: &&Action| **action == Action::PopVlan;
     let mut actions: arrayvec::ArrayVec<_, { crate::rule::ACTIONS_MAX }> =
         before.iter().filter(pop).copied().collect();
@@ -127,6 +139,6 @@ fn connection(
     actions.extend(translation.into_iter().flatten());
     actions.push(Action::DecTtl);
     actions.extend(after.iter().copied());
-    actions.push(Action::ToPort(0));
+    actions.extend(rule.actions.last().copied());
     actions
 }

@@ -5,6 +5,8 @@
 //!                └─▶ Burying ─▶ Failed is told       (a failed rule's handle is destroyed first)
 //! ```
 //!
+//! Rules with a meter are carried out as [`crate::colours`] says; `marks` has the meters.
+//!
 //! Rules of a port's receive side are refused: flow queues are configured on one port of an eSwitch, and
 //! such rules would be another's.
 
@@ -12,12 +14,14 @@ use std::collections::VecDeque;
 
 use super::base::Base;
 use super::legs::Legs;
-use super::spell;
+use super::marks::{DECIDES, Marks};
+use super::spell::{self, Objects};
 use super::tables::Tables;
-use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Traits};
+use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Meter, Metering, Traits};
+use crate::colours;
 use crate::machine::pairs_max;
 use crate::rule::{Domain, Rule};
-use dpdk::flow::{CounterKey, Done, End, FlowError, FlowQueue, RuleKey};
+use dpdk::flow::{CounterKey, Done, End, FlowError, FlowQueue, MeterKey, RuleKey};
 
 /// Operations that an engine would like to have under way.
 pub const QUEUE_SIZE: u32 = 1024;
@@ -61,19 +65,20 @@ struct Held {
 /// The template engine.
 #[derive(Debug)]
 pub struct TemplateEngine<'port> {
-    queue: FlowQueue<'port>,
+    pub(super) queue: FlowQueue<'port>,
     tables: Tables,
     base: Base<RuleKey>,
+    pub(super) marks: Marks,
     legs: Legs<Held>,
     /// Rules whose creation failed, to be destroyed when there is room.
-    dead: VecDeque<(u64, RuleKey)>,
+    pub(super) dead: VecDeque<(u64, RuleKey)>,
     ended: VecDeque<Completion>,
     done: Vec<Done>,
     rules_max: u32,
     operations_max: u32,
     /// Something has been enqueued since the last push.
-    unpushed: bool,
-    last_error: Option<FlowError>,
+    pub(super) unpushed: bool,
+    pub(super) last_error: Option<FlowError>,
 }
 
 impl<'port> TemplateEngine<'port> {
@@ -90,6 +95,7 @@ impl<'port> TemplateEngine<'port> {
         base.retain(|rule| is_for(&queue, rule));
         let mut engine = TemplateEngine {
             tables: Tables::new(rules_max),
+            marks: Marks::new(&base),
             base: Base::new(base),
             legs: Legs::new(pairs_max(rules_max)),
             dead: VecDeque::new(),
@@ -106,14 +112,14 @@ impl<'port> TemplateEngine<'port> {
         Ok(engine)
     }
 
-    fn enqueue(
+    pub(super) fn enqueue(
         &mut self,
         rule: &Rule,
-        counter: Option<CounterKey>,
+        objects: Objects,
         tag: u64,
     ) -> Result<RuleKey, (EngineError, Option<FlowError>)> {
         let (attr, pattern) = (spell::attr(rule), spell::pattern(rule));
-        let actions = spell::actions(rule, &rule.with_tags_first(), counter, tag);
+        let actions = spell::actions(rule, &rule.with_tags_first(), objects);
         let (table, template) =
             self.tables.find_or_make(&mut self.queue, rule, (attr, &pattern, &actions))?;
         let enqueued = self.queue.enqueue_create(table, &pattern, &actions, template, tag);
@@ -126,7 +132,7 @@ impl<'port> TemplateEngine<'port> {
     fn lay_base(&mut self) -> Result<(), FlowError> {
         while let Some((number, rule)) = self.base.next() {
             let rule = rule.clone();
-            match self.enqueue(&rule, None, BASE | number as u64) {
+            match self.enqueue(&rule, Objects::default(), BASE | number as u64) {
                 Ok(_) => self.base.begun(number),
                 Err((EngineError::Refused(_) | EngineError::Lost(_), Some(error))) => {
                     self.base.failed();
@@ -185,12 +191,22 @@ impl<'port> TemplateEngine<'port> {
         }
     }
 
+    /// A rule with a meter as it is carried out, and the meter.
+    fn marked(&self, rule: &Rule) -> Result<(Option<MeterKey>, Option<Rule>), EngineError> {
+        if colours::meter_of(rule).is_none() {
+            return Ok((None, None));
+        }
+        let meter = self.marks.of(rule).ok_or(EngineError::Refused(ENOENT))?;
+        let marked = colours::marked(rule).ok_or(EngineError::Refused(ENOTSUP))?;
+        Ok((Some(meter), Some(marked)))
+    }
+
     fn legs_counter_back(&mut self, leg: LegId) {
         let counter = self.legs.take(leg).and_then(|held| held.counter);
         self.give_back(counter);
     }
 
-    fn give_back(&mut self, counter: Option<CounterKey>) {
+    pub(super) fn give_back(&mut self, counter: Option<CounterKey>) {
         if let Some(Err(error)) = counter.map(|counter| self.queue.port().destroy_counter(counter)) {
             self.last_error = Some(error);
         }
@@ -199,6 +215,9 @@ impl<'port> TemplateEngine<'port> {
     fn settle(&mut self, done: Done) {
         if done.tag & BASE != 0 {
             return self.settle_base(done);
+        }
+        if done.tag & DECIDES != 0 {
+            return self.settle_mark(done);
         }
         let Some(leg) = spell::leg(done.tag) else { return };
         let Some(held) = self.legs.get_mut(leg).filter(|held| held.rule == done.rule) else { return };
@@ -237,6 +256,13 @@ impl<'port> TemplateEngine<'port> {
         }
     }
 
+    pub(super) fn push_now(&mut self) {
+        if self.unpushed {
+            let pushed = self.queue.push();
+            self.unpushed = self.note(pushed).is_none();
+        }
+    }
+
     fn note<T>(&mut self, result: Result<T, FlowError>) -> Option<T> {
         result.map_err(|error| self.last_error = Some(error)).ok()
     }
@@ -259,7 +285,11 @@ impl FlowEngine for TemplateEngine<'_> {
             operations_max: self.operations_max,
             settle_ms: SETTLE_MS,
             ages: true,
-            meters: false,
+            meters: Some(self.queue.meters_max()).filter(|max| *max > 0).map(|meters_max| Metering {
+                meters_max,
+                rules_max: u32::MAX,
+                counts_red: true,
+            }),
         }
     }
 
@@ -276,6 +306,8 @@ impl FlowEngine for TemplateEngine<'_> {
         if self.queue.under_way() >= self.operations_max {
             return Err(EngineError::QueueFull);
         }
+        let (meter, marked) = self.marked(rule)?;
+        let rule = marked.as_ref().unwrap_or(rule);
         let counter = match spell::counts(rule).then(|| self.queue.port().create_counter(true)).transpose() {
             Ok(counter) => counter,
             Err(error) => {
@@ -284,7 +316,8 @@ impl FlowEngine for TemplateEngine<'_> {
                 return Err(means);
             }
         };
-        match self.enqueue(rule, counter, spell::context(leg)) {
+        let context = spell::context(leg);
+        match self.enqueue(rule, Objects { counter, meter, context }, context) {
             Ok(rule) => {
                 self.legs.put(leg, Held { rule, counter, life: Life::Creating });
                 Ok(())
@@ -320,10 +353,7 @@ impl FlowEngine for TemplateEngine<'_> {
     }
 
     fn push(&mut self) {
-        if self.unpushed {
-            let pushed = self.queue.push();
-            self.unpushed = self.note(pushed).is_none();
-        }
+        self.push_now();
     }
 
     fn pull(&mut self, completions: &mut Vec<Completion>) {
@@ -345,6 +375,7 @@ impl FlowEngine for TemplateEngine<'_> {
         self.take_base_out();
         let laid = self.lay_base();
         self.note(laid);
+        self.tend_marks();
         self.push();
         completions.extend(self.ended.drain(..room.min(self.ended.len())));
     }
@@ -397,8 +428,25 @@ impl FlowEngine for TemplateEngine<'_> {
         self.base.take_failures()
     }
 
+    fn set_meter(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
+        if port == self.queue.number() {
+            self.set_mark(number, meter)
+        } else {
+            Err(EngineError::Refused(ENODEV))
+        }
+    }
+
+    fn meter_drops(&mut self, _: u16, number: u32) -> Result<Count, EngineError> {
+        self.red_count(number)
+    }
+
+    fn unset_meter(&mut self, _: u16, number: u32) {
+        self.unset_mark(number);
+    }
+
     fn flush(&mut self) -> Result<(), EngineError> {
         self.legs.clear();
+        self.marks.forget();
         self.ended.clear();
         self.dead.clear();
         self.tables.forgive();

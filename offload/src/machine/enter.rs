@@ -1,6 +1,7 @@
 //! From a request to rules in force: judging, making room, and telling the engine.
 
 use super::leave::reason_of;
+use super::meters::Found;
 use super::pair::{DIRECTIONS, Ending, LegState, Phase, patterns, rules_of};
 use super::{MS, Machine, tenant_rules_max};
 use crate::admission::{HYSTERESIS, Policy, RESIDENCE_MS, worth, worth_at_rate};
@@ -358,15 +359,28 @@ impl Machine {
         let ask = &waiting.ask;
         let lowered = self.lower_all(ask);
         let metered = lowered.and_then(|rules| {
-            let meter = self.meter_for(now_ns, engine, ask, &rules)?;
+            let meter = match self.meter_for(now_ns, engine, ask, &rules)? {
+                Some(Found::Ready(number)) => Some(number),
+                Some(_) => return Ok(None),
+                None => None,
+            };
             let metered = rules.map(|rule| rule.map(|rule| rule.metered(meter)));
             if metered.iter().any(|rule| *rule == Some(None)) {
                 return Err(Declined::Metered);
             }
-            Ok((metered.map(Option::flatten), meter))
+            Ok(Some((metered.map(Option::flatten), meter)))
         });
         let (rules, meter) = match metered {
-            Ok(metered) => metered,
+            Ok(Some(metered)) => metered,
+            Ok(None) => {
+                // It is tried again until its meter is there, or it has waited too long.
+                if (now_ns - waiting.since_ns) / MS >= WAIT_RESERVED_MS {
+                    self.decline(waiting, Declined::Metered, RETRY_REFUSED_MS);
+                } else {
+                    self.waiting.push_back(*waiting);
+                }
+                return true;
+            }
             Err(reason) => {
                 self.decline(waiting, reason, RETRY_REFUSED_MS);
                 return true;

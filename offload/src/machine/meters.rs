@@ -6,9 +6,13 @@
 //! Of a burst each half has one half.
 //!
 //! Connections whose meter no device here can apply, or which are under several, stay in software.
+//!
+//! Where rules count what their meter finds red, too ([`Metering::counts_red`]), that is taken from the
+//! counts of all its connections, each in proportion, as it is told: so their sum is exact, and each nearly
+//! so.
 
 use super::{MS, Machine};
-use crate::engine::{FlowEngine, Meter as Wanted};
+use crate::engine::{EngineError, FlowEngine, Meter as Wanted, Metering};
 use crate::rule::{Domain, Rule};
 use crate::share::{PERIOD_NS, Seen, Share};
 use dataplane::conntrack::Count;
@@ -18,8 +22,6 @@ use dataplane::wire::ether;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Meters in hardware at a time.
-const METERS_MAX: usize = 1024;
 /// How often what hardware had is reserved, nanoseconds: more often than workers notice.
 const RESERVE_NS: u64 = MS;
 /// A meter that no rule names is kept for so long, nanoseconds, for those that come.
@@ -29,8 +31,21 @@ const REFUSED_NS: u64 = 1_000 * MS;
 /// What the device does is only changed by more than this fraction of the rate.
 const COARSE: u64 = 512;
 
+/// Of what is known of red packets, so much fades in a period.
+const FADING: f64 = 0.03;
+
 /// The number of a meter in hardware. Never 0.
 pub(super) type Number = u32;
+
+/// Whether there is a meter for a connection.
+pub(super) enum Found {
+    /// There is.
+    Ready(Number),
+    /// It is being made.
+    Soon,
+    /// There will be none, for a while.
+    Never,
+}
 
 /// One meter in hardware.
 #[derive(Debug)]
@@ -44,6 +59,8 @@ struct Held {
     /// What the device was told: tokens of the meter per second, and as it counts. `None`: it has no such
     /// meter now.
     told: Option<(u64, u64)>,
+    /// Whether it was told anything: it may have made a meter without saying so.
+    asked: bool,
     /// Until when it is not told again, having refused.
     refused_until_ns: u64,
     share: Share,
@@ -57,6 +74,44 @@ struct Held {
     passed: u64,
     /// Bytes of IP packet lately, and of the frames that they were in.
     sizes: (f64, f64),
+    /// Packets lately, and bytes around them as the red ones are counted.
+    around: (f64, f64),
+    /// Red packets, and bytes of IP packet, that are in rules' counts.
+    red: [Debt; 2],
+}
+
+/// What is to be taken from the counts of many, each in proportion.
+#[derive(Clone, Copy, Debug, Default)]
+struct Debt {
+    /// What has not been taken yet.
+    owed: u64,
+    /// What was owed anew lately, and what there was to take it from.
+    lately: (f64, f64),
+    /// What should have been taken last time beyond whole ones.
+    part: f64,
+}
+
+impl Debt {
+    fn owe(&mut self, more: u64) {
+        self.owed += more;
+        self.lately.0 += more as f64;
+    }
+
+    /// What is left of a count.
+    fn pay(&mut self, count: u64) -> u64 {
+        self.lately.1 += count as f64;
+        // A little more than lately, for as long as something is left of before.
+        let share = (self.lately.0 + self.owed as f64 / 4.0) / self.lately.1.max(1.0);
+        let wanted = count as f64 * share.min(1.0) + self.part;
+        let taken = (wanted as u64).min(self.owed).min(count);
+        self.part = (wanted - taken as f64).clamp(0.0, 1.0);
+        self.owed -= taken;
+        count - taken
+    }
+
+    fn fade(&mut self) {
+        self.lately = (self.lately.0 * (1.0 - FADING), self.lately.1 * (1.0 - FADING));
+    }
 }
 
 /// All meters in hardware.
@@ -76,6 +131,7 @@ impl Held {
             users: 0,
             unused_ns: now_ns,
             told: None,
+            asked: false,
             refused_until_ns: now_ns,
             share: Share::new(bucket.per_second(), bucket.depth()),
             part: 0,
@@ -83,6 +139,8 @@ impl Held {
             dropped: Count::default(),
             passed: 0,
             sizes: (0.0, 0.0),
+            around: (0.0, 0.0),
+            red: [Debt::default(); 2],
         }
     }
 
@@ -91,8 +149,8 @@ impl Held {
     }
 
     /// Tells the device its share, if that has changed much.
-    fn tell<E: FlowEngine>(&mut self, engine: &mut E, number: Number) -> bool {
-        let Some((tokens, bucket)) = self.meter.for_hardware() else { return false };
+    fn tell<E: FlowEngine>(&mut self, engine: &mut E, number: Number) -> Result<(), EngineError> {
+        let Some((tokens, bucket)) = self.meter.for_hardware() else { return Err(EngineError::Refused(0)) };
         let share = self.share.hardware();
         let (ip, frames) = self.sizes;
         let as_counted = match tokens {
@@ -102,16 +160,15 @@ impl Held {
         let coarse = bucket.per_second() / COARSE;
         let near = |old: u64, new: u64| old.abs_diff(new) <= coarse;
         if self.told.is_some_and(|(old, counted)| near(old, share) && near(counted, as_counted)) {
-            return true;
+            return Ok(());
         }
         let wanted = Wanted {
             packets: tokens == Tokens::Packets,
             per_second: as_counted.max(1),
             burst: (bucket.depth() / 2).max(1),
         };
-        if engine.set_meter(self.port, number, &wanted).is_err() {
-            return false;
-        }
+        self.asked = true;
+        engine.set_meter(self.port, number, &wanted)?;
         if self.told.is_none() {
             // It begins with a full burst, which is the half of the meter's.
             bucket.reserve(wanted.burst);
@@ -119,7 +176,7 @@ impl Held {
         }
         self.told = Some((share, as_counted));
         self.meter.in_hardware().set_rate(share);
-        true
+        Ok(())
     }
 
     /// Counts what the device has dropped; so many packets are new. What it does not tell now it tells the
@@ -129,8 +186,13 @@ impl Held {
         let packets = total.packets.saturating_sub(self.dropped.packets);
         let bytes = total.bytes.saturating_sub(self.dropped.bytes);
         self.dropped = total;
-        let bytes = bytes.saturating_sub(packets.saturating_mul(ether::LEN as u64));
+        let (counted, around) = self.around;
+        let each = if counted > 0.0 { around / counted } else { ether::LEN as f64 };
+        let bytes = bytes.saturating_sub((packets as f64 * each) as u64);
         self.meter.in_hardware().count_red(packets, bytes);
+        let [red_packets, red_bytes] = &mut self.red;
+        red_packets.owe(packets);
+        red_bytes.owe(bytes);
         packets
     }
 
@@ -150,8 +212,11 @@ impl Held {
         };
         self.drawn = drawn;
         self.sizes = (self.sizes.0 * 0.9, self.sizes.1 * 0.9);
+        self.around = (self.around.0 * 0.9, self.around.1 * 0.9);
+        self.red.iter_mut().for_each(Debt::fade);
         self.share.reconsider(&seen);
-        self.tell(engine, number);
+        // What fails now is tried again in the next period.
+        let _ = self.tell(engine, number);
     }
 
     /// Takes what hardware may have had in this time out of the bucket.
@@ -179,36 +244,47 @@ impl Meters {
         held.map(|held| held.meter.serial())
     }
 
-    /// The number of a meter in hardware, which is made if there is none.
+    /// The meter in hardware, which is made if there is none, for so many rules more.
     fn find_or_make<E: FlowEngine>(
         &mut self,
         now_ns: u64,
         engine: &mut E,
         meter: &Arc<Meter>,
-        port: u16,
-    ) -> Option<Number> {
+        (port, rules): (u16, u32),
+        metering: &Metering,
+    ) -> Found {
         let number = match self.by_serial.get(&meter.serial()) {
             Some(&number) => number,
-            None => self.place(now_ns, meter, port)?,
+            None => match self.place(now_ns, meter, port, metering.meters_max) {
+                Some(number) => number,
+                None => return Found::Never,
+            },
         };
-        let held = self.get_mut(number).filter(|held| held.port == port)?;
+        let Some(held) = self.get_mut(number).filter(|held| held.port == port) else { return Found::Never };
+        if held.users.saturating_mul(2).saturating_add(rules) > metering.rules_max {
+            return Found::Never;
+        }
         if held.told.is_none() {
             if now_ns < held.refused_until_ns {
-                return None;
+                return Found::Never;
             }
-            if !held.tell(engine, number) {
-                held.refused_until_ns = now_ns + REFUSED_NS;
-                return None;
+            match held.tell(engine, number) {
+                Ok(()) => {}
+                Err(EngineError::QueueFull) => return Found::Soon,
+                Err(_) => {
+                    held.refused_until_ns = now_ns + REFUSED_NS;
+                    return Found::Never;
+                }
             }
         }
-        Some(number)
+        Found::Ready(number)
     }
 
-    fn place(&mut self, now_ns: u64, meter: &Arc<Meter>, port: u16) -> Option<Number> {
+    fn place(&mut self, now_ns: u64, meter: &Arc<Meter>, port: u16, meters_max: u32) -> Option<Number> {
         let (_, bucket) = meter.for_hardware()?;
         let at = match self.held.iter().position(Option::is_none) {
             Some(at) => at,
-            None if self.held.len() < METERS_MAX => {
+            None if self.held.len() < meters_max as usize => {
                 self.held.push(None);
                 self.held.len() - 1
             }
@@ -235,16 +311,32 @@ impl Meters {
         }
     }
 
-    /// A pair's rule has passed these packets, bytes of IP packet, in frames of so many bytes.
-    pub(super) fn note_passed(&mut self, number: Number, new: Count, frame_bytes: u64) {
-        let Some(held) = self.get_mut(number) else { return };
-        match held.meter.for_hardware() {
-            Some((Tokens::Packets, _)) => held.passed += new.packets,
-            Some((Tokens::Bytes, _)) => held.passed += new.bytes,
-            None => {}
-        }
+    /// A pair's rule has counted these packets, bytes of IP packet, in frames of so many bytes; `around`:
+    /// bytes on each where red ones are counted. Returns those that passed.
+    pub(super) fn passed(
+        &mut self,
+        number: Number,
+        new: Count,
+        (frame_bytes, around): (u64, u64),
+        counts_red: bool,
+    ) -> Count {
+        let Some(held) = self.get_mut(number) else { return new };
         held.sizes.0 += new.bytes as f64;
         held.sizes.1 += frame_bytes as f64;
+        held.around.0 += new.packets as f64;
+        held.around.1 += new.packets as f64 * around as f64;
+        let [packets, bytes] = &mut held.red;
+        let passed = if counts_red {
+            Count { packets: packets.pay(new.packets), bytes: bytes.pay(new.bytes) }
+        } else {
+            new
+        };
+        match held.meter.for_hardware() {
+            Some((Tokens::Packets, _)) => held.passed += passed.packets,
+            Some((Tokens::Bytes, _)) => held.passed += passed.bytes,
+            None => {}
+        }
+        passed
     }
 
     /// Counts what the device has dropped, which it will not know when it has been emptied.
@@ -259,28 +351,32 @@ impl Meters {
     /// The device was emptied: it has no meters. They are made again when rules come that name them.
     pub(super) fn forget(&mut self) {
         for held in self.held.iter_mut().flatten() {
-            held.told = None;
+            (held.told, held.asked) = (None, false);
+            held.red = [Debt::default(); 2];
             held.meter.in_hardware().set_rate(0);
         }
     }
 }
 
 impl Machine {
-    /// The meter that the rules of a connection have to name, if any.
+    /// The meter that the rules of a connection have to name, if any; [`Found::Never`] is an error.
     pub(super) fn meter_for<E: FlowEngine>(
         &mut self,
         now_ns: u64,
         engine: &mut E,
         ask: &Ask,
         rules: &[Option<Rule>; 2],
-    ) -> Result<Option<Number>, Declined> {
+    ) -> Result<Option<Found>, Declined> {
         let Some(meter) = self.snapshot.hardware_meter(ask.service)? else { return Ok(None) };
         let crosses = |rule: &Rule| rule.attr.domain == Domain::Transfer;
-        let port = rules.iter().flatten().map(|rule| rule.port).next();
-        let Some(port) = port.filter(|_| self.traits.meters && rules.iter().flatten().all(crosses)) else {
-            return Err(Declined::Metered);
-        };
-        self.meters.find_or_make(now_ns, engine, meter, port).map(Some).ok_or(Declined::Metered)
+        let rules = || rules.iter().flatten();
+        let (port, count) = (rules().map(|rule| rule.port).next(), rules().count() as u32);
+        let port = port.filter(|_| rules().all(crosses)).ok_or(Declined::Metered)?;
+        let metering = self.traits.meters.as_ref().ok_or(Declined::Metered)?;
+        match self.meters.find_or_make(now_ns, engine, meter, (port, count), metering) {
+            Found::Never => Err(Declined::Metered),
+            found => Ok(Some(found)),
+        }
     }
 
     /// Whether the rules of a connection name another meter than the present configuration has for it.
@@ -325,7 +421,7 @@ impl Machine {
             if held.is_used() {
                 held.reconsider(now, engine, number, period_ns);
             } else if held.users == 0 && now_ns - held.unused_ns >= UNUSED_NS {
-                if held.told.is_some() {
+                if held.asked {
                     engine.unset_meter(held.port, number);
                 }
                 held.meter.in_hardware().set_rate(0);

@@ -6,8 +6,9 @@ use super::{MS, Machine, Outbox};
 use crate::admission::follow;
 use crate::engine::{EngineError, FlowEngine, LegId};
 use dataplane::conntrack::Count;
+use dataplane::flow::Direction;
 use dataplane::ids::PortId;
-use dataplane::offload::{Answer, Declined, Removal, RuleId};
+use dataplane::offload::{Answer, Ask, Declined, Removal, RuleId};
 use dataplane::wire::{ether, vlan};
 
 /// Slots looked at in one step of a round,
@@ -130,7 +131,8 @@ impl Machine {
     /// Reads the counters of a pair and notes what is new.
     pub(super) fn read<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, index: u32) {
         let Some(pair) = self.slab.get_mut(index) else { return };
-        let (mut packets, mut bytes, mut lost) = (0, 0, false);
+        let counts_red = self.traits.meters.is_some_and(|metering| metering.counts_red);
+        let (mut packets, mut sum, mut lost) = (0, Count::default(), false);
         for direction in DIRECTIONS {
             let way = direction as usize;
             if !pair.legs[way].has_counter() {
@@ -148,14 +150,18 @@ impl Machine {
                         bytes: total.bytes.saturating_sub(seen.bytes),
                     };
                     add(&mut pair.seen[way], new);
-                    add(&mut pair.unreported[way], new);
-                    if let Some(number) = pair.meter {
-                        let frames = count.bytes.saturating_sub(pair.frame_bytes[way]);
-                        pair.frame_bytes[way] = count.bytes;
-                        self.meters.note_passed(number, new, frames);
-                    }
+                    let passed = match pair.meter {
+                        Some(number) => {
+                            let frames = count.bytes.saturating_sub(pair.frame_bytes[way]);
+                            pair.frame_bytes[way] = count.bytes;
+                            let around = around(&self.topology, &pair.ask, direction);
+                            self.meters.passed(number, new, (frames, around), counts_red)
+                        }
+                        None => new,
+                    };
+                    add(&mut pair.unreported[way], passed);
                     packets += new.packets;
-                    bytes += new.bytes;
+                    add(&mut sum, passed);
                 }
                 Err(EngineError::Lost(_)) => {
                     self.lost_streak += 1;
@@ -169,8 +175,8 @@ impl Machine {
         pair.read_ns = now_ns;
         if packets > 0 {
             pair.used_ns = now_ns;
-            self.counters.packets.add(packets);
-            self.counters.bytes.add(bytes);
+            self.counters.packets.add(sum.packets);
+            self.counters.bytes.add(sum.bytes);
         }
         if self.lost_streak >= LOST_STREAK {
             self.begin_recovery(Declined::Failed);
@@ -275,6 +281,15 @@ fn overhead(topology: &crate::lower::Topology, port: PortId) -> u64 {
     let Some(facts) = topology.ports.get(port.index()) else { return ether::LEN as u64 };
     let tags = usize::from(facts.vlan.outer.is_some()) + usize::from(facts.vlan.inner.is_some());
     (ether::LEN + tags * vlan::LEN) as u64
+}
+
+/// Bytes around an IP packet of a connection's as it leaves hardware.
+fn around(topology: &crate::lower::Topology, ask: &Ask, direction: Direction) -> u64 {
+    let leg = ask.legs[direction as usize];
+    let tunnel = ask.tunnel.as_ref().filter(|_| direction == Direction::Original);
+    let added =
+        tunnel.map_or(0, |tunnel| tunnel.headers().len() + tunnel.inner_link().map_or(0, |_| ether::LEN));
+    leg.map_or(0, |leg| overhead(topology, leg.egress)) + added as u64
 }
 
 /// A count of whole frames as one of IP packets.

@@ -20,7 +20,7 @@ const TRAITS: Traits = Traits {
     operations_max: 16,
     settle_ms: 5,
     ages: false,
-    meters: false,
+    meters: None,
 };
 
 /// Does as it is told, one push later.

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dataplane::addr::{Ip, MacAddr};
+use dataplane::conntrack::Count;
 use dataplane::flow::{Direction, FlowKey, Protocol};
 use dataplane::ids::{BackendId, PortId, ServiceId, TenantId, WorkerId};
 use dataplane::packet::{Burst, PacketBuf};
 use dataplane::snapshot::VlanTags;
 use dpdk::{Device, Eal, HairpinPeer, Mbuf, Mempool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
 use offload::engine::open::{self, Engine, Prepared};
-use offload::engine::{Completion, EngineError, FlowEngine, LegId};
+use offload::engine::{Completion, EngineError, FlowEngine, LegId, Meter};
 use offload::lower::{self, PortFacts, Topology};
 use offload::rule::Rule;
 use offload::{Ask, FlowRef, Leg, RuleId, Token};
@@ -398,6 +399,45 @@ impl<'a> Bed<'a> {
         }
         assert_eq!(seen[0].len() + seen[1].len(), frames.len(), "no packet is lost, and none comes twice");
         seen
+    }
+
+    /// Passes frames in by the wire of this port, some of which a meter drops; what is received on each of
+    /// the two ports, and what has been dropped since the meter was made.
+    pub(crate) fn offer(
+        &mut self,
+        ingress: PortId,
+        frames: &[Vec<u8>],
+        meter: u32,
+    ) -> ([Vec<Vec<u8>>; 2], Count) {
+        let proxy = self.topology.ports[0].proxy;
+        let drops = |bed: &mut Bed<'a>| bed.engine.meter_drops(proxy, meter).expect("there is a meter");
+        let mut seen = [Vec::new(), Vec::new()];
+        let before = drops(self).packets;
+        for (sent, frames) in frames.chunks(32).enumerate() {
+            let expected = 32 * sent + frames.len();
+            let mut burst: Burst<Mbuf> = frames.iter().map(|frame| self.packet(frame)).collect();
+            for _ in 0..PATIENCE {
+                self.tx[ingress.index()].burst(&mut burst);
+                self.receive(&mut seen);
+                let dropped = (drops(self).packets - before) as usize;
+                if seen[0].len() + seen[1].len() + dropped >= expected {
+                    break;
+                }
+            }
+        }
+        (seen, drops(self))
+    }
+
+    /// Makes a meter, or changes it.
+    pub(crate) fn set_meter(&mut self, number: u32, meter: &Meter) {
+        let proxy = self.topology.ports[0].proxy;
+        for _ in 0..PATIENCE {
+            match self.engine.set_meter(proxy, number, meter) {
+                Err(EngineError::QueueFull) => self.pump(),
+                set => return set.expect("a good meter"),
+            }
+        }
+        panic!("there will be no meter");
     }
 
     fn packet(&self, frame: &[u8]) -> Mbuf {

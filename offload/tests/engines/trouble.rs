@@ -111,7 +111,7 @@ pub(crate) fn a_flush_puts_right(bed: &mut Bed<'_>, number: usize) {
     for faults in ["reset", "hang_ms=300"] {
         let (in_force, refused) = install(bed, 0..PAIRS);
         assert_eq!((in_force.len(), refused), (2 * PAIRS as usize, 0));
-        if bed.engine.traits().meters {
+        if bed.engine.traits().meters.is_some() {
             install_metered(bed, PAIRS);
         }
         bed::inject(number, faults);
@@ -131,7 +131,7 @@ pub(crate) fn a_flush_puts_right(bed: &mut Bed<'_>, number: usize) {
     let (in_force, refused) = install(bed, 0..PAIRS);
     assert_eq!((in_force.len(), refused), (2 * PAIRS as usize, 0));
     bed.expect_device_rules(base + in_force.len());
-    if bed.engine.traits().meters {
+    if bed.engine.traits().meters.is_some() {
         install_metered(bed, PAIRS);
     }
 }
@@ -140,7 +140,7 @@ pub(crate) fn a_flush_puts_right(bed: &mut Bed<'_>, number: usize) {
 fn install_metered(bed: &mut Bed<'_>, n: u32) {
     let rate = Meter { packets: true, per_second: 1_000, burst: 100 };
     for (leg, rule) in bed::rules(&bed.topology, n, None) {
-        bed.engine.set_meter(rule.port, 1, &rate).expect("a meter");
+        bed.set_meter(1, &rate);
         let rule = rule.metered(Some(1)).expect("room for it");
         bed.retried(|engine| engine.install(leg, &rule)).expect("a good rule");
     }

@@ -97,13 +97,15 @@ pub(crate) struct Device {
     pub(crate) aged: Vec<LegId>,
     /// By number, with what they have dropped. None may be made if it is `None`.
     pub(crate) meters: Option<BTreeMap<u32, (Meter, Count)>>,
+    /// So often a meter is not ready yet.
+    pub(crate) meters_slow: u32,
 }
 
 impl Device {
     pub(crate) fn new(seed: u64, rules_max: u32, operations_max: u32) -> Device {
         let kind = Kind::Simulated;
         Device {
-            traits: Traits { kind, rules_max, operations_max, settle_ms: 50, ages: true, meters: false },
+            traits: Traits { kind, rules_max, operations_max, settle_ms: 50, ages: true, meters: None },
             faults: Faults::default(),
             random: Random(seed),
             now_ns: 0,
@@ -119,6 +121,7 @@ impl Device {
             log: Vec::new(),
             aged: Vec::new(),
             meters: None,
+            meters_slow: 0,
         }
     }
 
@@ -303,8 +306,12 @@ impl FlowEngine for Device {
     }
 
     fn set_meter(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
-        assert!(port == 0 && self.traits.meters, "no such meters");
+        assert!(port == 0 && self.traits.meters.is_some(), "no such meters");
         let meters = self.meters.as_mut().ok_or(EngineError::Refused(95))?;
+        if self.meters_slow > 0 {
+            self.meters_slow -= 1;
+            return Err(EngineError::QueueFull);
+        }
         meters.entry(number).or_insert((*meter, Count::default())).0 = *meter;
         Ok(())
     }
@@ -317,7 +324,9 @@ impl FlowEngine for Device {
     fn unset_meter(&mut self, _: u16, number: u32) {
         let named = |held: &&Held| held.rule.actions.contains(&Action::Meter(number));
         assert!(!self.legs.values().filter(|held| held.state != State::Out).any(|held| named(&held)));
-        assert!(self.meters.as_mut().is_some_and(|meters| meters.remove(&number).is_some()));
+        self.meters.iter_mut().for_each(|meters| {
+            meters.remove(&number);
+        });
     }
 }
 

@@ -18,6 +18,8 @@ const ETHERNET: &[u8] = &[0; 14];
 /// A header to be matched, with the bytes that the model's item borrows; or a port.
 pub(super) enum Spelt {
     Port(u16),
+    Tag(Masked<u32>),
+    Red,
     Header { layer: Layer, spec: [u8; HEADER_MAX], mask: [u8; HEADER_MAX], followed: Option<bool> },
 }
 
@@ -61,6 +63,8 @@ impl Spelt {
     pub(super) fn item(&self) -> item::Item<'_> {
         match self {
             Spelt::Port(port_id) => item::Item::RepresentedPort { port_id: Some(*port_id), mask: u16::MAX },
+            Spelt::Tag(Masked { value, mask }) => item::Item::Tag { index: 0, data: *value, mask: *mask },
+            Spelt::Red => item::Item::MeterColour { colour: types::Colour::Red as u8, mask: 3 },
             Spelt::Header { layer, spec, mask, followed } => {
                 let (spec, mask) = (&spec[..layer.bytes()], &mask[..layer.bytes()]);
                 item::Item::Header(Header { followed: *followed, ..Header::masked(*layer, spec, mask) })
@@ -100,6 +104,8 @@ pub(super) fn items(rule: &Rule) -> Vec<Spelt> {
         Item::Udp { src, dst } => {
             Spelt::new(Layer::Udp).maybe(0, src.map(u16::to_be_bytes)).maybe(2, dst.map(u16::to_be_bytes))
         }
+        Item::Tag(tag) => Spelt::Tag(tag),
+        Item::Red => Spelt::Red,
     };
     rule.items.iter().map(spell).collect()
 }
@@ -146,6 +152,9 @@ fn plain<'a>(
         Action::Jump(group) => Out::Jump(Some(group)),
         Action::ToPort(port) => Out::RepresentedPort(Some(port)),
         Action::Queue(queue) => Out::Queue(Some(queue)),
+        Action::Drop => Out::Drop,
+        // Not of this device, which has no meters under hardware steering.
+        Action::MeterMark(_) | Action::SetTag(_) => Out::Other(-1),
         Action::RawDecap => Out::RawDecap(ETHERNET),
         Action::RawEncap => Out::RawEncap(headers),
         _ => counter.map_or(Out::Count, |shared| Out::Indirect(Some(shared))),

@@ -225,7 +225,7 @@ fn a_meter_drops_what_is_too_much_and_rules_count_the_rest() {
     assert_eq!(sim.engine.device().objects_in_use(), [0; 3]);
     // Under hardware steering there are none of these.
     let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
-    assert!(!sim.engine.traits().meters && sim.engine.set_meter(0, 3, &meter).is_err());
+    assert!(sim.engine.traits().meters.is_none() && sim.engine.set_meter(0, 3, &meter).is_err());
 }
 
 #[test]
