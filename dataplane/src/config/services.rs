@@ -1,7 +1,7 @@
 //! What must hold within and between services, and between them and the ports.
 
 use super::fault::{At, Place, Sink};
-use super::network::{Reach, Reachable, check_not_link_local, check_unique, tenant_id};
+use super::network::{Reach, Reachable, check_not_link_local, check_unique, is_link_local, tenant_id};
 use super::raw::{RawBackend, RawConfig, RawService};
 use super::tunnels;
 use super::values::next_prime;
@@ -108,6 +108,7 @@ fn build_service(raw: &RawService, tenant: TenantId, context: &Context<'_>) -> O
     let mode = tunnels::mode(raw, context.sink);
     let backends = check_backends(raw, tenant, ports.as_deref(), context);
     check_weights(raw, context);
+    check_health(raw, tenant, context);
     Some(Service {
         name: raw.name.as_ref()?.value.clone(),
         tenant,
@@ -238,6 +239,24 @@ fn check_backend_address(
     } else {
         check_reach(raw, tenant, endpoint, context);
     }
+}
+
+/// Probes come from an address of ours: without one none leaves, and no backend is ever found to be down.
+/// They ask a backend, or the VIP where that is what it answers for, which are of one family.
+fn check_health(raw: &RawService, tenant: TenantId, context: &Context<'_>) {
+    let (Some(_), Some(vip)) = (&raw.health, &raw.vip) else { return };
+    let (is_v4, sink) = (vip.value.is_v4(), context.sink);
+    let fits = |&(of, ip): &(TenantId, Ip)| of == tenant && ip.is_v4() == is_v4 && !is_link_local(ip);
+    if sink.has_errors_in("port") || raw.backends.is_empty() || context.own.iter().any(fits) {
+        return;
+    }
+    let place = Place { path: format!("{}.health", raw.place.path), span: raw.place.span.clone() };
+    let family = if is_v4 { "IPv4" } else { "IPv6" };
+    let message = format!("no port of the service's tenant has an {family} address for probes to come from");
+    let remedy = format!(
+        "give a port of that tenant an {family} address that the backends can answer to, or leave health out"
+    );
+    sink.error(&place, message, remedy);
 }
 
 /// Whether packets reach the backends in tunnels.
