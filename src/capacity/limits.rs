@@ -378,10 +378,10 @@ impl Bounds<'_> {
             }
         };
         let ((counters, counters_of), (ages, ages_of)) = (pool(profile.counters_max), pool(profile.ages_max));
-        let rules = needs.rules + needs.base_rules as f64;
+        let room = profile.rules_max.saturating_sub(needs.base_rules as u64) as f64;
         let smaller = "lower [offload] rules_max to what the device has room for, or use a larger device";
         vec![
-            self.grows("device_rules", "profile", "rules", rules, profile.rules_max as f64).remedy(smaller),
+            self.grows("device_rules", "profile", "rules", needs.rules, room).remedy(smaller),
             self.grows("counters", counters_of, "counters", needs.counters, f64::from(counters))
                 .remedy(smaller),
             self.grows("ages", ages_of, "age contexts", needs.ages, f64::from(ages)).remedy(smaller),

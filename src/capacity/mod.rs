@@ -11,6 +11,11 @@ mod stage;
 mod text;
 mod traffic;
 
+#[cfg(test)]
+mod drive;
+#[cfg(test)]
+mod golden;
+
 use crate::Failure;
 use crate::cli::{Cli, PlanArgs};
 use crate::commands;
@@ -239,7 +244,10 @@ impl ServicePlan {
             Some(Answer::Removed { .. } | Answer::Counted { .. }) | None => Some("timeout"),
         };
         if let Some(reason) = declined {
-            let keys = obstacles(config, profile, scene, &ask);
+            let keys = match exhausted(&device.holds(), profile) {
+                Some(key) => vec![key],
+                None => obstacles(config, profile, scene, &ask),
+            };
             self.verdict = "refused";
             (self.reason, self.text) = match keys.first() {
                 Some(key) => {
@@ -329,6 +337,16 @@ fn remedy_of(reason: &str) -> &'static str {
         "ipv6_five_tuple" | "match_dwords_max" => "use a device that compares more of a packet, or IPv4",
         _ => "use another device or mode",
     }
+}
+
+/// What the device has no more of.
+fn exhausted(&[_, counters, ages, meters]: &[u64; 4], profile: &Profile) -> Option<&'static str> {
+    let most = [
+        ("counters_max", counters, profile.counters_max),
+        ("ages_max", ages, profile.ages_max),
+        ("meters_max", meters, profile.meters_max),
+    ];
+    most.into_iter().find(|(_, held, most)| *held > 0 && *held >= u64::from(*most)).map(|(key, ..)| key)
 }
 
 /// Which keys of the profile stand in a connection's way: those of which each alone, all others being

@@ -10,7 +10,7 @@ use crate::trace::{self, Packet};
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::config::{Attachment, Config, EngineChoice, Faces, Limits};
 use dataplane::counters::WorkerCounters;
-use dataplane::flow::{Direction, Protocol};
+use dataplane::flow::{Direction, FlowKey, Protocol};
 use dataplane::ids::{BackendId, PortId, WorkerId};
 use dataplane::neighbour::NeighbourUpdate;
 use dataplane::offload::{Answer, Ask, FlowRef, Revoke, Token};
@@ -33,8 +33,12 @@ use std::sync::Arc;
 pub(super) const REHEARSAL_RULES: u32 = 32_768;
 /// Packets that hardware is asked after, in a rehearsal.
 const PRICE: u32 = 4;
-/// Packets of a sample connection at most.
+/// Packets of a sample connection at most,
 const PACKETS: u32 = 24;
+/// one in so many milliseconds.
+const PACE_MS: u32 = 10;
+/// The client's port in it.
+const CLIENT_PORT: u16 = 40_000;
 /// The offload thread looks this often, nanoseconds.
 const TURN_NS: u64 = 50_000;
 /// A device that has not answered by then will not, nanoseconds.
@@ -161,16 +165,28 @@ impl Scene {
         let Some((client, front)) = self.client(config, service, client) else {
             return Rehearsed::stays("no_route", "no route leads to a client of it");
         };
-        let mut walk = Rehearsal::new(config, self.owners.clone(), &self.snapshot);
-        let hops =
-            self.snapshot.next_hops().iter().copied().chain(self.snapshot.route(service.tenant, client));
-        hops.for_each(|hop| walk.introduce(hop));
-        walk.open(&self.snapshot, service, (client, front));
+        let limits = Limits { connections: 64, half_open_percent: 50, ..config.limits.clone() };
+        let mut walk = Rehearsal::new(&limits, self, self.counters());
+        let hops = self.snapshot.next_hops().iter().copied();
+        hops.chain(self.snapshot.route(service.tenant, client)).for_each(|hop| walk.introduce(hop));
+        walk.open(&self.snapshot, service, ((client, CLIENT_PORT), front), PACKETS);
         walk.outcome()
     }
 
+    /// Counters for a worker.
+    pub(super) fn counters(&self) -> Arc<WorkerCounters> {
+        let (services, backends) = (self.snapshot.services.len(), self.snapshot.backends.len());
+        let rules = self.snapshot.policy().rules().len();
+        Arc::new(WorkerCounters::new(services, backends).with_rules(rules))
+    }
+
     /// A client that could be one of this service's, and the port that leads to it.
-    fn client(&self, config: &Config, service: &Service, wanted: Option<Ip>) -> Option<(Ip, PortId)> {
+    pub(super) fn client(
+        &self,
+        config: &Config,
+        service: &Service,
+        wanted: Option<Ip>,
+    ) -> Option<(Ip, PortId)> {
         let v4 = service.vip.is_v4();
         let far = if v4 { Ip::v4(FAR_V4) } else { Ip::v6(FAR_V6) };
         let ports = config.ports.iter().filter(|port| port.tenant == service.tenant);
@@ -325,9 +341,9 @@ impl Rehearsed {
 
 /// What a worker has around it.
 #[derive(Default)]
-struct Outside {
-    ask: Option<Ask>,
-    notes: Vec<Note>,
+pub(super) struct Outside {
+    pub(super) ask: Option<Ask>,
+    pub(super) notes: Vec<Note>,
 }
 
 impl Env for Outside {
@@ -359,41 +375,49 @@ impl Env for Outside {
     }
 }
 
-/// A worker for one connection.
-struct Rehearsal {
-    worker: Worker<TestPacket>,
-    outside: Outside,
-    now: Tick,
+/// A worker for a few connections.
+pub(super) struct Rehearsal {
+    pub(super) worker: Worker<TestPacket>,
+    pub(super) outside: Outside,
+    pub(super) now: Tick,
 }
 
 impl Rehearsal {
-    fn new(config: &Config, owners: Owners, snapshot: &Arc<Snapshot>) -> Rehearsal {
-        let (services, backends) = (snapshot.services.len(), snapshot.backends.len());
-        let counters = WorkerCounters::new(services, backends).with_rules(snapshot.policy().rules().len());
-        let limits = Limits { connections: 64, half_open_percent: 50, ..config.limits.clone() };
-        let setup = WorkerSetup { id: WorkerId(0), owners, seed: [1, 2, 3, 4], sizes: Sizes::of(&limits) };
+    /// A worker with tables of these sizes, that has just started.
+    pub(super) fn new(limits: &Limits, scene: &Scene, counters: Arc<WorkerCounters>) -> Rehearsal {
+        let setup = WorkerSetup {
+            id: WorkerId(0),
+            owners: scene.owners.clone(),
+            seed: [1, 2, 3, 4],
+            sizes: Sizes::of(limits),
+        };
         let now = Tick(1_000);
-        let mut worker = Worker::new(now, &setup, Arc::clone(snapshot), Arc::new(counters));
+        let mut worker = Worker::new(now, &setup, Arc::clone(&scene.snapshot), counters);
         worker.set_price(PRICE);
         Rehearsal { worker, outside: Outside::default(), now }
     }
 
     /// The next hop is known.
-    fn introduce(&mut self, hop: Hop) {
+    pub(super) fn introduce(&mut self, hop: Hop) {
         let mac = MacAddr([2, 0, 0, 0, 9, hop.port.0 as u8]);
         let update =
             NeighbourUpdate { port: hop.port, ip: hop.next_hop, mac, solicited: true, overrides: true };
         self.worker.introduce(self.now, &update, &mut self.outside);
     }
 
-    /// The connection opens, and goes on until hardware is asked.
-    fn open(&mut self, snapshot: &Snapshot, service: &Service, client: (Ip, PortId)) {
+    /// A connection opens, and goes on for so many packets or until hardware is asked. `front`: the port that
+    /// leads to the client.
+    pub(super) fn open(
+        &mut self,
+        snapshot: &Snapshot,
+        service: &Service,
+        (client, front): ((Ip, u16), PortId),
+        packets: u32,
+    ) {
         let vip_port = service.ports.first().map_or(0, |ports| *ports.start());
         let nat = service.mode == dataplane::snapshot::Mode::Nat;
         let tcp = service.protocol == Protocol::Tcp;
-        let client_end = (client.0, 40_000);
-        for number in 0..PACKETS {
-            self.now = self.now.after_ms(10);
+        for number in 0..packets {
             let flags = match number {
                 _ if !tcp => 0,
                 0 => 0x02,
@@ -404,14 +428,12 @@ impl Rehearsal {
             let backend = self.picked().and_then(|id| snapshot.backend(id));
             let (src, dst, at) = match (direction, backend) {
                 (Direction::Reply, Some(backend)) => {
-                    let Some(hop) = backend.hop.or_else(|| snapshot.route(service.tenant, backend.address))
-                    else {
-                        return;
-                    };
-                    ((backend.address, backend.port.unwrap_or(vip_port)), client_end, hop.port)
+                    let hop = backend.hop.or_else(|| snapshot.route(service.tenant, backend.address));
+                    let Some(hop) = hop else { return };
+                    ((backend.address, backend.port.unwrap_or(vip_port)), client, hop.port)
                 }
                 (Direction::Reply, None) => return,
-                (Direction::Original, _) => (client_end, (service.vip, vip_port), client.1),
+                (Direction::Original, _) => (client, (service.vip, vip_port), front),
             };
             let Some(port) = snapshot.port(at) else { return };
             let frame = Packet::sample(src, dst, tcp.then_some(flags)).frame(port);
@@ -422,6 +444,7 @@ impl Rehearsal {
             if self.outside.ask.is_some() {
                 return;
             }
+            self.now = self.now.after_ms(PACE_MS);
         }
     }
 
@@ -433,7 +456,7 @@ impl Rehearsal {
     }
 
     fn outcome(self) -> Rehearsed {
-        let Outside { ask, notes } = self.outside;
+        let Outside { ask, notes, .. } = self.outside;
         if let Some(ask) = ask {
             return Rehearsed::Asks(Box::new(ask));
         }
@@ -474,9 +497,10 @@ pub(super) fn declined_text(reason: &str) -> &'static str {
     }
 }
 
-/// The same request under another name.
+/// The same for another connection: no two clients of different services may look alike to a backend.
 pub(super) fn numbered(ask: &Ask, number: u32) -> Ask {
-    Ask { flow: FlowRef { slot: number, ..ask.flow }, token: Token(number), ..*ask }
+    let key = FlowKey { src_port: CLIENT_PORT.wrapping_add(number as u16), ..ask.key };
+    Ask { flow: FlowRef { slot: number, ..ask.flow }, token: Token(number), key, ..*ask }
 }
 
 /// Where the machine's answers go.

@@ -1,0 +1,166 @@
+//! Driving what `plan` speaks of to its limit: the machine on the model of a device, and the walk's tables.
+//!
+//! What gave way is told from the machine, the device and the worker's counters themselves, and not from
+//! anything that `plan` computes: a plan is held against it.
+
+use super::stage::{Device, Rehearsal, Rehearsed, Scene, numbered};
+use dataplane::addr::Ip;
+use dataplane::config::Config;
+use dataplane::ids::TenantId;
+use dataplane::offload::{Answer, Ask, Declined, FlowRef, Revocation, Revoke, RuleId};
+use eswitch::model::profile::Profile;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+const SECOND: u64 = 1_000_000_000;
+/// How long connections come and go before it counts, and then.
+const SETTLE_S: u64 = 10;
+const CHURN_S: u64 = 8;
+/// Connections after which a limit is out of reach.
+const CONNECTIONS_MAX: u32 = 20_000;
+
+/// What gave way, and how many connections there were by then.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Gave {
+    pub(super) limit: String,
+    pub(super) connections: u32,
+}
+
+/// The `n`th client's connection.
+fn another(ask: &Ask, n: u32) -> Ask {
+    let mut other = numbered(ask, n);
+    other.key.src_port = 1024 + (n % 60_000) as u16;
+    if other.key.src.is_v4() {
+        other.key.src = Ip::v4(ask.key.src.low32() ^ (n / 60_000));
+    }
+    (other.packets, other.age_ms) = (100, 1000);
+    other
+}
+
+/// What the walk asks hardware for, of each service.
+pub(super) fn asks(config: &Config, scene: &Scene) -> Vec<Ask> {
+    let ask = |service| match scene.rehearse(config, service, None) {
+        Rehearsed::Asks(ask) => *ask,
+        Rehearsed::Stays(reason, text) => panic!("{}: {reason}: {text}", service.name),
+    };
+    scene.snapshot.services.iter().flatten().map(ask).collect()
+}
+
+/// Has hardware take one connection of each service after the other, over and over, until it takes no more.
+pub(super) fn fill(config: &Config, profile: &Profile) -> Gave {
+    let scene = Scene::new(config, profile).expect("a scene");
+    let mut device = scene.device(config, profile, config.offload.rules_max).expect("a device");
+    let asks = asks(config, &scene);
+    for n in 0..CONNECTIONS_MAX {
+        let ask = another(&asks[n as usize % asks.len()], n);
+        match device.ask(&ask) {
+            Some(Answer::Installed { .. }) => {}
+            Some(Answer::Declined { reason, .. }) => {
+                let limit = culprit(config, profile, &mut device, &ask, reason);
+                return Gave { limit, connections: n };
+            }
+            other => panic!("connection {n}: {other:?}"),
+        }
+    }
+    panic!("no limit within {CONNECTIONS_MAX} connections");
+}
+
+/// What the machine and the device have no more of.
+fn culprit(config: &Config, profile: &Profile, device: &mut Device, ask: &Ask, why: Declined) -> String {
+    let [rules, counters, ages, meters] = device.holds();
+    let all_rules = device.engine.device().statistics().rules;
+    let full = |held: u64, most: u32| held == u64::from(most);
+    match why {
+        Declined::TenantShare => format!("tenant_share:{}", tenant(config, ask.key.tenant)),
+        Declined::Metered if full(meters, profile.meters_max) => "meters".into(),
+        Declined::TableFull if rules + 2 > u64::from(config.offload.rules_max) => "rules_max".into(),
+        Declined::TableFull if full(counters, profile.counters_max) => "counters".into(),
+        Declined::TableFull if full(ages, profile.ages_max) => "ages".into(),
+        // By templates, the device takes the rule first and reports the failure later.
+        Declined::TableFull | Declined::Failed if all_rules == profile.rules_max => "device_rules".into(),
+        other => other.name().to_owned(),
+    }
+}
+
+fn tenant(config: &Config, tenant: TenantId) -> &str {
+    &config.tenants[tenant.index()].name
+}
+
+/// Has connections come and go, evenly, so many a second, each for `life_s`: how many were told that the
+/// budget is spent, in [`CHURN_S`] after a while of [`SETTLE_S`]. The machine first measures an engine that
+/// has nothing to remove yet.
+pub(super) fn churn(config: &Config, profile: &Profile, per_second: f64, life_s: f64) -> u32 {
+    let scene = Scene::new(config, profile).expect("a scene");
+    let mut device = scene.device(config, profile, config.offload.rules_max).expect("a device");
+    let asks = asks(config, &scene);
+    let begun = device.now_ns;
+    let (mut n, mut declined) = (0, 0);
+    let mut rules: HashMap<FlowRef, RuleId> = HashMap::new();
+    let mut leaving: VecDeque<(u64, FlowRef)> = VecDeque::new();
+    while device.now_ns < begun + (SETTLE_S + CHURN_S) * SECOND {
+        let elapsed_s = (device.now_ns - begun) as f64 / SECOND as f64;
+        while f64::from(n) < elapsed_s * per_second && device.machine.room() > 0 {
+            let ask = another(&asks[n as usize % asks.len()], n);
+            device.machine.ask(device.now_ns, &ask);
+            leaving.push_back((device.now_ns + (life_s * SECOND as f64) as u64, ask.flow));
+            n += 1;
+        }
+        while leaving.front().is_some_and(|(due, _)| *due <= device.now_ns) {
+            let Some((_, flow)) = leaving.pop_front() else { break };
+            if let Some(rule) = rules.remove(&flow) {
+                device.machine.revoke(device.now_ns, &Revoke { flow, rule, why: Revocation::Closing });
+            }
+        }
+        device.turn();
+        for answer in std::mem::take(&mut device.told.answers) {
+            match answer {
+                Answer::Installed { flow, rule, .. } => drop(rules.insert(flow, rule)),
+                Answer::Declined { reason: Declined::Budget, .. } => {
+                    declined += u32::from(elapsed_s >= SETTLE_S as f64);
+                }
+                Answer::Declined { reason, .. } => panic!("{reason:?} after {n} connections"),
+                Answer::Removed { flow, .. } => drop(rules.remove(&flow)),
+                Answer::Counted { .. } => {}
+            }
+        }
+    }
+    declined
+}
+
+/// Whether hardware takes the first connection of the last service, on this profile.
+pub(super) fn takes(config: &Config, profile: &Profile) -> bool {
+    let scene = Scene::new(config, profile).expect("a scene");
+    let mut device = scene.device(config, profile, config.offload.rules_max).expect("a device");
+    let asks = asks(config, &scene);
+    matches!(asks.last().and_then(|ask| device.ask(ask)), Some(Answer::Installed { .. }))
+}
+
+/// Opens connections of the first service through the walk, `packets` of each, so many a second, until its
+/// table gives one up for another or refuses one. `None`: it never did within `seconds`.
+pub(super) fn crowd(config: &Config, packets: u32, per_second: u32, seconds: u32) -> Option<Gave> {
+    let profile = Profile::named("ideal").expect("a built-in profile");
+    let scene = Scene::new(config, &profile).expect("a scene");
+    let counters = scene.counters();
+    let mut walk = Rehearsal::new(&config.limits, &scene, Arc::clone(&counters));
+    walk.worker.set_price(u32::MAX);
+    let service = scene.snapshot.services.iter().flatten().next().expect("a service");
+    let (client, front) = scene.client(config, service, None).expect("a client");
+    let hops = scene.snapshot.next_hops().iter().copied();
+    hops.chain(scene.snapshot.route(service.tenant, client)).for_each(|hop| walk.introduce(hop));
+    let begun = walk.now;
+    for n in 0..per_second * seconds {
+        walk.now = begun.after_ms((u64::from(n) * 1000 / u64::from(per_second)) as u32);
+        walk.worker.on_tick(walk.now, &mut walk.outside);
+        walk.outside.notes.clear();
+        let client = (Ip::v4(client.low32() ^ (n / 60_000)), 1024 + (n % 60_000) as u16);
+        walk.open(&scene.snapshot, service, (client, front), packets);
+        let dropped =
+            walk.outside.notes.iter().any(|note| matches!(note, dataplane::worker::Note::Dropped(_)));
+        let (half_open, idle) = (counters.evicted_half_open.get(), counters.evicted_idle.get());
+        if dropped || half_open + idle > 0 {
+            let limit = if packets == 1 { "half_open" } else { "connections" };
+            return Some(Gave { limit: limit.into(), connections: n });
+        }
+    }
+    None
+}
