@@ -156,6 +156,12 @@ impl Packet {
         Packet { src, dst, protocol, flags: flags.unwrap_or_default(), size: least, ttl: 64 }
     }
 
+    /// The same with this TTL or hop limit.
+    #[cfg(test)]
+    pub(crate) fn with_ttl(self, ttl: u8) -> Packet {
+        Packet { ttl, ..self }
+    }
+
     /// The frame that a port would receive.
     pub(crate) fn frame(&self, port: &Port) -> Vec<u8> {
         let mut frame = [port.mac.0, SENDER.0].concat();

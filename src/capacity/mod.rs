@@ -12,6 +12,8 @@ mod text;
 mod traffic;
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod drive;
 #[cfg(test)]
 mod golden;

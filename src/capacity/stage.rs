@@ -230,10 +230,12 @@ pub(super) fn operations(profile: &Profile) -> u32 {
 
 /// Which engine the device is driven by: as the first device says, or as the profile is meant.
 fn steering(config: &Config, profile: &Profile, notes: &mut Vec<String>) -> Steering {
-    let said = config.ports.iter().find_map(|port| match &port.attachment {
-        Attachment::Device(device) => device.split(',').find_map(|word| word.strip_prefix("dv_flow_en=")),
+    let devices = config.ports.iter().filter_map(|port| match &port.attachment {
+        Attachment::Device(device) => Some(device),
         _ => None,
     });
+    let mut words = devices.chain(&config.dpdk.eal_args).flat_map(|device| device.split(','));
+    let said = words.find_map(|word| word.strip_prefix("dv_flow_en="));
     match said {
         Some("1") => Steering::Software,
         Some("2") => Steering::Hardware,
