@@ -1,6 +1,6 @@
 //! Conformance: one policy on several profiles. Golden packets go through each device's model, the machine
-//! and the walk, and through the walk alone; what leaves is the same, byte for byte. Plans are not: what hardware
-//! takes of it, and what comes first, differs.
+//! and the walk, and through the walk alone; what leaves is the same, byte for byte. Plans are not: what
+//! hardware takes of it, and what comes first, differs.
 
 use super::judge;
 use super::stage::{Device, Rehearsal, Scene};
