@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,16 @@ def test_bad_arguments_are_refused():
 def test_buffers_too_small_are_refused():
     said = ended("net_traffic0,size=9000", "net_traffic1,flows=0")
     assert "packets of Rx queue 0 hold 2048 bytes, frames need 9000" in said
+
+
+def test_a_rate_is_kept_and_the_time_is_read(tmp_path):
+    devices = ("net_traffic0,flows=100,protocol=udp,rate=20000,stamp=1", "net_traffic1,flows=0,check=1,stamp=1")
+    with TrafficTestpmd(tmp_path / "testpmd.log", *devices, options=("--forward-mode=io",)) as testpmd:
+        began = time.monotonic()
+        source, sink = testpmd.run(1, "tx_good_packets", 5000)
+        took = time.monotonic() - began
+        assert source["rx_good_packets"] == sink["tx_good_packets"] <= 20_000 * took
+        assert sink["tx_latencies"] == sink["tx_good_packets"] and sink["tx_bad_checksum"] == 0
+        # From one call of the same loop to the next but one.
+        assert 0 < sink["tx_latency_p50_ns"] <= sink["tx_latency_p999_ns"] <= sink["tx_latency_max_ns"]
+        assert source["tx_latencies"] == 0

@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::stamp;
+
 /// The keys, for the message that turns down another one.
-const KEYS: &str = "flows, protocol, flags, ipv6, size, vip, port, client, order, new, fresh, answers, seed, mac, \
-                    check, turns_after";
+const KEYS: &str = "flows, protocol, flags, ipv6, size, vip, port, client, order, new, fresh, rate, stamp, answers, \
+                    seed, mac, check, turns_after";
 
 /// Flows that are played over and over, at most.
 pub const FLOWS_MAX: u32 = 10_000_000;
@@ -56,6 +58,10 @@ pub struct Args {
     pub new: u32,
     /// Whether every packet is of a flow of its own.
     pub fresh: bool,
+    /// Packets per second of the flows, at most; 0: as many as are asked for.
+    pub rate: u32,
+    /// Whether packets carry the time, and that of packets sent to the device is looked at.
+    pub stamp: bool,
     /// How many of the packets sent to the device are answered; 0: nothing is, not even a SYN.
     pub answers: u64,
     /// For everything random.
@@ -118,6 +124,8 @@ impl Args {
                 shuffled: true,
                 new: 0,
                 fresh: false,
+                rate: 0,
+                stamp: false,
                 answers: 0,
                 seed: 1,
                 mac: None,
@@ -143,6 +151,37 @@ impl Args {
     }
 }
 
+impl Args {
+    /// A time takes room in the payload.
+    fn check_stamp(&self) -> Result<(), ArgsError> {
+        if !self.stamp || self.flows == 0 {
+            return Ok(());
+        }
+        if self.new > 0 {
+            return Err(bad(
+                "stamp",
+                "1",
+                "segments of connections that come and go have no payload for it; without new=",
+            ));
+        }
+        if self.protocol == Protocol::Tcp && self.flags == Flags::Syn {
+            return Err(bad("stamp", "1", "a SYN has no payload for it; use flags=ack or protocol=udp"));
+        }
+        let headers = if self.vip.is_ipv6() { 54 } else { 34 };
+        let headers = headers + if self.protocol == Protocol::Udp { 8 } else { 20 };
+        // One more: it begins at an even offset.
+        let least = headers + stamp::LEN as u16 + 1;
+        if self.size < least {
+            return Err(bad(
+                "stamp",
+                "1",
+                &format!("it takes {} bytes of payload: size={least}", stamp::LEN),
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl<'a> Raw<'a> {
     fn set(&mut self, key: &str, value: &'a str) -> Result<(), ArgsError> {
         let args = &mut self.args;
@@ -165,6 +204,7 @@ impl<'a> Raw<'a> {
             }
             "ipv6" => self.ipv6 = switch(key, value)?,
             "fresh" => args.fresh = switch(key, value)?,
+            "stamp" => args.stamp = switch(key, value)?,
             "check" => args.check = switch(key, value)?,
             "size" => {
                 let remedy = "bytes of a frame without its checksum, from 60 to 9018";
@@ -176,6 +216,10 @@ impl<'a> Raw<'a> {
             "new" => {
                 let remedy = "connections per second, from 0 to 100000000";
                 args.new = number(key, value, 0, 100_000_000, remedy)? as u32;
+            }
+            "rate" => {
+                let remedy = "packets per second, from 0 (as many as are asked for) to 1000000000";
+                args.rate = number(key, value, 0, 1_000_000_000, remedy)? as u32;
             }
             "answers" => args.answers = number(key, value, 0, u64::MAX, "a number from 0 to 2^64-1")?,
             "seed" => args.seed = number(key, value, 0, u64::MAX, "a number from 0 to 2^64-1")?,
@@ -224,6 +268,7 @@ impl<'a> Raw<'a> {
                 "with fresh=1 every packet is of a new flow already; leave one out",
             ));
         }
+        args.check_stamp()?;
         match flags {
             Some(value) if args.protocol == Protocol::Udp => {
                 Err(bad("flags", value, "UDP has none; leave it out, or use protocol=tcp"))
@@ -286,7 +331,7 @@ mod tests {
     fn everything_can_be_said() {
         let text = "flows=10000000,protocol=tcp,flags=syn,ipv6=1,size=1514,vip=2001:db8::1,port=443,\
                     client=2001:db8:1::,order=sequential,new=100000,answers=18446744073709551615,seed=7,\
-                    mac=02:00:00:00:00:0A,check=1,turns_after=9";
+                    mac=02:00:00:00:00:0A,check=1,turns_after=9,rate=1000000000";
         let expected = Args {
             flows: 10_000_000,
             protocol: Protocol::Tcp,
@@ -298,6 +343,8 @@ mod tests {
             shuffled: false,
             new: 100_000,
             fresh: false,
+            rate: 1_000_000_000,
+            stamp: false,
             answers: u64::MAX,
             seed: 7,
             mac: Some([2, 0, 0, 0, 0, 10]),
@@ -315,6 +362,8 @@ mod tests {
         assert!(Args::parse("flags=syn,fresh=1").unwrap().fresh);
         assert_eq!(Args::parse("ipv6=1").unwrap().size, 74);
         assert_eq!(Args::parse("ipv6=1,protocol=udp").unwrap().size, 62);
+        assert!(Args::parse("protocol=udp,stamp=1").unwrap().stamp);
+        assert!(Args::parse("flows=0,stamp=1").unwrap().stamp, "a sink looks only");
     }
 
     #[test]
@@ -337,6 +386,10 @@ mod tests {
             ("port=0", "bad argument port=0: a number from 1"),
             ("order=random", "bad argument order=random: shuffled or sequential"),
             ("fresh=1,new=5", "bad argument new=5: with fresh=1"),
+            ("rate=1000000001", "bad argument rate=1000000001: packets per second"),
+            ("stamp=1", "bad argument stamp=1: it takes 16 bytes of payload: size=71"),
+            ("stamp=1,flags=syn,size=200", "bad argument stamp=1: a SYN has no payload"),
+            ("stamp=1,new=5,size=200", "bad argument stamp=1: segments of connections"),
             ("new=-1", "bad argument new=-1: connections per second"),
             ("mac=03:00:00:00:00:01", "bad argument mac=03:00:00:00:00:01: a unicast"),
             ("mac=2:0:0:0:0:1", "bad argument mac=2:0:0:0:0:1: a unicast"),

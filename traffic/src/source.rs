@@ -4,6 +4,7 @@
 use crate::args::{Args, Flags, Protocol};
 use crate::frame::{Kind, Template};
 use crate::order::{NUMBERS, Order};
+use crate::pace::Pace;
 
 /// Flow numbers for connections that come and go: this many from `flows` on, then again.
 const NEW_NUMBERS: u64 = 1 << 31;
@@ -28,6 +29,8 @@ pub struct Source {
     data: Option<(Template, Order)>,
     /// Whether every packet of the data is of a new flow.
     fresh: bool,
+    /// `None`: as many as are asked for.
+    pace: Option<Pace>,
     churn: Option<Churn>,
     /// Packets of connections that come and go, in the burst that was asked about last.
     planned: usize,
@@ -46,7 +49,8 @@ impl Source {
         let order = Order::new(numbers, queue.into(), queues.into(), args.shuffled, args.seed);
         let data = order.map(|order| (Template::new(args, kind, args.size, to), order));
         let churn = Churn::new(args, queue, queues, to, hz);
-        Source { data, fresh: args.fresh, churn, planned: 0, started: 0 }
+        let pace = (args.rate > 0).then(|| Pace::new(args.rate, queues, hz));
+        Source { data, fresh: args.fresh, pace, churn, planned: 0, started: 0 }
     }
 
     /// Bytes that a buffer must have.
@@ -64,7 +68,11 @@ impl Source {
             let most = if self.data.is_some() { room / 2 } else { room };
             self.planned = churn.plan(now, most);
         }
-        if self.data.is_some() { room } else { self.planned }
+        match (&self.data, &mut self.pace) {
+            (None, _) => self.planned,
+            (Some(_), None) => room,
+            (Some(_), Some(pace)) => self.planned + pace.due(now, room - self.planned),
+        }
     }
 
     /// The packets of such a burst, some at a time: `write` gets the number, from 0 on, of the first of them,
@@ -89,6 +97,9 @@ impl Source {
         }
         if self.fresh {
             self.started += (count - planned) as u64;
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.sent(count - planned);
         }
     }
 
@@ -214,6 +225,14 @@ mod tests {
         assert!(burst(&mut source("flows=0,fresh=1", 0, 1), 1, 32).is_empty());
         assert!(burst(&mut source("flows=2", 2, 3), 1, 32).is_empty(), "a queue without a share");
         assert_eq!(burst(&mut source("flows=2", 1, 3), 1, 32).len(), 32);
+    }
+
+    #[test]
+    fn a_rate_is_of_the_flows_alone() {
+        let mut source = source("rate=1000,flows=8,new=500", 0, 1);
+        let packets: Vec<_> = (0..=HZ / 100).flat_map(|at| burst(&mut source, at * 100, 32)).collect();
+        let count = packets.iter().filter(|(flow, _)| *flow < 8).count();
+        assert!((999..=1000).contains(&count), "{count}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::answer::answer;
 use crate::check::{checksums_are_right, layers};
 use crate::histogram::Histogram;
 use crate::source::Source;
+use crate::stamp;
 
 /// Queues a port has at most, each way.
 pub(super) const MAX: u16 = 256;
@@ -72,6 +73,8 @@ pub(super) struct TxQueue {
     /// Answers that found their queue full, or were to be written into a packet that others also hold.
     pub(super) answers_dropped: Counter,
     pub(super) bad_checksums: Counter,
+    /// Cycles from the making of a packet that carries the time until it was sent here.
+    pub(super) latencies: Histogram,
 }
 
 impl Drop for RxQueue {
@@ -135,7 +138,7 @@ impl RxQueue {
             return 0;
         }
         let room = source.room();
-        let (mut bytes, before) = (0, source.started());
+        let (mut bytes, before, stamped) = (0, source.started(), port.args.stamp);
         source.take(count, |at, template, flows| {
             for (packet, flow) in out[at..].iter().zip(flows) {
                 // SAFETY: just allocated, so nobody else knows them; starting made sure that each has that
@@ -143,7 +146,11 @@ impl RxQueue {
                 unsafe {
                     let packet = &mut **packet;
                     let data = packet.buf_addr.cast::<u8>().add(HEADROOM);
-                    template.write(*flow, std::slice::from_raw_parts_mut(data, room));
+                    let frame = std::slice::from_raw_parts_mut(data, room);
+                    template.write(*flow, frame);
+                    if stamped {
+                        stamp::write(&mut frame[..template.size().into()], now);
+                    }
                     packet.pkt_len = template.size().into();
                     packet.data_len = template.size();
                 }
@@ -162,11 +169,33 @@ impl TxQueue {
     fn send(&self, packets: &mut [*mut ffi::rte_mbuf]) -> u16 {
         let count = packets.len();
         self.packets.add(count as u64);
+        if self.port.args.stamp {
+            self.read_stamps(packets);
+        }
         let left = if self.ring.is_null() && !self.port.args.check { count } else { self.look_at(packets) };
         // SAFETY: the application gave these up; those before `left` are still here.
         let bytes = unsafe { ffi::traffic_free(packets.as_mut_ptr(), left as u32) };
         self.bytes.add(bytes);
         count as u16
+    }
+
+    /// How long packets that carry the time were on their way.
+    fn read_stamps(&self, packets: &[*mut ffi::rte_mbuf]) {
+        // SAFETY: reads a counter.
+        let now = unsafe { ffi::traffic_tsc() };
+        for packet in packets {
+            let mut length = 0;
+            // SAFETY: a packet that the application gave up.
+            let frame = unsafe { ffi::traffic_frame(*packet, &raw mut length) };
+            if frame.is_null() {
+                continue;
+            }
+            // SAFETY: a frame of that length, which nobody changes meanwhile.
+            let frame = unsafe { std::slice::from_raw_parts(frame, length as usize) };
+            if let Some(then) = stamp::read(frame) {
+                self.latencies.record(now.saturating_sub(then));
+            }
+        }
     }
 
     /// Checks and answers what is asked for; how many packets, at the front, are left to be freed.
@@ -352,6 +381,7 @@ pub(super) unsafe extern "C" fn tx_setup(
         answers: Counter::default(),
         answers_dropped: Counter::default(),
         bad_checksums: Counter::default(),
+        latencies: Histogram::default(),
     };
     // SAFETY: ethdev's array has an element for each queue.
     unsafe {

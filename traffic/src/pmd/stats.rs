@@ -8,7 +8,7 @@ use super::{ffi, queues};
 use crate::histogram::Snapshot;
 
 /// The extended statistics, in their order.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 14] = [
     "rx_turn_p50_ns",
     "rx_turn_p99_ns",
     "rx_turn_p999_ns",
@@ -18,6 +18,11 @@ const NAMES: [&str; 9] = [
     "answers",
     "answers_dropped",
     "tx_bad_checksum",
+    "tx_latency_p50_ns",
+    "tx_latency_p99_ns",
+    "tx_latency_p999_ns",
+    "tx_latency_max_ns",
+    "tx_latencies",
 ];
 
 /// Counters of a queue: packets, bytes, failures.
@@ -31,6 +36,7 @@ pub(super) struct Totals {
     /// `fresh`, `answers`, `answers_dropped`, `tx_bad_checksum`
     others: [u64; 4],
     turns: Snapshot,
+    latencies: Snapshot,
 }
 
 impl Totals {
@@ -48,6 +54,7 @@ impl Totals {
         for queue in unsafe { queues::transmit(device) } {
             totals.tx.push([queue.packets.get(), queue.bytes.get(), 0]);
             let counters = [&queue.answers, &queue.answers_dropped, &queue.bad_checksums];
+            queue.latencies.add_to(&mut totals.latencies);
             totals.others[1..].iter_mut().zip(counters).for_each(|(sum, counter)| *sum += counter.get());
         }
         totals
@@ -67,6 +74,7 @@ impl Totals {
         });
         totals.others.iter_mut().zip(&baseline.others).for_each(|(value, base)| subtract(value, *base));
         totals.turns = totals.turns.since(&baseline.turns);
+        totals.latencies = totals.latencies.since(&baseline.latencies);
         totals
     }
 
@@ -74,11 +82,19 @@ impl Totals {
     fn extended(&self) -> [u64; NAMES.len()] {
         // SAFETY: reads a number that the EAL has measured.
         let hz = u128::from(unsafe { ffi::rte_get_tsc_hz() }.max(1));
-        let turn = |thousandths| (u128::from(self.turns.quantile(thousandths)) * 1_000_000_000 / hz) as u64;
+        let ns = |snapshot: &Snapshot| {
+            [500, 990, 999, 1000]
+                .map(|thousandths| (u128::from(snapshot.quantile(thousandths)) * 1_000_000_000 / hz) as u64)
+        };
         let [fresh, answers, dropped, bad] = self.others;
-        let quantiles = [500, 990, 999, 1000].map(turn);
-        let [p50, p99, p999, max] = quantiles;
-        [p50, p99, p999, max, self.turns.count(), fresh, answers, dropped, bad]
+        let [p50, p99, p999, max] = ns(&self.turns);
+        let [late50, late99, late999, latest] = ns(&self.latencies);
+        let turns = [p50, p99, p999, max, self.turns.count()];
+        let latencies = [late50, late99, late999, latest, self.latencies.count()];
+        let mut values = [0; NAMES.len()];
+        let all = turns.into_iter().chain([fresh, answers, dropped, bad]).chain(latencies);
+        values.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+        values
     }
 }
 
