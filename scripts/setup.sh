@@ -192,7 +192,7 @@ ensure_python_tools() {
     list=$(dirname "${BASH_SOURCE[0]}")/../$PYTHON_TOOLS
     directory=$(python_tools_directory "$list")
     [[ ! -e $directory/complete ]] || return 0
-    say "installing $(grep -v '^#' "$list" | wc -l) Python packages for the tests of the API"
+    say "installing $(grep -v '^#' "$list" | wc -l) Python packages for the tests of the API and for load tests"
     rm -rf "$directory"
     mkdir -p "${directory%/*}"
     /usr/bin/python3 -m venv "$directory" &&

@@ -97,6 +97,10 @@ check_purity
 step style
 /usr/bin/python3 scripts/tidy.py
 
+step 'load tests, without their load'
+PYTHONDONTWRITEBYTECODE=1 "$(python_tools_directory scripts/python-tools.txt)/bin/python" -m pytest -q \
+    -p no:cacheprovider scripts/trex/tests
+
 step 'the whole system under many seeds'
 SIM_SEEDS=$sim_seeds cargo test --quiet --profile simulation --package offload --features sim --test simulation \
     --locked -- --include-ignored --nocapture

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::stamp;
 
 /// The keys, for the message that turns down another one.
-const KEYS: &str = "flows, protocol, flags, ipv6, size, vip, port, client, order, new, fresh, rate, stamp, answers, \
+const KEYS: &str = "flows, protocol, flags, ipv6, size, vip, port, client, order, new, fresh, rate, count, stamp, answers, \
                     seed, mac, check, turns_after";
 
 /// Flows that are played over and over, at most.
@@ -60,6 +60,8 @@ pub struct Args {
     pub fresh: bool,
     /// Packets per second of the flows, at most; 0: as many as are asked for.
     pub rate: u32,
+    /// Packets of the flows, and connections that come and go, after which no more begin; 0: no end.
+    pub count: u64,
     /// Whether packets carry the time, and that of packets sent to the device is looked at.
     pub stamp: bool,
     /// How many of the packets sent to the device are answered; 0: nothing is, not even a SYN.
@@ -125,6 +127,7 @@ impl Args {
                 new: 0,
                 fresh: false,
                 rate: 0,
+                count: 0,
                 stamp: false,
                 answers: 0,
                 seed: 1,
@@ -221,6 +224,7 @@ impl<'a> Raw<'a> {
                 let remedy = "packets per second, from 0 (as many as are asked for) to 1000000000";
                 args.rate = number(key, value, 0, 1_000_000_000, remedy)? as u32;
             }
+            "count" => args.count = number(key, value, 0, u64::MAX, "a number from 0 (no end) to 2^64-1")?,
             "answers" => args.answers = number(key, value, 0, u64::MAX, "a number from 0 to 2^64-1")?,
             "seed" => args.seed = number(key, value, 0, u64::MAX, "a number from 0 to 2^64-1")?,
             "turns_after" => {
@@ -331,7 +335,8 @@ mod tests {
     fn everything_can_be_said() {
         let text = "flows=10000000,protocol=tcp,flags=syn,ipv6=1,size=1514,vip=2001:db8::1,port=443,\
                     client=2001:db8:1::,order=sequential,new=100000,answers=18446744073709551615,seed=7,\
-                    mac=02:00:00:00:00:0A,check=1,turns_after=9,rate=1000000000";
+                    mac=02:00:00:00:00:0A,check=1,turns_after=9,rate=1000000000,\
+                    count=12";
         let expected = Args {
             flows: 10_000_000,
             protocol: Protocol::Tcp,
@@ -344,6 +349,7 @@ mod tests {
             new: 100_000,
             fresh: false,
             rate: 1_000_000_000,
+            count: 12,
             stamp: false,
             answers: u64::MAX,
             seed: 7,

@@ -31,6 +31,8 @@ pub struct Source {
     fresh: bool,
     /// `None`: as many as are asked for.
     pace: Option<Pace>,
+    /// Packets of the flows still to be sent; `None`: no end, or `pace` knows it.
+    left: Option<u64>,
     churn: Option<Churn>,
     /// Packets of connections that come and go, in the burst that was asked about last.
     planned: usize,
@@ -49,8 +51,10 @@ impl Source {
         let order = Order::new(numbers, queue.into(), queues.into(), args.shuffled, args.seed);
         let data = order.map(|order| (Template::new(args, kind, args.size, to), order));
         let churn = Churn::new(args, queue, queues, to, hz);
-        let pace = (args.rate > 0).then(|| Pace::new(args.rate, queues, hz));
-        Source { data, fresh: args.fresh, pace, churn, planned: 0, started: 0 }
+        let left = share(args.count, queue, queues);
+        let pace = (args.rate > 0).then(|| Pace::new(args.rate, left.unwrap_or(u64::MAX), queues, hz));
+        let left = left.filter(|_| pace.is_none());
+        Source { data, fresh: args.fresh, pace, left, churn, planned: 0, started: 0 }
     }
 
     /// Bytes that a buffer must have.
@@ -68,11 +72,12 @@ impl Source {
             let most = if self.data.is_some() { room / 2 } else { room };
             self.planned = churn.plan(now, most);
         }
-        match (&self.data, &mut self.pace) {
-            (None, _) => self.planned,
-            (Some(_), None) => room,
-            (Some(_), Some(pace)) => self.planned + pace.due(now, room - self.planned),
+        if self.data.is_none() {
+            return self.planned;
         }
+        let most = room - self.planned;
+        let most = self.left.map_or(most, |left| usize::try_from(left).map_or(most, |left| left.min(most)));
+        self.planned + self.pace.as_mut().map_or(most, |pace| pace.due(now, most))
     }
 
     /// The packets of such a burst, some at a time: `write` gets the number, from 0 on, of the first of them,
@@ -101,12 +106,21 @@ impl Source {
         if let Some(pace) = &mut self.pace {
             pace.sent(count - planned);
         }
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub((count - planned) as u64);
+        }
     }
 
     /// Connections begun so far that come and go, or flows that were not there before.
     pub fn started(&self) -> u64 {
         self.started
     }
+}
+
+/// A queue's part of a count; `None`: there is none.
+fn share(count: u64, queue: u16, queues: u16) -> Option<u64> {
+    let queues = u64::from(queues.max(1));
+    (count > 0).then(|| count / queues + u64::from(u64::from(queue) < count % queues))
 }
 
 /// Connections that come and go. None is stored: the `n`th of a stage is the `n`th of the stage before.
@@ -127,6 +141,8 @@ struct Churn {
     scale: u64,
     /// Connections given up for being late.
     skipped: u64,
+    /// Connections after which none begins.
+    most: u64,
     first: u32,
     queue: u64,
     queues: u64,
@@ -148,6 +164,7 @@ impl Churn {
             origin: None,
             scale: u64::try_from(scale).unwrap_or(u64::MAX),
             skipped: 0,
+            most: share(args.count, queue, queues).unwrap_or(u64::MAX),
             first: args.flows,
             queue: queue.into(),
             queues: queues.into(),
@@ -166,7 +183,7 @@ impl Churn {
             }
         }
         let elapsed = now.wrapping_sub(*self.origin.get_or_insert(now));
-        let due = (u128::from(elapsed) * u128::from(self.scale) >> 64) as u64;
+        let due = ((u128::from(elapsed) * u128::from(self.scale) >> 64) as u64).min(self.most);
         let late = due.saturating_sub(self.skipped + self.sent[0]);
         self.skipped += late.saturating_sub(LATE_MAX);
         self.allowed[0] = due.saturating_sub(self.skipped);
@@ -233,6 +250,21 @@ mod tests {
         let packets: Vec<_> = (0..=HZ / 100).flat_map(|at| burst(&mut source, at * 100, 32)).collect();
         let count = packets.iter().filter(|(flow, _)| *flow < 8).count();
         assert!((999..=1000).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn a_count_ends_it() {
+        for queue in 0..3 {
+            let mut flows = source("rate=100000,flows=8,count=10", queue, 3);
+            let sent = (0..1000).map(|now| burst(&mut flows, now, 32).len()).sum::<usize>();
+            assert_eq!(sent, if queue == 0 { 4 } else { 3 });
+            let mut flows = source("flows=8,count=10", queue, 3);
+            let sent = (0..9).map(|now| burst(&mut flows, now, 2).len()).sum::<usize>();
+            assert_eq!(sent, if queue == 0 { 4 } else { 3 });
+        }
+        let mut churn = source("flows=0,new=1000,count=7", 0, 1);
+        let sent: Vec<_> = (0..1000).flat_map(|at| burst(&mut churn, at * 100, 32)).collect();
+        assert_eq!((sent.len(), churn.started()), (28, 7));
     }
 
     #[test]

@@ -1,0 +1,214 @@
+"""What was found, for people: tables, pictures and what is to be kept in mind, as Markdown and as HTML."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from . import plots
+from .document import Block, Heading, Paragraph, Picture, Table, markdown, page
+from .layers import FCS, NAMES, Size
+from .store import write as write_json
+
+TITLE = "Millrace under load"
+METHOD = (
+    "Each rate is the highest at which a trial passed: no packet lost (but for the share allowed), each connection "
+    "ended well, and the rate was really made; found by bisection and confirmed by another trial. Each number is the "
+    "median over repetitions, with the coefficient of variation (standard deviation over mean) and [least most]. "
+    "Bounded by: why the next higher rate failed; `not taken` means that fewer packets than asked for entered "
+    "Millrace, as its receive queues were full or the generator was at its end, and `range` that the highest rate "
+    "tried passed."
+)
+LAYERS = "Gbit/s count, by layer: " + "; ".join(f"{name}: {about}" for name, about in NAMES.items()) + "."
+BOOKS = (
+    "For each trial the generator's counters were compared with Millrace's metrics and its ports' counters, at rest: "
+    "packets sent and taken in, given out and received, lost and named as dropped."
+)
+LAB = (
+    "Generator and Millrace shared this machine's cores: these figures compare configurations here, and are not what a "
+    "NIC or another machine does. `eswitch` is the software eSwitch: its forwarding is done by a CPU, too."
+)
+
+
+@dataclasses.dataclass
+class Results:
+    """All that a run found."""
+
+    settings: dict
+    machine: dict
+    units: list[dict] = dataclasses.field(default_factory=list)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def add(self, unit: dict) -> None:
+        self.units.append(unit)
+
+    def faults(self) -> list[str]:
+        """Where the books disagreed."""
+        return [f"{_where(unit)}, {unit['kind']} {unit['load']}: {fault}"
+                for unit in self.units for fault in unit["faults"]]
+
+    def of(self, *kinds: str) -> list[dict]:
+        return [unit for unit in self.units if unit["kind"] in kinds]
+
+
+def _where(unit: dict) -> str:
+    return f"{unit['mode']}, {unit['path']}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number as people write it: 1.23 M, 45.6 k, 789."""
+    for size, letter in ((1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.{digits}g}{letter}"
+    return f"{value:.{digits}g}"
+
+
+def spread(summary: dict, scale: float = 1.0) -> str:
+    """A median with its coefficient of variation and its extremes."""
+    cov = "-" if summary["cov"] is None else f"{100 * summary['cov']:.1f} %"
+    return (
+        f"{number(summary['median'] * scale)} (cov {cov}) "
+        f"[{number(summary['least'] * scale)} {number(summary['most'] * scale)}]"
+    )
+
+
+def _bounded(summary: dict) -> str:
+    return ", ".join(f"{reason} ({times})" for reason, times in summary.get("bounded_by", {}).items())
+
+
+def blocks(results: Results, directory: Path) -> list[Block]:
+    """The whole report; pictures are drawn into the directory."""
+    testbed, effort = results.settings["testbed"], results.settings["effort"]
+    told: list[Block] = [Heading(TITLE, 1), Paragraph(f"Testbed: {testbed['name']}, {testbed['about']}.")]
+    if testbed["lab"]:
+        told.append(Paragraph(LAB))
+    faults = results.faults()
+    agreed = f"All {sum(len(unit['trials']) for unit in results.units)} trials agreed."
+    told.append(Paragraph(f"{BOOKS} {'' if faults else agreed}".strip()))
+    told += [Paragraph(f"BOOKS DISAGREE: {fault}", fault=True) for fault in faults]
+    told.append(Paragraph(METHOD))
+    told.append(Paragraph(
+        f"Trials of {effort['seconds']:g} s, {effort['repetitions']} repetitions, loss allowed "
+        f"{effort['loss_max']:g}, rates to {100 * effort['resolution']:g} %, failed trials repeated {effort['again']} "
+        "times (loss verification, ETSI GS NFV-TST 009)."
+    ))
+    for part in (_no_drop, _sweep, _latency, _connections, _flood):
+        told += part(results, directory)
+    told += _left_out(results)
+    told.append(Heading("Machine and programs"))
+    rows = [[key, str(value)] for key, value in sorted(results.machine.items()) if value is not None]
+    makers = sorted({f"{key} {value}" for unit in results.units for key, value in unit["generator"].items()})
+    told.append(Table(["what", "value"], rows + [["generator", "; ".join(makers)]]))
+    return told
+
+
+def _rates(units: list[dict]) -> Table:
+    layers = [f"Gbit/s {layer}" for layer in NAMES]
+    header = ["load", "mode, path", "packets/s", "frame with FCS", *layers, "bounded by"]
+    rows = []
+    for unit in units:
+        summary = unit["summary"]
+        gbps = [number(summary["gbps"][layer]["median"]) for layer in NAMES]
+        frame = f"{unit['size']['frame'] + FCS:.4g}"
+        rows.append([unit["load"], _where(unit), spread(summary["rate"]), frame, *gbps, _bounded(summary)])
+    return Table(header, rows)
+
+
+def _no_drop(results: Results, directory: Path) -> list[Block]:
+    units = results.of("no-drop")
+    if not units:
+        return []
+    groups: dict[str, dict[str, dict]] = {}
+    for unit in units:
+        groups.setdefault(unit["load"], {})[_where(unit)] = unit["summary"]["rate"]
+    name = plots.bars(directory / "no-drop.svg", "No-drop rate", "million packets/s", groups, 1e-6)
+    return [Heading("No-drop rate"), Paragraph(LAYERS), _rates(units), Picture(name, "No-drop rates as bars")]
+
+
+def _sweep(results: Results, directory: Path) -> list[Block]:
+    units = results.of("sweep")
+    if not units:
+        return []
+    lines: dict[str, list] = {}
+    for unit in units:
+        lines.setdefault(_where(unit), []).append(unit)
+    told: list[Block] = [Heading("No-drop rate by size"), Paragraph(LAYERS), _rates(units)]
+    points = {where: [(round(one["size"]["payload"]), one["summary"]["rate"]) for one in some]
+              for where, some in lines.items()}
+    told.append(Picture(plots.sweep(directory / "sweep.svg", "No-drop rate by payload", points), "Packets by payload"))
+    for where, some in lines.items():
+        sizes = [(round(one["size"]["payload"]), Size(**one["size"]), one["summary"]["rate"]["median"]) for one in some]
+        file = directory / f"layers-{where.replace(', ', '-')}.svg"
+        told.append(Picture(plots.layers(file, f"What a Gbit/s counts: {where}", sizes), f"Gbit/s by layer, {where}"))
+    return told
+
+
+def _latency(results: Results, directory: Path) -> list[Block]:
+    units = results.of("latency")
+    if not units:
+        return []
+    rows, lines = [], {}
+    for unit in units:
+        points = unit["summary"]["points"]
+        lines[_where(unit)] = points
+        for point in points:
+            quantiles = [
+                spread(point["latency_us"][name]) if name in point["latency_us"] else "-"
+                for name in ("p50", "p99", "p999", "most")
+            ]
+            rows.append([f"{_where(unit)}, {100 * point['share']:.0f} %", number(point["made"]["median"]), *quantiles,
+                         str(point["lost"])])
+    header = ["mode, path, load", "packets/s", "p50 us", "p99 us", "p99.9 us", "most us", "lost"]
+    picture = plots.latency(directory / "latency.svg", "Latency against load, one way", lines)
+    said = "One-way time from a port of the generator, through Millrace, to its other port, as it measures it."
+    return [Heading("Latency against load"), Paragraph(said), Table(header, rows), Picture(picture, "Latency by load")]
+
+
+def _connections(results: Results, directory: Path) -> list[Block]:
+    units = results.of("cps", "mix")
+    if not units:
+        return []
+    rows, groups = [], {}
+    for unit in units:
+        summary = unit["summary"]
+        groups.setdefault(unit["load"], {})[_where(unit)] = summary["rate"]
+        goodput = spread(summary["goodput_gbps"]) if "goodput_gbps" in summary else "-"
+        packets = spread(summary["pps"]) if "pps" in summary else "-"
+        rows.append([unit["load"], _where(unit), spread(summary["rate"]), packets, goodput, _bounded(summary)])
+    header = ["load", "mode, path", "connections/s", "packets/s, both ways", "Gbit/s goodput", "bounded by"]
+    picture = plots.bars(directory / "connections.svg", "New connections, each of which ended well",
+                         "thousand connections/s", groups, 1e-3)
+    about = "; ".join(dict.fromkeys(f"{unit['load']}: {unit['about']}" for unit in units))
+    return [Heading("New connections"), Paragraph(f"{about}."), Table(header, rows), Picture(picture, "Connections")]
+
+
+def _flood(results: Results, directory: Path) -> list[Block]:
+    units = results.of("flood")
+    if not units:
+        return []
+    rows = []
+    for unit in units:
+        summary = unit["summary"]
+        shares = [spread(summary[name], 100) for name in ("forwarded", "refused", "other")]
+        rows.append([_where(unit), spread(summary["rate"]), *shares])
+    said = (
+        "SYNs as fast as the generator made them. Refused: dropped because half-open connections had their share of "
+        "the table, which is what protects established ones. Other: lost for any other reason."
+    )
+    header = ["mode, path", "SYNs/s", "forwarded, %", "refused, %", "other, %"]
+    return [Heading("SYN flood"), Paragraph(said), Table(header, rows)]
+
+
+def _left_out(results: Results) -> list[Block]:
+    if not results.left_out:
+        return []
+    rows = [[name, why] for name, why in results.left_out.items()]
+    return [Heading("Left out"), Table(["experiment", "why"], rows)]
+
+
+def write(results: Results, directory: Path) -> None:
+    """Writes report.md, report.html, results.json and pictures."""
+    told = blocks(results, directory)
+    (directory / "report.md").write_text(markdown(told))
+    (directory / "report.html").write_text(page(told, TITLE, directory))
+    write_json(directory / "results.json", dataclasses.asdict(results) | {"faults": results.faults()})

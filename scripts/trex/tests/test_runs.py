@@ -1,0 +1,160 @@
+"""Whole runs with a simulated generator: what they find, that they go on where they ended, and what they report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+
+import pytest
+from simulated import CAPACITY, CONNECTIONS, Device, Generator
+from stress import cli, experiments, scene
+from stress.document import markdown, page
+from stress.generators import trex
+from stress.layers import Size, udp_frame
+from stress.store import Store, StoreError
+from stress.traffic import udp
+
+HEADINGS = ["Millrace under load", "No-drop rate", "No-drop rate by size", "Latency against load", "New connections",
+            "SYN flood", "Left out", "Machine and programs"]
+
+
+@pytest.fixture
+def simulated(monkeypatch):
+    """Runs with a simulated generator instead of TRex; gives what was started."""
+    started: list[Generator] = []
+
+    @contextlib.contextmanager
+    def place(wanted, testbed, mode, path):
+        device = Device()
+        started.append(Generator(device, lying=getattr(place, "lying", False)))
+        yield started[-1], device
+
+    monkeypatch.setattr(cli, "place", place)
+    monkeypatch.setattr(cli, "check", lambda wanted, testbed: None)
+    monkeypatch.setattr(trex.Trex, "can", staticmethod(Generator.can))
+    started_by = place
+    return started, started_by
+
+
+def run(out, *words: str) -> int:
+    return cli.main(["--out", str(out), "--seconds", "1", "--max-pps", "1000000", "--max-cps", "50000", *words])
+
+
+def test_a_run_finds_the_device_and_reports_it(tmp_path, simulated):
+    assert run(tmp_path / "out", "--sizes", "0,1472", "--modes", "nat,dsr") == 0
+    told = json.loads((tmp_path / "out/results.json").read_text())
+    assert told["faults"] == []
+    by_kind = {(unit["mode"], unit["kind"], unit["load"]): unit for unit in told["units"]}
+    rate = by_kind["nat", "no-drop", "udp-18"]["summary"]["rate"]
+    assert CAPACITY * 0.98 <= rate["median"] <= CAPACITY and (rate["n"], rate["cov"]) == (3, 0)
+    cps = by_kind["dsr", "cps", "http-short"]["summary"]
+    assert CONNECTIONS * 0.98 <= cps["rate"]["median"] <= CONNECTIONS
+    assert cps["bounded_by"] == {"failed connections": 3}
+    points = by_kind["nat", "latency", "udp-18"]["summary"]["points"]
+    assert [point["share"] for point in points] == list(experiments.LOADS)
+    assert points[-1]["latency_us"]["p50"]["median"] > points[0]["latency_us"]["p50"]["median"]
+    flood = by_kind["nat", "flood", "syn"]["summary"]
+    assert flood["forwarded"]["median"] == pytest.approx(0.5, rel=0.01) and flood["other"]["median"] > 0.49
+    text = (tmp_path / "out/report.md").read_text()
+    assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == HEADINGS
+    assert "imix | it has no mixes" in text and "BOOKS DISAGREE" not in text
+    assert "All " in text and "goodput (UDP or TCP payload)" in text
+    html = (tmp_path / "out/report.html").read_text()
+    assert html.count("<img ") == html.count("data:image/svg+xml;base64,") == 6 and "http" not in html.split("<body>")[0]
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, simulated, monkeypatch):
+    started, _ = simulated
+    words = ("--only", "no-drop", "--repetitions", "2")
+    whole = experiments.Bench.run
+
+    def interrupted(bench, unit):
+        if unit.load.name == "dns":
+            raise KeyboardInterrupt
+        return whole(bench, unit)
+
+    monkeypatch.setattr(experiments.Bench, "run", interrupted)
+    assert run(tmp_path / "out", *words) == 130
+    monkeypatch.setattr(experiments.Bench, "run", whole)
+    first = started[-1].trials
+    assert run(tmp_path / "out", *words) == 2, "without --resume nothing is overwritten"
+    assert run(tmp_path / "out", "--resume", *words) == 0
+    assert 0 < started[-1].trials <= first + 2, "one of two units was left"
+    count = len(started)
+    assert run(tmp_path / "out", "--resume", *words) == 0
+    assert len(started) == count, "with nothing left to do, nothing is started"
+    assert run(tmp_path / "out", "--resume", *words, "--loss", "0.1") == 2, "other settings are another run"
+
+
+def test_books_that_disagree_are_told_loudly(tmp_path, simulated):
+    _, place = simulated
+    place.lying = True
+    assert run(tmp_path / "out", "--only", "no-drop", "--repetitions", "1") == 1
+    text = (tmp_path / "out/report.md").read_text()
+    assert "**BOOKS DISAGREE: nat, software, no-drop udp-18: at " in text
+    assert 'class="fault"' in (tmp_path / "out/report.html").read_text()
+
+
+def test_without_trex_it_is_said_how_to_have_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("TREX_DIR", raising=False)
+    assert run(tmp_path / "out") == 2
+    assert "--trex-dir or TREX_DIR" in capsys.readouterr().err
+    assert run(tmp_path / "out", "--trex-dir", str(tmp_path)) == 2
+    assert "has no t-rex-64" in capsys.readouterr().err
+
+
+def test_a_store_keeps_units_whole(tmp_path):
+    store = Store(tmp_path, {"a": (1, 2)}, resume=False)
+    assert store.done("one") is None
+    store.keep("one", {"x": 1})
+    again = Store(tmp_path, {"a": [1, 2]}, resume=True)
+    assert again.done("one") == {"x": 1}
+    with pytest.raises(StoreError, match="a was"):
+        Store(tmp_path, {"a": 3}, resume=True)
+
+
+def test_layers_count_what_they_say():
+    small = Size(udp_frame(0), 0)
+    assert small.line_rate_pps(10) == pytest.approx(14_880_952, abs=1)
+    assert small.gbps(14_880_952)["l2"] == pytest.approx(7.619, abs=0.001)
+    large = udp(1472).size
+    assert (large.frame, large.gbps(1e6)["goodput"]) == (1514, pytest.approx(11.776))
+    with pytest.raises(ValueError):
+        large.bits("ip")
+
+
+@pytest.mark.parametrize("name", ["lab", "bluefield"])
+def test_the_testbeds_can_be_read(name):
+    testbed = scene.load(cli.HERE / f"testbeds/{name}.toml")
+    assert testbed.name == name and testbed.lab == (name == "lab")
+    assert trex.server_config(testbed, cli.HERE, (1, 2))["version"] == 2
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("name = 'x'\nlink = 3", "link: no such key; there are about,"),
+    ("name = 'x'\nabout = ''\nlab = false\nlink_gbps = 1", "metrics: where Millrace's are"),
+    ("name = 'x'", "missing"),
+    ("[scene]\nvip = 'here'", "here"),
+    ("name", "testbed.toml"),
+])
+def test_a_wrong_testbed_is_told_where(tmp_path, text, said):
+    file = tmp_path / "testbed.toml"
+    file.write_text(text)
+    with pytest.raises(scene.TestbedError, match=re.escape(said)):
+        scene.load(file)
+
+
+def test_latency_quantiles_are_of_the_histogram():
+    found = {"latency": {7: {"latency": {"average": 14.0, "total_max": 230, "histogram": {0: 50, 10: 45, 200: 5}}}}}
+    told = trex.quantiles(found)
+    assert (told["p50"], told["p90"], told["p99"], told["most"]) == (10, 20, 230, 230)
+    assert trex.quantiles({"latency": {}}) is None
+
+
+def test_documents_escape_what_they_are_told(tmp_path):
+    from stress.document import Paragraph, Table
+
+    blocks = [Paragraph("<b>"), Table(["a", "b"], [["x|y", "1"]])]
+    assert "x\\|y" in markdown(blocks)
+    assert "&lt;b&gt;" in page(blocks, "t", tmp_path)
