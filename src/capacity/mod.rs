@@ -99,7 +99,9 @@ pub(crate) struct ServicePlan {
     connections_in_hardware: f64,
     /// Rules put in force per second.
     insertions_per_second: f64,
-    /// The sample connection's rules, as testpmd would be told to make them.
+    /// The client whose connection was rehearsed: `address`, and the port that leads there.
+    sample_client: String,
+    /// That connection's rules, as testpmd would be told to make them.
     sample: Vec<String>,
 }
 
@@ -147,7 +149,11 @@ pub(crate) fn judge(config: &Config, profile: &Profile, traffic: &Traffic) -> Re
     for service in scene.snapshot.services.iter().flatten() {
         let Some(load) = traffic.services.iter().find(|load| load.service == service.name) else { continue };
         let client = load.client.map(Ip::from);
-        let row = ServicePlan::new(service);
+        let mut row = ServicePlan::new(service);
+        if let Some((ip, port)) = scene.client(config, service, client) {
+            let port = scene.snapshot.port(port).map_or("", |port| port.name.as_str());
+            row.sample_client = format!("{ip} behind {port}");
+        }
         let (row, taken) = match scene.rehearse(config, service, client) {
             Rehearsed::Stays(reason, text) => (row.stays(service, &scene, reason, text), None),
             Rehearsed::Asks(_) if scene.no_engine.is_some() => {
@@ -217,6 +223,7 @@ impl ServicePlan {
             encap_bytes: 0,
             connections_in_hardware: 0.0,
             insertions_per_second: 0.0,
+            sample_client: String::new(),
             sample: Vec::new(),
         }
     }

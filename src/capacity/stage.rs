@@ -208,8 +208,17 @@ impl Scene {
                 || self.snapshot.backends.iter().flatten().any(|backend| backend.address == ip)
         };
         let found = candidates.into_iter().filter(|ip| !taken(*ip));
-        let mut found = found.filter_map(|ip| Some((ip, self.snapshot.route(service.tenant, ip)?.port)));
-        found.next()
+        let found = found.filter_map(|ip| Some((ip, self.snapshot.route(service.tenant, ip)?.port)));
+        // Rather one that is not behind the port that leads to backends.
+        let backends =
+            self.snapshot.backends.iter().flatten().filter(|backend| backend.service == service.id);
+        let ways: Vec<PortId> = backends
+            .filter_map(|backend| {
+                backend.hop.or_else(|| self.snapshot.route(service.tenant, backend.address))
+            })
+            .map(|hop| hop.port)
+            .collect();
+        found.min_by_key(|(_, port)| ways.contains(port))
     }
 }
 
