@@ -380,11 +380,13 @@ impl Bounds<'_> {
         let ((counters, counters_of), (ages, ages_of)) = (pool(profile.counters_max), pool(profile.ages_max));
         let room = profile.rules_max.saturating_sub(needs.base_rules as u64) as f64;
         let smaller = "lower [offload] rules_max to what the device has room for, or use a larger device";
+        let of_pool =
+            |of| if of == "engine" { "raise [offload] rules_max: there are two for each" } else { smaller };
         vec![
             self.grows("device_rules", "profile", "rules", needs.rules, room).remedy(smaller),
             self.grows("counters", counters_of, "counters", needs.counters, f64::from(counters))
-                .remedy(smaller),
-            self.grows("ages", ages_of, "age contexts", needs.ages, f64::from(ages)).remedy(smaller),
+                .remedy(of_pool(counters_of)),
+            self.grows("ages", ages_of, "age contexts", needs.ages, f64::from(ages)).remedy(of_pool(ages_of)),
         ]
     }
 

@@ -245,28 +245,22 @@ fn steering(config: &Config, profile: &Profile, notes: &mut Vec<String>) -> Stee
     });
     let mut words = devices.chain(&config.dpdk.eal_args).flat_map(|device| device.split(','));
     let said = words.find_map(|word| word.strip_prefix("dv_flow_en="));
-    match said {
-        Some("1") => Steering::Software,
-        Some("2") => Steering::Hardware,
+    let (taken, number) = match said {
+        Some("1") => (Steering::Software, 1),
+        Some("2") => (Steering::Hardware, 2),
         _ => {
-            let name = if profile.steering == Steering::Hardware { "2" } else { "1" };
-            notes.push(format!("no device says dv_flow_en: {name} is taken, which the profile is meant for"));
-            profile.steering
+            let number = if profile.steering == Steering::Hardware { 2 } else { 1 };
+            notes.push(format!(
+                "no device says dv_flow_en: {number} is taken, which the profile is meant for"
+            ));
+            return profile.steering;
         }
+    };
+    if taken != profile.steering {
+        notes
+            .push(format!("a device says dv_flow_en={number}, which this profile's times are not meant for"));
     }
-}
-
-fn no_engine(config: &Config, steering: Steering) -> Option<String> {
-    match (config.offload.engine, steering) {
-        (EngineChoice::None, _) => Some("[offload] engine = \"none\"".into()),
-        (EngineChoice::Sync, Steering::Hardware) => {
-            Some("[offload] engine = \"sync\", and hardware steering takes no rules one by one".into())
-        }
-        (EngineChoice::Template, Steering::Software) => {
-            Some("[offload] engine = \"template\", and software steering has no templates".into())
-        }
-        _ => None,
-    }
+    taken
 }
 
 /// Where the devices of ports are, by their strings.
