@@ -263,6 +263,20 @@ fn steering(config: &Config, profile: &Profile, notes: &mut Vec<String>) -> Stee
     taken
 }
 
+/// Why no engine would start, if none would.
+fn no_engine(config: &Config, steering: Steering) -> Option<String> {
+    match (config.offload.engine, steering) {
+        (EngineChoice::None, _) => Some("[offload] engine = \"none\"".into()),
+        (EngineChoice::Sync, Steering::Hardware) => {
+            Some("[offload] engine = \"sync\", and hardware steering takes no rules one by one".into())
+        }
+        (EngineChoice::Template, Steering::Software) => {
+            Some("[offload] engine = \"template\", and software steering has no templates".into())
+        }
+        _ => None,
+    }
+}
+
 /// Where the devices of ports are, by their strings.
 fn places(config: &Config, notes: &mut Vec<String>) -> Vec<Place> {
     let mut domains: BTreeMap<String, u16> = BTreeMap::new();
