@@ -104,13 +104,11 @@ impl Buckets {
         }
     }
 
-    /// Other rates from now on. As in mlx5, tokens stay, as far as the new bursts hold them.
+    /// Other rates from now on, and full. mlx5 leaves the tokens out of its request, whose mask covers
+    /// them, and says that hardware fills them in (mlx5_flow_aso.c, `mlx5_aso_mtr_sq_enqueue_single`): it
+    /// has not been tried what that means, and this is the worst for whoever relies on the rate.
     pub(super) fn change(&mut self, now: Tick, profile: &Profile) {
-        self.fill(now);
-        let (committed, other) = (self.committed.tokens, self.other.tokens);
         *self = Buckets::new(now.max(Tick(self.filled)), profile);
-        self.committed.tokens = committed.min(self.committed.burst);
-        self.other.tokens = other.min(self.other.burst);
     }
 
     /// The colour of a packet that came with the colour `arrived` (green, if the meter is colour-blind), and

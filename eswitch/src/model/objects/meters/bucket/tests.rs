@@ -54,12 +54,12 @@ fn packets_instead_of_bytes() {
 }
 
 #[test]
-fn other_rates_keep_the_tokens() {
+fn other_rates_begin_with_a_burst() {
     let old = profile(Algorithm::Rfc2697 { cir: 1000, cbs: 1000, ebs: 100 });
     let mut buckets = Buckets::new(Tick(0), &old);
     assert_eq!(buckets.colour(Tick(0), 900, Colour::Green), Colour::Green);
     buckets.change(Tick(NS / 10), &profile(Algorithm::Rfc4115 { cir: 1, eir: 1, cbs: 5000, ebs: 50 }));
-    assert_eq!((buckets.committed.tokens, buckets.other.tokens), (200, 50));
+    assert_eq!((buckets.committed.tokens, buckets.other.tokens), (5000, 50));
 }
 
 #[test]
