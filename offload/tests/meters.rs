@@ -121,7 +121,7 @@ fn rules_name_their_meter_which_has_what_software_leaves() {
     let (mut world, meter) = metered("packets_per_second = 10000, burst_ms = 100");
     fill(&mut world, 0..3);
     assert_eq!((meters(&world), named(&world)), (vec![(1, 5_000, 500, true)], vec![1; 6]));
-    world.run(SECOND, MS);
+    world.run(2 * SECOND, MS);
     assert_eq!(meters(&world), [(1, 10_000, 500, true)], "software had nothing to do");
     // Software takes three tenths.
     let mut account = Account::default();
@@ -133,6 +133,36 @@ fn rules_name_their_meter_which_has_what_software_leaves() {
     let [(1, share, ..)] = meters(&world)[..] else { panic!("{:?}", meters(&world)) };
     assert!(share.abs_diff(7_000) < 700, "{share}");
     assert_eq!(meter.in_hardware().rate(), share);
+}
+
+/// It may begin with a burst each time it is told a rate: it is not told often, and each burst is paid for.
+#[test]
+fn what_a_device_is_told_is_paid_for() {
+    let (mut world, meter) = metered("packets_per_second = 10000, burst_ms = 1000");
+    fill(&mut world, 0..1);
+    let (mut account, mut software, mut told) = (Account::default(), 0u64, meters(&world));
+    let mut hardware = told[0].2;
+    for ms in 0..20_000u64 {
+        world.run(MS, MS);
+        // Software takes more or less, so that shares never come to rest; the device always has too much.
+        let wanted = if ms / 700 % 2 == 0 { 2 } else { 6 };
+        for _ in 0..wanted {
+            let colour = meter.charge(Nanos(world.now_ns), &mut account, 60).colour();
+            software += u64::from(colour as u8 == 0);
+        }
+        let now = meters(&world);
+        if now != told {
+            // Its whole burst again.
+            hardware += 1_000 * now[0].2;
+            told = now;
+        }
+        hardware += told[0].1;
+        let drops = world.device.meters.iter_mut().flatten().next().expect("a meter");
+        drops.1.1.packets += 10;
+    }
+    let passed = software + hardware / 1_000;
+    assert!(passed <= 200_000 + 10_000, "{software} and {}", hardware / 1_000);
+    assert!(passed >= 190_000, "{software} and {}", hardware / 1_000);
 }
 
 /// Hardware's part is reserved: what software gets is the rest, to the packet.
@@ -192,7 +222,26 @@ fn a_reload_that_changes_limits_has_other_meters() {
     world.machine.adopt(world.now_ns, snapshot("", "packets_per_second = 10000", Some(&first)));
     world.run(50 * MS, MS);
     assert_eq!((named(&world), world.installed()), (vec![2; 8], 4), "its meter goes on as it was");
-    world.machine.adopt(world.now_ns, snapshot("", "", Some(&first)));
+    // Another limit: the same meter at another rate, and rules stay where they are.
+    world.run(2 * SECOND, MS);
+    let second = snapshot("", "packets_per_second = 500, burst_ms = 100", Some(&first));
+    world.machine.adopt(world.now_ns, Arc::clone(&second));
+    world.run(50 * MS, MS);
+    assert_eq!(
+        (named(&world), world.installed(), meters(&world)),
+        (vec![2; 8], 4, vec![(1, 5_000, 500, true), (2, 500, 25, true)])
+    );
+    // Of something else: another meter, and so other rules.
+    let third = snapshot("", "bits_per_second = 80000, burst_ms = 100", Some(&second));
+    world.machine.adopt(world.now_ns, Arc::clone(&third));
+    world.run(50 * MS, MS);
+    assert_eq!(world.installed(), 0);
+    fill(&mut world, 0..4);
+    assert_eq!(named(&world), [3; 8]);
+    let meter = third.metered(ServiceId(0)).and_then(|metered| metered.service.clone()).expect("a meter");
+    world.run(7 * SECOND, 10 * MS);
+    assert!(meter.in_hardware().rate() > 0, "the old one's end is not its");
+    world.machine.adopt(world.now_ns, snapshot("", "", Some(&third)));
     world.run(50 * MS, MS);
     assert_eq!(world.installed(), 0);
     fill(&mut world, 0..4);
@@ -273,7 +322,7 @@ fn a_device_that_was_emptied_gets_its_meters_again() {
 fn a_device_that_cannot_be_emptied_keeps_its_share() {
     let (mut world, meter) = metered("packets_per_second = 10000, burst_ms = 100");
     fill(&mut world, 0..2);
-    world.run(SECOND, MS);
+    world.run(2 * SECOND, MS);
     assert_eq!(meter.in_hardware().rate(), 10_000, "all, as software has nothing to do");
     (world.device.dead, world.device.faults.flush_fails) = (true, 1_000);
     // Its counters are lost, which is noticed.
@@ -395,4 +444,28 @@ fn a_meter_has_so_many_rules() {
     assert!(world.revoke(0, Revocation::Gone));
     world.run(SECOND, 10 * MS);
     fill(&mut world, 51..52);
+}
+
+/// Software has the new rate, and hardware its part of it, from one step to the next: never both of two.
+#[test]
+fn a_lower_limit_is_held_at_once() {
+    let (mut world, _) = metered("packets_per_second = 100000, burst_ms = 100");
+    let first = snapshot("", "packets_per_second = 100000, burst_ms = 100", None);
+    world.machine.adopt(world.now_ns, Arc::clone(&first));
+    world.run(50 * MS, MS);
+    fill(&mut world, 0..2);
+    world.run(3 * SECOND, 10 * MS);
+    let second = snapshot("", "packets_per_second = 1000, burst_ms = 100", Some(&first));
+    let meter = second.metered(ServiceId(0)).and_then(|metered| metered.service.clone()).expect("a meter");
+    world.machine.adopt(world.now_ns, second);
+    let (mut account, mut software, mut hardware) = (Account::default(), 0u64, 0u64);
+    for _ in 0..5_000 {
+        world.run(MS, MS);
+        let charges = (0..5).map(|_| meter.charge(Nanos(world.now_ns), &mut account, 60).colour());
+        software += charges.filter(|colour| *colour as u8 == 0).count() as u64;
+        hardware += meters(&world).last().map_or(0, |(_, rate, ..)| *rate);
+    }
+    let passed = software + hardware / 1_000;
+    assert!(passed <= 5_000 + 200, "{software} and {}", hardware / 1_000);
+    assert_eq!((world.installed(), named(&world)), (2, vec![1; 4]), "the rules stay");
 }

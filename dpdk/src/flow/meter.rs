@@ -42,7 +42,9 @@ pub(super) struct Meters {
 }
 
 impl Flows<'_> {
-    /// Makes a meter, or changes the rate of one that there is; it keeps what it holds of a burst then.
+    /// Makes a meter, or changes the rate of one that there is. Whether that keeps what it holds of a burst
+    /// then, or is full again, is the device's affair: mlx5's request to change a meter leaves the tokens
+    /// to hardware, and its mask covers them (mlx5_flow_aso.c, 22.11). Nobody has tried it here.
     ///
     /// # Errors
     /// The driver refuses, and the meter is as it was.

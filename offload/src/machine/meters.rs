@@ -2,8 +2,8 @@
 //!
 //! A device meters what its rules forward, and drops what is red; workers meter the rest. The rate is shared
 //! out between the two by [`crate::share`], again in every period; and what hardware may have had since the
-//! last step is reserved in the meter's own bucket, so both together stay within the rate whatever happens.
-//! Of a burst each half has one half.
+//! last step, and a burst each time it was told a rate, is reserved in the meter's own bucket, so both
+//! together stay within the rate whatever happens. Of a burst each half has one half.
 //!
 //! Connections whose meter no device here can apply, or which are under several, stay in software.
 //!
@@ -14,10 +14,12 @@
 use super::{MS, Machine};
 use crate::engine::{EngineError, FlowEngine, Meter as Wanted, Metering};
 use crate::rule::{Domain, Rule};
-use crate::share::{PERIOD_NS, Seen, Share};
+use crate::share::{News, PERIOD_NS, Seen, Share};
 use dataplane::conntrack::Count;
+use dataplane::ids::ServiceId;
 use dataplane::meter::{Bucket, Meter, Nanos, Tokens};
 use dataplane::offload::{Ask, Declined};
+use dataplane::snapshot::Snapshot;
 use dataplane::wire::ether;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,8 +30,12 @@ const RESERVE_NS: u64 = MS;
 const UNUSED_NS: u64 = 5_000 * MS;
 /// A meter that the device has refused is not asked for again for so long, nanoseconds.
 const REFUSED_NS: u64 = 1_000 * MS;
-/// What the device does is only changed by more than this fraction of the rate.
-const COARSE: u64 = 512;
+/// The frames of a device's bytes are taken to be as large as ever unless they differ by more than this
+/// fraction.
+const COARSE: u64 = 64;
+/// A small burst is of so many packets at least, of a tunnel's largest size.
+const LEAST_PACKETS: u64 = 16;
+const LARGE: u64 = 2048;
 
 /// Of what is known of red packets, so much fades in a period.
 const FADING: f64 = 0.03;
@@ -56,8 +62,7 @@ struct Held {
     /// Pairs whose rules name it, and since when there are none.
     users: u32,
     unused_ns: u64,
-    /// What the device was told: tokens of the meter per second, and as it counts. `None`: it has no such
-    /// meter now.
+    /// Tokens a second that the device has now, and as it counts; `None`: it has no such meter.
     told: Option<(u64, u64)>,
     /// Whether it was told anything: it may have made a meter without saying so.
     asked: bool,
@@ -124,7 +129,8 @@ pub(super) struct Meters {
 }
 
 impl Held {
-    fn new(meter: &Arc<Meter>, bucket: &Bucket, port: u16, now_ns: u64) -> Held {
+    fn new(meter: &Arc<Meter>, (tokens, bucket): (Tokens, &Bucket), port: u16, now_ns: u64) -> Held {
+        let least = least_burst(tokens);
         Held {
             meter: Arc::clone(meter),
             port,
@@ -133,7 +139,7 @@ impl Held {
             told: None,
             asked: false,
             refused_until_ns: now_ns,
-            share: Share::new(bucket.per_second(), bucket.depth()),
+            share: Share::new(bucket.per_second(), bucket.depth(), least),
             part: 0,
             drawn: bucket.drawn(),
             dropped: Count::default(),
@@ -144,39 +150,66 @@ impl Held {
         }
     }
 
+    /// Its limit has changed: the device's meter stays, and is told what it has of the new one.
+    fn rehome(&mut self, meter: &Arc<Meter>, (tokens, bucket): (Tokens, &Bucket)) {
+        self.share = self.share.resized(bucket.per_second(), bucket.depth(), least_burst(tokens));
+        (self.drawn, self.part) = (bucket.drawn(), 0);
+        self.meter = Arc::clone(meter);
+    }
+
+    /// Whether the device goes by a limit that is no more.
+    fn is_outdated(&self) -> bool {
+        self.told.is_some() && self.share.last_told().is_none()
+    }
+
     fn is_used(&self) -> bool {
         self.users > 0 && self.told.is_some()
     }
 
-    /// Tells the device its share, if that has changed much.
-    fn tell<E: FlowEngine>(&mut self, engine: &mut E, number: Number) -> Result<(), EngineError> {
+    /// Tells the device its share, if there is news.
+    fn tell<E: FlowEngine>(
+        &mut self,
+        now_ns: u64,
+        engine: &mut E,
+        number: Number,
+    ) -> Result<(), EngineError> {
         let Some((tokens, bucket)) = self.meter.for_hardware() else { return Err(EngineError::Refused(0)) };
-        let share = self.share.hardware();
-        let (ip, frames) = self.sizes;
-        let as_counted = match tokens {
-            Tokens::Bytes if ip > 0.0 => (share as f64 * (frames / ip).max(1.0)) as u64,
-            Tokens::Bytes | Tokens::Packets => share,
-        };
-        let coarse = bucket.per_second() / COARSE;
-        let near = |old: u64, new: u64| old.abs_diff(new) <= coarse;
-        if self.told.is_some_and(|(old, counted)| near(old, share) && near(counted, as_counted)) {
-            return Ok(());
-        }
+        let Some(news) = self.news(now_ns, tokens) else { return Ok(()) };
+        let as_counted = self.as_counted(tokens, news.per_second);
         let wanted = Wanted {
             packets: tokens == Tokens::Packets,
             per_second: as_counted.max(1),
-            burst: (bucket.depth() / 2).max(1),
+            burst: news.burst.max(1),
         };
         self.asked = true;
         engine.set_meter(self.port, number, &wanted)?;
+        // It begins with a full burst, or may.
+        bucket.reserve(wanted.burst);
         if self.told.is_none() {
-            // It begins with a full burst, which is the half of the meter's.
-            bucket.reserve(wanted.burst);
             self.dropped = Count::default();
         }
-        self.told = Some((share, as_counted));
-        self.meter.in_hardware().set_rate(share);
+        self.share.told(now_ns, news);
+        self.told = Some((news.per_second, as_counted));
+        self.meter.in_hardware().set_rate(news.per_second);
         Ok(())
+    }
+
+    /// What the device is to be told: its share, or that its frames are of other sizes by now.
+    fn news(&self, now_ns: u64, tokens: Tokens) -> Option<News> {
+        let changed = self.told.is_some_and(|(told, counted)| {
+            let now = self.as_counted(tokens, told);
+            now.abs_diff(counted) > counted / COARSE
+        });
+        self.share.news(now_ns, changed)
+    }
+
+    /// A share of tokens as the device counts.
+    fn as_counted(&self, tokens: Tokens, share: u64) -> u64 {
+        let (ip, frames) = self.sizes;
+        match tokens {
+            Tokens::Bytes if ip > 0.0 => (share as f64 * (frames / ip).max(1.0)) as u64,
+            Tokens::Bytes | Tokens::Packets => share,
+        }
     }
 
     /// Counts what the device has dropped; so many packets are new. What it does not tell now it tells the
@@ -197,7 +230,13 @@ impl Held {
     }
 
     /// What became of the period, and what comes of it.
-    fn reconsider<E: FlowEngine>(&mut self, now: Nanos, engine: &mut E, number: Number, elapsed_ns: u64) {
+    fn reconsider<E: FlowEngine>(
+        &mut self,
+        (now, now_ns): (Nanos, u64),
+        engine: &mut E,
+        number: Number,
+        elapsed_ns: u64,
+    ) {
         let dropped = self.count_drops(engine, number);
         let Some((_, bucket)) = self.meter.for_hardware() else { return };
         let hardware = self.meter.in_hardware();
@@ -216,7 +255,7 @@ impl Held {
         self.red.iter_mut().for_each(Debt::fade);
         self.share.reconsider(&seen);
         // What fails now is tried again in the next period.
-        let _ = self.tell(engine, number);
+        let _ = self.tell(now_ns, engine, number);
     }
 
     /// Takes what hardware may have had in this time out of the bucket.
@@ -228,6 +267,14 @@ impl Held {
             bucket.reserve((owed / u128::from(Nanos::SECOND)) as u64);
         }
     }
+}
+
+fn least_burst(tokens: Tokens) -> u64 {
+    if tokens == Tokens::Packets { LEAST_PACKETS } else { LEAST_PACKETS * LARGE }
+}
+
+fn same_place(one: &Meter, other: &Meter) -> bool {
+    std::ptr::eq(one.in_hardware(), other.in_hardware())
 }
 
 impl Meters {
@@ -268,7 +315,7 @@ impl Meters {
             if now_ns < held.refused_until_ns {
                 return Found::Never;
             }
-            match held.tell(engine, number) {
+            match held.tell(now_ns, engine, number) {
                 Ok(()) => {}
                 Err(EngineError::QueueFull) => return Found::Soon,
                 Err(_) => {
@@ -281,7 +328,7 @@ impl Meters {
     }
 
     fn place(&mut self, now_ns: u64, meter: &Arc<Meter>, port: u16, meters_max: u32) -> Option<Number> {
-        let (_, bucket) = meter.for_hardware()?;
+        let tokens = meter.for_hardware()?;
         let at = match self.held.iter().position(Option::is_none) {
             Some(at) => at,
             None if self.held.len() < meters_max as usize => {
@@ -291,7 +338,7 @@ impl Meters {
             None => return None,
         };
         let number = at as Number + 1;
-        self.held[at] = Some(Held::new(meter, bucket, port, now_ns));
+        self.held[at] = Some(Held::new(meter, tokens, port, now_ns));
         self.by_serial.insert(meter.serial(), number);
         Some(number)
     }
@@ -348,10 +395,45 @@ impl Meters {
         }
     }
 
+    /// A new configuration has come: meters whose limits have changed go on where they are, if they count the
+    /// same things. The others go with their rules.
+    pub(super) fn rehome(&mut self, snapshot: &Snapshot) {
+        let services = (0..snapshot.services.len()).filter_map(|at| u16::try_from(at).ok());
+        for meter in services.filter_map(|at| snapshot.hardware_meter(ServiceId(at)).ok().flatten()) {
+            let Some((tokens, bucket)) = meter.for_hardware() else { continue };
+            if self.by_serial.contains_key(&meter.serial()) {
+                continue;
+            }
+            let alike = |held: &Held| {
+                let counts = held.meter.for_hardware().map(|(tokens, _)| tokens);
+                counts == Some(tokens) && same_place(&held.meter, meter)
+            };
+            let found = self.held.iter().position(|held| held.as_ref().is_some_and(alike));
+            let Some((at, held)) = found.and_then(|at| Some((at, self.held[at].as_mut()?))) else { continue };
+            self.by_serial.remove(&held.meter.serial());
+            self.by_serial.insert(meter.serial(), at as Number + 1);
+            held.rehome(meter, (tokens, bucket));
+        }
+    }
+
+    /// Gives one up.
+    fn give_up<E: FlowEngine>(&mut self, engine: &mut E, at: usize) {
+        let Some(held) = self.held.get_mut(at).and_then(Option::take) else { return };
+        if held.asked {
+            engine.unset_meter(held.port, at as Number + 1);
+        }
+        self.by_serial.remove(&held.meter.serial());
+        // One that counts other things may have taken its place.
+        if !self.held.iter().flatten().any(|other| same_place(&other.meter, &held.meter)) {
+            held.meter.in_hardware().set_rate(0);
+        }
+    }
+
     /// The device was emptied: it has no meters. They are made again when rules come that name them.
     pub(super) fn forget(&mut self) {
         for held in self.held.iter_mut().flatten() {
             (held.told, held.asked) = (None, false);
+            held.share.forget();
             held.red = [Debt::default(); 2];
             held.meter.in_hardware().set_rate(0);
         }
@@ -411,22 +493,21 @@ impl Machine {
         // Buckets go by the clock itself.
         let now = Nanos(self.clock.last_ns);
         let period_ns = now_ns - self.meters.period_ns;
-        if period_ns < PERIOD_NS {
-            return;
+        let over = period_ns >= PERIOD_NS;
+        if over {
+            self.meters.period_ns = now_ns;
         }
-        self.meters.period_ns = now_ns;
         for at in 0..self.meters.held.len() {
             let number = at as Number + 1;
             let Some(held) = self.meters.held[at].as_mut() else { continue };
-            if held.is_used() {
-                held.reconsider(now, engine, number, period_ns);
-            } else if held.users == 0 && now_ns - held.unused_ns >= UNUSED_NS {
-                if held.asked {
-                    engine.unset_meter(held.port, number);
-                }
-                held.meter.in_hardware().set_rate(0);
-                self.meters.by_serial.remove(&held.meter.serial());
-                self.meters.held[at] = None;
+            if held.is_outdated() {
+                // What fails now is tried again in the next step.
+                let _ = held.tell(now_ns, engine, number);
+            }
+            if over && held.is_used() {
+                held.reconsider((now, now_ns), engine, number, period_ns);
+            } else if over && held.users == 0 && now_ns - held.unused_ns >= UNUSED_NS {
+                self.meters.give_up(engine, at);
             }
         }
     }

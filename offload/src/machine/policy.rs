@@ -25,6 +25,7 @@ impl Machine {
         let now_ns = self.clock.at(now_ns);
         self.adopted_ns = now_ns;
         let before = std::mem::replace(&mut self.snapshot, snapshot);
+        self.meters.rehome(&self.snapshot);
         let changed = before.policy().generation() != self.snapshot.policy().generation();
         // A sweep that is under way goes on from where it is: however often configurations come, each pair
         // has its turn.

@@ -1,16 +1,32 @@
-use super::{PERIOD_NS, Seen, Share};
+use super::{News, PERIOD_NS, Seen, Share};
 use dataplane::meter::{Bucket, Nanos};
 
 const SECOND: u64 = Nanos::SECOND;
 /// How often the bucket hears of hardware.
 const STEP_NS: u64 = 1_000_000;
 
-/// A device's meter: exact, and its passes are told a second late.
+/// How a device's meters are: exact, and their passes are told late, in lumps or not.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    /// Whether it has its whole burst again when it is told a rate.
+    refills: bool,
+    /// Periods' worth in which its counts come.
+    lump: u64,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind { refills: false, lump: 1 },
+    Kind { refills: true, lump: 1 },
+    Kind { refills: true, lump: 5 },
+    Kind { refills: true, lump: 10 },
+];
+
+/// A device's meter.
 struct Device {
     rate: u64,
     tokens: f64,
     depth: f64,
-    passed: Vec<u64>,
+    passed: u64,
     dropped: u64,
 }
 
@@ -20,7 +36,14 @@ impl Device {
         let passed = packets.min(self.tokens.floor());
         self.tokens -= passed;
         self.dropped += (packets - passed) as u64;
+        self.passed += passed as u64;
         passed as u64
+    }
+
+    fn tell(&mut self, news: News, refills: bool) {
+        self.rate = news.per_second;
+        self.depth = news.burst as f64;
+        self.tokens = if refills { self.depth } else { self.tokens.min(self.depth) };
     }
 }
 
@@ -32,14 +55,22 @@ struct Second {
 }
 
 /// Traffic of `offered(second)` packets a second in software and in hardware.
-fn run(rate: u64, burst: u64, seconds: u64, offered: impl Fn(u64) -> (u64, u64)) -> Vec<Second> {
+fn run(kind: Kind, rate: u64, burst: u64, seconds: u64, offered: impl Fn(u64) -> (u64, u64)) -> Vec<Second> {
     let bucket = Bucket::new(rate, burst);
-    let mut share = Share::new(rate, burst);
-    let depth = (burst / 2) as f64;
-    let mut device = Device { rate: share.hardware(), tokens: depth, depth, passed: vec![0; 10], dropped: 0 };
-    bucket.reserve(burst / 2);
-    let (mut result, mut of_period, mut short) = (vec![Second::default(); seconds as usize], 0, false);
-    let (mut part, mut left, mut drawn, mut dropped) = (0, [0.0f64; 2], bucket.drawn(), 0);
+    let mut share = Share::new(rate, burst, 1);
+    let mut device = Device { rate: 0, tokens: 0.0, depth: 0.0, passed: 0, dropped: 0 };
+    let tell = |now, share: &mut Share, device: &mut Device| {
+        if let Some(news) = share.news(now, false) {
+            device.tell(news, kind.refills || share.last_told().is_none());
+            bucket.reserve(news.burst);
+            share.told(now, news);
+        }
+    };
+    tell(0, &mut share, &mut device);
+    let (mut result, mut short) = (vec![Second::default(); seconds as usize], false);
+    let (mut part, mut left, mut drawn) = (0, [0.0f64; 2], bucket.drawn());
+    // What it has passed and dropped, as it tells it: at the last moment that counters were read.
+    let (mut visible, mut known) = ((0, 0), (0, 0));
     for step in 1..=seconds * SECOND / STEP_NS {
         let now = step * STEP_NS;
         let at = ((now - 1) / SECOND) as usize;
@@ -54,22 +85,23 @@ fn run(rate: u64, burst: u64, seconds: u64, offered: impl Fn(u64) -> (u64, u64))
         let got = bucket.draw(Nanos(now), 0, wanted).tokens;
         short |= got < wanted;
         result[at].software += got;
-        let passed = device.offer(STEP_NS, left[1].floor());
-        result[at].hardware += passed;
-        of_period += passed;
+        result[at].hardware += device.offer(STEP_NS, left[1].floor());
         left = left.map(f64::fract);
+        if now % (kind.lump * PERIOD_NS) == 0 {
+            visible = (device.passed, device.dropped);
+        }
         if now % PERIOD_NS == 0 {
-            device.passed.push(std::mem::take(&mut of_period));
             let seen = Seen {
                 elapsed_ns: PERIOD_NS,
                 drawn: bucket.drawn() - drawn,
                 level: bucket.level(Nanos(now)),
                 short: std::mem::take(&mut short),
-                passed: device.passed[device.passed.len() - 11],
-                dropped: device.dropped > dropped,
+                passed: visible.0 - known.0,
+                dropped: visible.1 > known.1,
             };
-            (drawn, dropped) = (bucket.drawn(), device.dropped);
-            device.rate = share.reconsider(&seen);
+            (drawn, known) = (bucket.drawn(), visible);
+            share.reconsider(&seen);
+            tell(now, &mut share, &mut device);
         }
     }
     result
@@ -85,12 +117,17 @@ fn assert_exact(of: &[Second], rate: u64, what: &str) {
 /// From 1 kpps to 10 Mpps, wherever the packets are: all of the rate passes, and no more.
 #[test]
 fn the_whole_rate_passes_wherever_packets_are() {
-    for rate in [1_000, 100_000, 10_000_000] {
+    for (kind, rate) in
+        KINDS.into_iter().flat_map(|kind| [1_000, 100_000, 10_000_000].map(|rate| (kind, rate)))
+    {
         let mixes = [(0, 200), (200, 0), (5, 200), (60, 60), (200, 200), (200, 30), (30, 200), (300, 5)];
-        for (software, hardware) in mixes {
+        for (burst, (software, hardware)) in
+            [10, 2].into_iter().flat_map(|part| mixes.map(|mix| (rate / part, mix)))
+        {
             let offered = |_| (rate * software / 100, rate * hardware / 100);
-            let seconds = run(rate, rate / 10, 14, offered);
-            assert_exact(&seconds[8..], rate, &format!("{rate}/s, {software} % and {hardware} % offered"));
+            let seconds = run(kind, rate, burst, 30, offered);
+            let what = format!("{kind:?}, {rate}/s, burst {burst}, {software} % and {hardware} % offered");
+            assert_exact(&seconds[20..], rate, &what);
         }
     }
 }
@@ -99,6 +136,10 @@ fn the_whole_rate_passes_wherever_packets_are() {
 /// within seconds.
 #[test]
 fn it_follows_traffic_from_one_half_to_the_other() {
+    KINDS.into_iter().for_each(follows);
+}
+
+fn follows(kind: Kind) {
     let rate = 100_000;
     let offered = |second| match second / 10 {
         0 => (2 * rate, 0),
@@ -107,7 +148,7 @@ fn it_follows_traffic_from_one_half_to_the_other() {
         3 => (rate / 2, rate / 4),
         _ => (2 * rate, 2 * rate),
     };
-    let seconds = run(rate, rate / 10, 50, offered);
+    let seconds = run(kind, rate, rate / 10, 50, offered);
     let total = |of: &[Second]| of.iter().map(|second| second.software + second.hardware).sum::<u64>();
     for end in 1..=seconds.len() {
         assert!(total(&seconds[..end]) <= rate * end as u64 + rate / 10, "after {end} s");
@@ -125,12 +166,12 @@ fn it_follows_traffic_from_one_half_to_the_other() {
 /// A half without traffic has what it takes to begin some.
 #[test]
 fn nobody_is_shut_out() {
-    let mut share = Share::new(1, 32);
+    let mut share = Share::new(1, 32, 1);
     let seen = Seen { elapsed_ns: PERIOD_NS, drawn: 10, short: true, dropped: true, ..Seen::default() };
     for _ in 0..1_000 {
         assert_eq!(share.reconsider(&seen), 1);
     }
-    let mut share = Share::new(1_000_000, 1_000);
+    let mut share = Share::new(1_000_000, 1_000, 1);
     for _ in 0..1_000 {
         let hardware = share.reconsider(&Seen { dropped: false, drawn: 200_000, ..seen });
         assert!((1_953..=1_000_000).contains(&hardware));
