@@ -60,6 +60,8 @@ pub const CORE_MAX: u16 = 1023;
 pub const FRAGMENTS_MAX: u32 = 1 << 20;
 /// Rules in hardware, one per direction of a connection.
 pub const OFFLOAD_RULES_MAX: u32 = 1 << 24;
+/// Rules in hardware that drop what the policy denies.
+pub const DENY_RULES_MAX: u32 = 4096;
 /// Longest time between two readings of a rule's counters, milliseconds.
 pub const OFFLOAD_POLL_MS_MAX: u32 = 2_000;
 /// How late a worker may hear of what hardware has forwarded: silence of a connection in hardware counts

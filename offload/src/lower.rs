@@ -28,6 +28,9 @@
 //! without a mark of congestion (RFC 6040), and other packets miss. Where the tunnel has no inner Ethernet
 //! header, the packet's own goes first, tags and all.
 //!
+//! Behind the connections of a group, with priority 1, are rules that drop what the policy denies: see
+//! `denial`.
+//!
 //! What hardware does otherwise than the worker:
 //!
 //! * It keeps a tag's priority.
@@ -38,6 +41,7 @@
 //! * Where a port is a bump in the wire, it takes a connection's requests whomever their frames are for; the
 //!   worker passes those for other stations on. An IPv6 rule with a MAC address is too wide to match.
 
+mod denial;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +55,7 @@ use dataplane::offload::{Ask, Declined, Leg};
 use dataplane::rewrite::Around;
 use dataplane::snapshot::VlanTags;
 use dataplane::wire::{ether, ipv4};
+pub use denial::denial;
 
 /// The group of connections over IPv4 and TCP.
 pub const CONNECTIONS_V4_TCP: u32 = 1;

@@ -120,7 +120,7 @@ pub enum Action {
     MeterMark(u32),
     /// Later groups see this tag.
     SetTag(u32),
-    /// It is dropped.
+    /// It is dropped. Drivers take nothing with it but a count and an age.
     Drop,
     /// The engine is told when none has come for so long.
     Age {

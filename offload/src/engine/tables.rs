@@ -9,6 +9,7 @@ use super::{BASE_TABLE_RULES, EngineError, table_rules};
 use crate::colours::COLOURS;
 use crate::rule::{Action, Item, Rule};
 use dataplane::addr::{Ip, MacAddr};
+use dataplane::limits::DENY_RULES_MAX;
 use dpdk::flow::{Actions, Attr, FlowError, FlowQueue, Pattern, TableKey};
 
 /// Room in tables whose rules decide by colour; there is one for each meter.
@@ -53,6 +54,7 @@ impl Tables {
         let rules_max = match rule.attr.group {
             COLOURS => DECIDING_RULES_MAX,
             _ if is_base(rule) => BASE_TABLE_RULES,
+            _ if drops(rule) => table_rules(DENY_RULES_MAX).min(self.rules_max),
             _ => self.rules_max,
         };
         let made = queue.create_table(attr, rules_max, pattern, &known);
@@ -76,12 +78,17 @@ fn is_base(rule: &Rule) -> bool {
     !spell::counts(rule) && rule.actions.iter().any(|action| matches!(action, Action::Jump(_)))
 }
 
+/// Rules that drop have tables of their own, behind those of connections.
+fn drops(rule: &Rule) -> bool {
+    rule.actions.contains(&Action::Drop)
+}
+
 /// What rules of the same table may do: first what this one does, then what others could.
 fn alternatives(rule: &Rule, own: &Actions) -> Vec<Actions> {
     let mut all = vec![own.clone()];
     // Rules of tunnels have a pattern of their own. With each actions template of a table, mlx5 sets memory
     // for the headers of all its rules aside (mlx5_flow_hw.c, `mlx5dr_action_create_reformat`).
-    let alone = is_base(rule) || rule.attr.group == COLOURS;
+    let alone = is_base(rule) || drops(rule) || rule.attr.group == COLOURS;
     if alone || rule.actions.contains(&Action::RawEncap) {
         return all;
     }

@@ -341,3 +341,45 @@ fn ports_of_one_device_have_rules_of_their_own() {
         assert_eq!(base[..at].iter().find(same), None);
     }
 }
+
+#[test]
+fn what_is_denied_is_dropped_behind_the_connections_of_its_group() {
+    let key = ask().key;
+    let rule = denial(&inline(), FRONT, &key).expect("a rule");
+    assert_eq!(rule.attr, Attr { domain: Domain::Transfer, group: CONNECTIONS_V4_TCP, priority: 1 });
+    let items = [
+        Item::RepresentedPort(0),
+        Item::Eth { dst: None },
+        Item::Ipv4 { src: Some(0x0a00_0001), dst: Some(0xc000_0250), class: None, ttl: None },
+        // A SYN, too.
+        Item::Tcp { src: Some(40_000), dst: Some(80), flags: None },
+    ];
+    assert_eq!(rule.items[..], items);
+    assert_eq!(rule.actions[..], [Action::Count, Action::Drop]);
+    let udp = denial(&inline(), FRONT, &FlowKey { protocol: Protocol::Udp, ..key }).expect("a rule");
+    assert_eq!(udp.attr.group, CONNECTIONS_V4_UDP);
+}
+
+#[test]
+fn only_what_is_for_us_is_dropped_where_a_port_is_a_bump_in_the_wire() {
+    let mut bump = inline();
+    bump.ports[0].any_mac = true;
+    let v4 = ask().key;
+    let rule = denial(&bump, FRONT, &v4).expect("a rule");
+    assert_eq!(rule.items[1], Item::Eth { dst: Some(bump.ports[0].mac) });
+    let v6 = FlowKey { src: ip("2001:db8::1"), dst: ip("2001:db8::80"), ..v4 };
+    assert_eq!(denial(&bump, FRONT, &v6), Err(Declined::Path), "too wide");
+    assert!(denial(&inline(), FRONT, &v6).is_ok());
+}
+
+#[test]
+fn there_is_no_drop_where_no_base_rule_leads() {
+    let key = ask().key;
+    assert_eq!(denial(&inline(), PortId(2), &key), Err(Declined::Path), "no such port");
+    let mut alone = inline();
+    alone.ports[1].domain = None;
+    assert_eq!(denial(&alone, FRONT, &key), Err(Declined::Path));
+    let mut double = inline();
+    double.ports[0].vlan = VlanTags { outer: Some(1), inner: Some(2) };
+    assert_eq!(denial(&double, FRONT, &key), Err(Declined::Path));
+}

@@ -129,6 +129,9 @@ fn rules(hairpins: bool) -> Vec<(String, Rule)> {
         let base = lower::base_rules(&two_arm).into_iter().enumerate();
         rules.extend(base.map(|(at, rule)| (format!("hairpin base {at}"), rule)));
     }
+    let drop = |key| lower::denial(&inline, PortId(0), key).expect("hardware can");
+    let drops = [("denied ipv4 tcp", drop(&tcp.key)), ("denied ipv6 udp", drop(&udp.key))];
+    rules.extend(drops.map(|(name, rule)| (name.to_owned(), rule)));
     rules
 }
 
