@@ -175,6 +175,17 @@ impl Ask {
     }
 }
 
+/// A tuple of which the policy denies every packet, and of which many come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Denied {
+    /// Where they come in.
+    pub ingress: PortId,
+    /// Client to VIP.
+    pub key: FlowKey,
+    /// About so many a second.
+    pub per_second: u32,
+}
+
 /// Why hardware must give a connection back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]

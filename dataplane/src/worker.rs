@@ -13,7 +13,8 @@
 //! `open` (first packets), `egress` (rewrite, next hop, the link header), `punt` (everything that is not a
 //! plain forwarded packet), `policy` (what is let through), `transit` (what is passed on under it),
 //! `tunnel_port` (what comes out of tunnels, and goes into them), `upkeep` (ageing, neighbour upkeep,
-//! announcements), `offload` (what hardware takes over, and gives back).
+//! announcements), `offload` (what hardware takes over, and gives back), `hitters` (what hardware had better
+//! drop).
 //!
 //! A packet is moved, never copied, and ends in exactly one way, counted once: sent, dropped under a
 //! [`DropReason`], consumed, handed to another worker, or held for a neighbour.
@@ -21,6 +22,7 @@
 mod capture;
 mod egress;
 mod express;
+mod hitters;
 mod local;
 mod meter;
 mod notes;
@@ -45,7 +47,7 @@ use crate::fragments::{FragmentLimits, Fragments};
 use crate::ids::{BackendId, PortId, TenantId, WorkerId};
 use crate::meter::Nanos;
 use crate::neighbour::{NeighbourLimits, NeighbourUpdate, Neighbours};
-use crate::offload::{Ask, Revoke};
+use crate::offload::{Ask, Denied, Revoke};
 use crate::owner::Owners;
 use crate::packet::{BURST, Burst, PacketBuf};
 use crate::policy::LogEvent;
@@ -105,6 +107,13 @@ pub trait Env {
     /// Tells the offload engine to give a connection back, ahead of anything that is asked for. `false` if
     /// there is no room; then it is told again later.
     fn revoke(&mut self, revoke: &Revoke) -> bool;
+
+    /// Tells the offload engine of a tuple that comes in at a high rate, and of which the policy denies all.
+    /// `false` if there is no room, or no engine; then it is told again a while later.
+    fn denied(&mut self, denied: &Denied) -> bool {
+        let _ = denied;
+        false
+    }
 
     /// Hears what the walk found or decided about the packet at hand. Nobody listens by default.
     #[inline(always)]
@@ -198,6 +207,8 @@ struct State<B: PacketBuf> {
     offload: offload::Bargain,
     captured: capture::Captured,
     judging: policy::Judging,
+    /// Who sends most of what the policy denies; `None`: nobody wants to know.
+    hitters: Option<hitters::Hitters>,
     /// Frames that are yet to be put into tunnels.
     aside: tunnel_port::Aside<B>,
     /// Datagrams scheduled without affinity so far: the walk over the Maglev table.
@@ -321,6 +332,7 @@ impl<B: PacketBuf> Worker<B> {
             offload: offload::Bargain::new(now),
             captured: capture::Captured::default(),
             judging: policy::Judging::new(),
+            hitters: None,
             aside: tunnel_port::Aside::new(),
             datagrams: 0,
         };

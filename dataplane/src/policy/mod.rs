@@ -7,9 +7,11 @@
 //! * `rule`: what a rule says, and whether a [`Subject`] matches it: the meaning of a policy.
 //! * `classifier`, on `intervals`: the same, compiled to be found quickly.
 //! * `log`: what is told of verdicts that are to be logged.
+//! * `denial`: what is denied whatever is known of its connection.
 //! * this page: the rules of one generation, their numbers, and how they follow those before.
 
 mod classifier;
+mod denial;
 mod intervals;
 mod log;
 mod rule;

@@ -5,6 +5,7 @@
 //! that answer quickly; `build` makes a snapshot out of a configuration.
 
 mod build;
+mod denials;
 mod lans;
 mod meters;
 mod queries;
@@ -27,6 +28,7 @@ use crate::policy::{self, Policy, PolicyError};
 use crate::rewrite::Outer;
 use crate::wire::plain::Link;
 use core::ops::RangeInclusive;
+pub use denials::Denial;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use lans::Lans;

@@ -154,7 +154,9 @@ impl<'a, E: Env> Walk<'a, E> {
             self.count_service_drop(service);
             return self.drop(packet, DropReason::SourceAddressInvalid);
         }
+        let port = packet.port();
         let Some(packet) = self.admit(packet, parsed, &parsed.key) else {
+            self.note_refused(port, &parsed.key);
             return self.count_service_drop(service);
         };
         let Some(packet) = self.metered(packet, parsed, service.id) else { return };

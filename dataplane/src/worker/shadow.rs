@@ -171,6 +171,7 @@ impl Shadow {
             offload: offload::Bargain::new(now),
             captured: Captured::default(),
             judging: policy::Judging::new(),
+            hitters: None,
             aside: tunnel_port::Aside::new(),
             datagrams: rest.datagrams,
         };

@@ -12,7 +12,7 @@ use dataplane::counters::WorkerCounters;
 use dataplane::ids::{BackendId, PortId, WorkerId};
 use dataplane::limits;
 use dataplane::neighbour::NeighbourUpdate;
-use dataplane::offload::{Answer, Ask, Revoke};
+use dataplane::offload::{Answer, Ask, Denied, Revoke};
 use dataplane::owner::{DEFAULT_KEY, Owners};
 use dataplane::packet::{Burst, PacketBuf, TestPacket};
 use dataplane::policy::{LogEvent, Source};
@@ -36,6 +36,8 @@ pub(crate) struct TestEnv {
     /// What hardware was asked to take, and told to give back.
     pub(crate) asks: Vec<Ask>,
     pub(crate) revokes: Vec<Revoke>,
+    /// and would better drop.
+    pub(crate) denied: Vec<Denied>,
     /// What the walk said of each packet.
     pub(crate) notes: Vec<Note>,
     /// Verdicts to be logged.
@@ -67,6 +69,7 @@ impl TestEnv {
             announced: Vec::with_capacity(256),
             asks: Vec::new(),
             revokes: Vec::new(),
+            denied: Vec::new(),
             notes: Vec::new(),
             logged: Vec::new(),
             asks_full: false,
@@ -91,6 +94,7 @@ impl TestEnv {
         self.delivered.reserve(512);
         self.asks.reserve(512);
         self.revokes.reserve(512);
+        self.denied.reserve(512);
         self.notes.reserve(4096);
         self.logged.reserve(512);
     }
@@ -134,6 +138,11 @@ impl Env for TestEnv {
             self.revokes.push(*revoke);
         }
         !self.revokes_full
+    }
+
+    fn denied(&mut self, denied: &Denied) -> bool {
+        self.denied.push(*denied);
+        true
     }
 
     fn note(&mut self, note: Note) {
