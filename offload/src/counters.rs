@@ -214,6 +214,14 @@ pub struct OffloadCounters {
     /// From a new configuration, or a worker's wish that follows from it, until rules it does not allow
     /// were out.
     pub time_to_enforce: Histogram,
+    /// Of [`OffloadCounters::rules`], those that drop what the policy denies (gauge).
+    pub denials: Counter,
+    /// Times one of them came in force,
+    pub denials_installed: Counter,
+    /// or did not.
+    pub denials_failed: Counter,
+    /// Packets that they have dropped.
+    pub denied_packets: Counter,
     /// Times packets were kept from rules, as it would have taken too long to take out those that the policy
     /// denies,
     pub fences: Counter,

@@ -8,6 +8,7 @@
 //! * `leave`: how rules are taken out, and what completions mean;
 //! * `meters`: rates that hardware and software share;
 //! * `fence`: what keeps packets from denied rules that are not out yet;
+//! * `hitters`: rules that drop what the policy denies;
 //! * `policy`: what a configuration allows, and a new one is enforced;
 //! * `rounds`: counters are read, idle rules found, last counts settled;
 //! * `answers`: what workers are owed;
@@ -21,6 +22,7 @@
 mod answers;
 mod enter;
 mod fence;
+mod hitters;
 mod leave;
 mod meters;
 mod pair;
@@ -36,11 +38,12 @@ use crate::counters::{EngineState, OffloadCounters};
 use crate::engine::{Completion, FlowEngine, LegId, Traits};
 use crate::lower::Topology;
 use dataplane::flow::FlowKey;
-use dataplane::limits::TENANTS_MAX;
+use dataplane::limits::{DENY_RULES_MAX, TENANTS_MAX};
 use dataplane::offload::{Answer, Ask, Removal, Revocation, Revoke};
 use dataplane::snapshot::Snapshot;
 use enter::{Failures, Refusals, Waiting};
 use fence::Fence;
+use hitters::Hitters;
 use meters::Meters;
 use pair::Slab;
 use recover::Health;
@@ -48,6 +51,7 @@ use rounds::{Round, Sweep};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+pub use hitters::DenialRow;
 pub use rows::{LegRow, RuleRow};
 
 /// Requests that wait or whose refusal could not be delivered yet, at most.
@@ -66,6 +70,8 @@ const MS: u64 = 1_000_000;
 pub struct Settings {
     /// Rules there may be, one per direction.
     pub rules_max: u32,
+    /// Of these, so many may drop what the policy denies, while connections have no use for them.
+    pub deny_rules: u32,
     /// Rules put in force per second; 0: as fast as the engine takes them, for at most half of its time.
     pub insertions_per_second: u32,
     /// The price never falls below so many packets.
@@ -86,6 +92,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             rules_max: 65_536,
+            deny_rules: 1024,
             insertions_per_second: 0,
             price_min: 8,
             idle_ms: 30_000,
@@ -193,6 +200,7 @@ pub struct Machine {
     /// and pairs it does not allow that are not out yet.
     enforcing: u32,
     fence: Fence,
+    hitters: Hitters,
     meters: Meters,
     aged_ns: u64,
 
@@ -222,13 +230,13 @@ impl Machine {
     ) -> Machine {
         let settings = *settings;
         let rules_max = settings.rules_max.min(traits.rules_max);
-        let slots = pairs_max(rules_max);
-        let queue = || VecDeque::with_capacity(slots as usize + 1);
+        let (slots, denials) = (pairs_max(rules_max), settings.deny_rules.min(DENY_RULES_MAX));
+        let queue = || VecDeque::with_capacity((slots + denials) as usize + 1);
         let counters = Arc::new(OffloadCounters::default());
         counters.capacity.set(u64::from(rules_max));
         counters.state.set(EngineState::Resting as u64);
-        let price =
-            Price::new(settings.policy.first_price(settings.price_min), settings.policy == Policy::Earned);
+        let first_price = settings.policy.first_price(settings.price_min);
+        let price = Price::new(first_price, settings.policy == Policy::Earned);
         counters.price.set(u64::from(price.get()));
         Machine {
             settings,
@@ -239,9 +247,8 @@ impl Machine {
             clock: Clock { last_ns: now_ns, now_ns },
             health: Health::new(now_ns, settings.operation_timeout_ms),
             slab: Slab::new(slots),
-            // Twice as many as there may be rules, and more, so that it never has to grow for the sake of
-            // those that are gone.
-            by_key: HashMap::with_capacity(2 * slots as usize),
+            // Twice as many as there may be rules, and more: it never grows for those that are gone.
+            by_key: HashMap::with_capacity((2 * slots + denials) as usize),
             rules_max,
             used: 0,
             reserved: 0,
@@ -271,6 +278,7 @@ impl Machine {
             adopted_ns: now_ns,
             enforcing: 0,
             fence: Fence::new(now_ns),
+            hitters: Hitters::new(slots, denials),
             meters: Meters::new(now_ns),
             aged_ns: now_ns,
             step_ns: now_ns,
@@ -329,6 +337,7 @@ impl Machine {
             if self.fence_some(now_ns, engine) {
                 self.take_out(now_ns, engine);
                 self.put_in(now_ns, engine);
+                self.put_denials_in(now_ns, engine);
             }
             if self.begun > 0 {
                 engine.push();
@@ -336,6 +345,7 @@ impl Machine {
             }
             self.read_some(now_ns, engine, outbox);
             self.hear_aged(now_ns, engine);
+            self.tend_denials(now_ns, engine);
             self.reserve_meters(now_ns);
             self.tend_meters(now_ns, engine);
             self.settle_some(now_ns, engine, outbox);
@@ -344,6 +354,7 @@ impl Machine {
             self.reserve_meters(now_ns);
             if self.health.is_stuck() {
                 self.read_some(now_ns, engine, outbox);
+                self.tend_denials(now_ns, engine);
             }
             if self.health.is_empty() {
                 self.settle_some(now_ns, engine, outbox);
@@ -442,8 +453,15 @@ impl Machine {
     }
 }
 
+/// Each [`dataplane::offload::RuleId`] is below this, where there may be so many rules: those of rules that
+/// drop come behind those of connections.
+#[must_use]
+pub const fn numbers_max(rules_max: u32) -> u32 {
+    pairs_max(rules_max).saturating_add(DENY_RULES_MAX)
+}
+
 /// Connections there can be in hardware with so many rules, those included whose rules are out and whose
-/// counters may still grow. Each [`dataplane::offload::RuleId`] is below this.
+/// counters may still grow.
 #[must_use]
 pub const fn pairs_max(rules_max: u32) -> u32 {
     rules_max.saturating_add(rules_max / 4).saturating_add(64)

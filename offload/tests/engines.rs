@@ -6,6 +6,8 @@
 
 #[path = "engines/bed.rs"]
 mod bed;
+#[path = "engines/denials.rs"]
+mod denials;
 #[path = "engines/life.rs"]
 mod life;
 #[path = "engines/meters.rs"]
@@ -42,6 +44,7 @@ fn engines_keep_their_promises_on_a_driver() {
         on(ports(number), &pool, kind, |mut bed| {
             life::keeps_its_promises(&mut bed);
             meters::limit_what_passes(&mut bed);
+            denials::are_dropped_and_counted(&mut bed);
             trouble::a_fence_is_up_when_its_rules_are_out(&mut bed, number);
             trouble::a_flush_puts_right(&mut bed, number);
         });

@@ -9,7 +9,7 @@ use super::base::Base;
 use super::legs::Legs;
 use super::spell;
 use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Meter, Metering, Traits};
-use crate::machine::pairs_max;
+use crate::machine::numbers_max;
 use crate::rule::Rule;
 use dpdk::flow::{CounterKey, FlowError, Flows, MeterRate, RuleKey};
 
@@ -72,7 +72,7 @@ impl<'port> SyncEngine<'port> {
         let mut engine = SyncEngine {
             ports,
             base: Base::new(base),
-            legs: Legs::new(pairs_max(rules_max)),
+            legs: Legs::new(numbers_max(rules_max)),
             ended: VecDeque::new(),
             rules_max,
             aged_from: 0,

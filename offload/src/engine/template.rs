@@ -19,7 +19,7 @@ use super::spell::{self, Objects};
 use super::tables::Tables;
 use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Meter, Metering, Traits};
 use crate::colours;
-use crate::machine::pairs_max;
+use crate::machine::numbers_max;
 use crate::rule::{Domain, Rule};
 use dpdk::flow::{CounterKey, Done, End, FlowError, FlowQueue, MeterKey, RuleKey};
 
@@ -97,7 +97,7 @@ impl<'port> TemplateEngine<'port> {
             tables: Tables::new(rules_max),
             marks: Marks::new(&base),
             base: Base::new(base),
-            legs: Legs::new(pairs_max(rules_max)),
+            legs: Legs::new(numbers_max(rules_max)),
             dead: VecDeque::new(),
             ended: VecDeque::new(),
             done: Vec::with_capacity(CHUNK),

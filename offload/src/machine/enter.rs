@@ -173,7 +173,7 @@ impl Machine {
 
     /// Whether an insertion may begin: nothing waits to be taken out, and of the engine's queue at least
     /// half is left for removals.
-    fn may_install(&self) -> bool {
+    pub(super) fn may_install(&self) -> bool {
         let most = (self.traits.operations_max / 2).max(1);
         self.health.is_running() && !self.is_leaving() && self.installing < most
     }
@@ -237,7 +237,9 @@ impl Machine {
     /// Rules with the same pattern are still there: of an earlier connection, or of one that its worker no
     /// longer knows, perhaps to another port of the VIP. They have to go first.
     fn wait_for_namesake(&mut self, now_ns: u64, waiting: &Waiting, index: u32) -> Verdict {
-        if self.slab.get(index).is_some_and(|pair| !matches!(pair.phase, Phase::Closing { .. })) {
+        if let Some(at) = self.hitters.at(index) {
+            self.close_denial(at);
+        } else if self.slab.get(index).is_some_and(|pair| !matches!(pair.phase, Phase::Closing { .. })) {
             self.counters.orphans.add(1);
             self.close(now_ns, index, Removal::Revoked(Revocation::Orphan), 0);
         }
@@ -271,7 +273,7 @@ impl Machine {
     }
 
     /// Rules that a tenant may have: at least one connection's.
-    fn share(&self, tenant: TenantId) -> u32 {
+    pub(super) fn share(&self, tenant: TenantId) -> u32 {
         let own = self.snapshot.tenants.get(tenant.index()).and_then(|tenant| tenant.offload_share_percent);
         tenant_rules_max(self.rules_max, own.unwrap_or(self.settings.tenant_share_percent))
     }
@@ -289,6 +291,10 @@ impl Machine {
         }
         let mut freed = 0;
         while freed < rules {
+            if self.yield_denial(tenant) {
+                freed += 1;
+                continue;
+            }
             let Some(victim) = self.victim(now_ns, worth(ask.packets, ask.age_ms), tenant) else { break };
             freed += self.slab.get(victim).map_or(0, |pair| pair.rules());
             self.counters.evictions[reason as usize].add(1);
@@ -471,7 +477,7 @@ impl Machine {
         self.health.is_running()
     }
 
-    fn begin_install<E: FlowEngine>(
+    pub(super) fn begin_install<E: FlowEngine>(
         &mut self,
         now_ns: u64,
         engine: &mut E,

@@ -148,6 +148,9 @@ impl Machine {
 
     /// Takes out the rules of one pair. After an error it has to be called again.
     fn remove<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, index: u32) -> Result<(), EngineError> {
+        if let Some(at) = self.hitters.at(index) {
+            return self.remove_denial(now_ns, engine, at);
+        }
         for direction in DIRECTIONS {
             let way = direction as usize;
             let room = self.queue_room(now_ns, engine);
@@ -203,6 +206,9 @@ impl Machine {
         | Completion::Removed(leg)
         | Completion::Stuck(leg, _)) = *completion;
         let (index, direction) = (leg.rule.0, leg.direction);
+        if let Some(at) = self.hitters.at(index) {
+            return self.complete_denial(now_ns, completion, at);
+        }
         let state = self.slab.get(index).map_or(LegState::Absent, |pair| pair.legs[direction as usize]);
         match (*completion, state) {
             (Completion::Installed(_), LegState::Installing { since_ns }) => {
@@ -226,7 +232,7 @@ impl Machine {
         }
     }
 
-    fn operation_ended(&mut self, insertion: bool) {
+    pub(super) fn operation_ended(&mut self, insertion: bool) {
         self.in_flight -= 1;
         self.installing -= u32::from(insertion);
         self.ended += 1;

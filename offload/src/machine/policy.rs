@@ -26,6 +26,7 @@ impl Machine {
         self.adopted_ns = now_ns;
         let before = std::mem::replace(&mut self.snapshot, snapshot);
         self.meters.rehome(&self.snapshot);
+        self.prove_denials(now_ns, &before);
         let changed = before.policy().generation() != self.snapshot.policy().generation();
         // A sweep that is under way goes on from where it is: however often configurations come, each pair
         // has its turn.

@@ -143,6 +143,9 @@ impl Machine {
     }
 
     fn salvage<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, cursor: u32) {
+        if cursor == 0 {
+            self.read_denials(now_ns, engine);
+        }
         let end = cursor.saturating_add(SLOTS_PER_STEP).min(self.slab.slots());
         for index in cursor..end {
             self.read(now_ns, engine, index);
@@ -168,6 +171,7 @@ impl Machine {
         (self.full_until_ns, self.lost_streak) = (0, 0);
         self.opening.clear();
         self.meters.forget();
+        self.lose_denials(now_ns);
         self.fence.fall();
         self.denied.clear();
         self.leaving.clear();

@@ -124,7 +124,7 @@ impl Machine {
     }
 
     /// How long a counter has to stand still to prove that its rule was idle: it may lag.
-    fn idle_ns(&self) -> u64 {
+    pub(super) fn idle_ns(&self) -> u64 {
         (u64::from(self.settings.idle_ms) + u64::from(self.traits.settle_ms)) * MS
     }
 
@@ -277,7 +277,7 @@ fn counted(pair: &super::pair::Pair, rule: Option<RuleId>) -> Answer {
 }
 
 /// Bytes of link layer on every frame of a port, as hardware counts them: without FCS.
-fn overhead(topology: &crate::lower::Topology, port: PortId) -> u64 {
+pub(super) fn overhead(topology: &crate::lower::Topology, port: PortId) -> u64 {
     let Some(facts) = topology.ports.get(port.index()) else { return ether::LEN as u64 };
     let tags = usize::from(facts.vlan.outer.is_some()) + usize::from(facts.vlan.inner.is_some());
     (ether::LEN + tags * vlan::LEN) as u64
@@ -293,7 +293,7 @@ fn around(topology: &crate::lower::Topology, ask: &Ask, direction: Direction) ->
 }
 
 /// A count of whole frames as one of IP packets.
-fn ip_count(count: Count, overhead: u64) -> Count {
+pub(super) fn ip_count(count: Count, overhead: u64) -> Count {
     Count {
         packets: count.packets,
         bytes: count.bytes.saturating_sub(count.packets.saturating_mul(overhead)),

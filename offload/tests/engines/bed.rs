@@ -440,6 +440,24 @@ impl<'a> Bed<'a> {
         panic!("there will be no meter");
     }
 
+    /// Passes frames in by the wire of this port, of which none comes out again.
+    pub(crate) fn lose(&mut self, ingress: PortId, frames: &[Vec<u8>]) {
+        for frames in frames.chunks(32) {
+            let mut burst: Burst<Mbuf> = frames.iter().map(|frame| self.packet(frame)).collect();
+            for _ in 0..PATIENCE {
+                self.tx[ingress.index()].burst(&mut burst);
+                if burst.is_empty() {
+                    break;
+                }
+            }
+            assert!(burst.is_empty(), "the wire takes them");
+        }
+        // One that nobody has a rule for comes behind them.
+        let last = frame(u32::from(u16::MAX), Direction::Original);
+        let seen = self.pass(ingress, std::slice::from_ref(&last));
+        assert_eq!(seen[ingress.index()], [last], "and nothing else");
+    }
+
     fn packet(&self, frame: &[u8]) -> Mbuf {
         let mut packet = self.pool.alloc().expect("the pool has buffers");
         assert!(packet.set_len(frame.len()));
