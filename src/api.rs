@@ -392,6 +392,14 @@ pub(crate) struct OffloadRow {
     pub(crate) connections: BTreeMap<String, u64>,
     /// Packets a connection must have carried to be asked for; `null`: none is.
     pub(crate) price_packets: Option<u64>,
+    /// Of the rules, those that drop what the policy denies.
+    pub(crate) denials: u64,
+    /// Times one of them came in force,
+    pub(crate) denials_installed: u64,
+    /// or could not.
+    pub(crate) denials_failed: u64,
+    /// Packets that they have dropped, as of their last counts.
+    pub(crate) denied_packets: u64,
     /// Rules that the budget allows per second now.
     pub(crate) insertions_per_second: u64,
     pub(crate) insertions: u64,
@@ -456,17 +464,17 @@ pub(crate) struct Rules {
     pub(crate) total: u64,
 }
 
-/// A rule: one direction of a connection in hardware.
+/// A rule: one direction of a connection in hardware, or what is dropped there.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RuleRow {
     /// The number of the connection's rules.
     pub(crate) id: u32,
-    /// `original` or `reply`.
+    /// `original` or `reply`; `denied`: it drops what the policy denies.
     pub(crate) direction: String,
     pub(crate) service: String,
     /// `address:port` of the client.
     pub(crate) client: String,
-    /// `address:port` of the backend.
+    /// `address:port` of the backend; empty if it drops.
     pub(crate) backend: String,
     pub(crate) state: String,
     /// Since the connection's rules were installed.

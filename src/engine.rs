@@ -59,6 +59,7 @@ pub(crate) fn start<'a>(
 pub(crate) fn settings(wanted: &config::Offload) -> Settings {
     Settings {
         rules_max: wanted.rules_max,
+        deny_rules: wanted.deny_rules,
         insertions_per_second: wanted.insertions_per_second,
         price_min: wanted.price_min,
         idle_ms: wanted.idle_s.saturating_mul(1000),

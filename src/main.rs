@@ -14,6 +14,7 @@ mod client;
 mod clock;
 mod commands;
 mod control;
+mod denials;
 mod devices;
 mod eal;
 mod engine;

@@ -87,6 +87,8 @@ pub(crate) struct Manager<'a> {
     inbox: Inbox,
     mailboxes: Vec<Arc<Mailbox>>,
     counters: Vec<Arc<WorkerCounters>>,
+    /// Likewise, and of what hardware drops.
+    everybody: Vec<Arc<WorkerCounters>>,
     overrides: Overrides,
     books: Books,
     meters: MeterBooks,
@@ -109,7 +111,8 @@ impl<'a> Manager<'a> {
     pub(crate) fn new(running: Running<'a>, events: Receiver<Event>) -> Manager<'a> {
         let mailboxes = running.workers.iter().map(|worker| Arc::clone(&worker.mailbox)).collect();
         let counters: Vec<_> = running.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
-        let mut books = Books::new(counters.clone());
+        let everybody: Vec<_> = counters.iter().cloned().chain(running.offloading.dropped()).collect();
+        let mut books = Books::new(everybody.clone());
         books.assign(&running.snapshot);
         let mut meters = MeterBooks::new(counters.clone());
         meters.assign(&running.snapshot);
@@ -122,6 +125,7 @@ impl<'a> Manager<'a> {
             inbox: Inbox::new(events),
             mailboxes,
             counters,
+            everybody,
             overrides: Overrides::default(),
             books,
             meters,
@@ -190,7 +194,7 @@ impl<'a> Manager<'a> {
             Request::Meters(reply) => {
                 drop(reply.send(self.meters.rows(snapshot, &self.running.config.tenants)))
             }
-            Request::Drops(reply) => drop(reply.send(rows::drops(&self.counters))),
+            Request::Drops(reply) => drop(reply.send(rows::drops(&self.everybody))),
             Request::Neighbours(reply) => drop(reply.send(self.neighbours())),
             Request::Offload(reply) => drop(reply.send(self.offload())),
             Request::Rules(query, reply) => {
@@ -559,6 +563,10 @@ impl<'a> Manager<'a> {
             rules.retain(|rule| rule.client == connection.client && rule.backend == connection.backend);
             row.rules = rules;
         }
+        if let Some(rule) = arrival.dropped_by(&row, &self.running.offloading, snapshot) {
+            row.hardware = "hardware drops it, and no worker sees it".to_owned();
+            row.rules = vec![rule];
+        }
         Ok(row)
     }
 
@@ -621,7 +629,7 @@ impl<'a> Manager<'a> {
             workers: self.workers(),
             tables: self.counters.iter().map(|counters| rows::table_events(counters)).collect(),
             ports: self.ports(),
-            drops: rows::drops(&self.counters),
+            drops: rows::drops(&self.everybody),
             meters: self.meters.rows(snapshot, &self.running.config.tenants),
             pools: self.running.pools.iter().map(pool).collect(),
             opened: self.books.opened(),
@@ -721,7 +729,7 @@ impl<'a> Manager<'a> {
                 "offload stopped"
             );
         }
-        for row in rows::drops(&self.counters).iter().filter(|row| row.packets > 0) {
+        for row in rows::drops(&self.everybody).iter().filter(|row| row.packets > 0) {
             tracing::info!(reason = row.reason, packets = row.packets, "dropped");
         }
     }

@@ -92,7 +92,7 @@ metrics! {
     Counter ct_evicted_total [worker, kind] "Connections evicted for a newer one. kind: half_open or idle.";
     Counter policy_ended_connections_total [] "Connections that ended because the policy had changed.";
     Counter policy_log_lost_total [] "Verdicts that were to be logged and were too many.";
-    Counter drops_total [reason] "Packets not sent, by reason; docs/drops.md explains each.";
+    Counter drops_total [reason] "Packets not sent, by reason; docs/drops.md explains each. Those that hardware dropped because the policy denies them are among them, as of its last counts.";
     Counter worker_received_packets_total [worker] "Packets taken from ports.";
     Counter worker_sent_packets_total [worker] "Packets accepted by ports' transmit queues.";
     Counter worker_generated_packets_total [worker] "Packets Millrace made itself (ARP, ND, ICMP errors, RST).";
@@ -117,7 +117,10 @@ metrics! {
     Gauge port_link_up [port] "1 if the port has link.";
     Gauge offload_info [engine] "Always 1; engine: sync, template or none.";
     Gauge offload_up [] "1 if the offload engine is running; 0 if there is none, it is being recovered, or its thread hangs.";
-    Gauge offload_rules [] "Rules in hardware, one per direction of a connection.";
+    Gauge offload_rules [] "Rules in hardware: one per direction of a connection, and those that drop.";
+    Gauge offload_deny_rules [] "Of offload_rules, those that drop what the policy denies.";
+    Counter offload_deny_rules_total [result] "Rules that were to drop what the policy denies. result: ok, or failed (no room in the device, or refused).";
+    Counter offload_denied_packets_total [] "Packets that hardware dropped because the policy denies them, as of its last counts; they are in drops_total, too.";
     Gauge offload_rule_capacity [] "Rules there may be in hardware.";
     Gauge offload_connections [state] "Connections by what hardware has to do with them. state: requested, installed, removing or declined (not asked for again before some time has passed); all others are in software.";
     Counter offload_requests_total [result] "Requests to have a connection forwarded by hardware. result: ok, full, rejected (by the driver), timeout, budget, tenant_share, path, failed (in the device), or dropped (more than there was room for).";
@@ -422,6 +425,10 @@ impl Exporter {
         self.value(Name::offload_up, [], f64::from(u8::from(row.state == EngineState::Running.name())));
         self.value(Name::offload_rules, [], row.rules as f64);
         self.value(Name::offload_rule_capacity, [], row.capacity as f64);
+        self.value(Name::offload_deny_rules, [], row.denials as f64);
+        self.total(Name::offload_deny_rules_total, ["ok"], row.denials_installed);
+        self.total(Name::offload_deny_rules_total, ["failed"], row.denials_failed);
+        self.total(Name::offload_denied_packets_total, [], row.denied_packets);
         self.value(Name::offload_insertions_per_second, [], row.insertions_per_second as f64);
         self.value(Name::offload_price_packets, [], row.price_packets.unwrap_or(u32::MAX.into()) as f64);
         self.value(Name::offload_stats_age_seconds, [], row.stats_age_ms as f64 / 1e3);

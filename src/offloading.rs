@@ -60,8 +60,12 @@ impl Offloading {
         Offloading { engine, watch: Watch::default(), recoveries: 0, wanted }
     }
 
+    pub(crate) fn engine(&self) -> Option<&Engine> {
+        self.engine.as_ref().ok()
+    }
+
     fn shared(&self) -> Option<&Shared> {
-        self.engine.as_ref().ok().map(|engine| &*engine.shared)
+        self.engine().map(|engine| &*engine.shared)
     }
 
     /// The engine's own counters.
@@ -162,7 +166,10 @@ impl Offloading {
         let limit = query.limit.unwrap_or_default().rows();
         let Ok(engine) = &self.engine else { return Ok(Rules::default()) };
         let mut found = Rules { total: engine.shared.counters.rules.get(), ..Rules::default() };
-        let mut from = Some(0);
+        found.rules = engine.denial_rows(query, &filter, snapshot).map_err(|_| silent())?;
+        found.truncated = found.rules.len() > limit;
+        found.rules.truncate(limit);
+        let mut from = (!found.truncated).then_some(0);
         while let Some(start) = from {
             let (rows, next) = engine.page(start)?;
             for row in
@@ -187,9 +194,9 @@ impl Engine {
     fn page(&self, from: u32) -> Result<(Vec<machine::RuleRow>, Option<u32>), Refusal> {
         let answer = self.shared.mailbox.ask(0, OffloadCommand::Rules(from, PAGE), |report| match report {
             OffloadReport::Rules(rows, next) => Some((rows, next)),
-            OffloadReport::Adopted(_) => None,
+            OffloadReport::Adopted(_) | OffloadReport::Denials(_) => None,
         });
-        answer.map_err(|_| Refusal::new(RefusalKind::Failed, "the offload thread does not answer"))
+        answer.map_err(|_| silent())
     }
 
     /// The rules of one connection that are in hardware, or on their way in or out.
@@ -213,19 +220,23 @@ impl Engine {
                 age_ms: row.installed_ms,
                 packets: leg.packets,
                 bytes: leg.bytes,
-                rule: rule.testpmd(dialect(self.shared.kind)).to_string(),
+                rule: rule.testpmd(self.dialect()).to_string(),
             })
         };
         [Direction::Original, Direction::Reply].into_iter().filter_map(rule).collect()
     }
+
+    /// How its rules are told testpmd.
+    pub(crate) fn dialect(&self) -> Dialect {
+        match self.shared.kind {
+            Kind::Template => Dialect::Template,
+            Kind::Sync | Kind::Simulated => Dialect::Sync,
+        }
+    }
 }
 
-/// How the engine's rules are told testpmd.
-fn dialect(kind: Kind) -> Dialect {
-    match kind {
-        Kind::Template => Dialect::Template,
-        Kind::Sync | Kind::Simulated => Dialect::Sync,
-    }
+fn silent() -> Refusal {
+    Refusal::new(RefusalKind::Failed, "the offload thread does not answer")
 }
 
 fn sum(workers: &[Arc<WorkerCounters>], counter: impl Fn(&WorkerCounters) -> &Counter) -> u64 {
@@ -256,6 +267,10 @@ fn figures(counters: &OffloadCounters, workers: &[Arc<WorkerCounters>]) -> Offlo
             ("removing", sum(workers, |worker| &worker.offload_removing)),
             ("declined", sum(workers, |worker| &worker.offload_declined_now)),
         ]),
+        denials: counters.denials.get(),
+        denials_installed: counters.denials_installed.get(),
+        denials_failed: counters.denials_failed.get(),
+        denied_packets: counters.denied_packets.get(),
         price_packets: price(counters),
         insertions_per_second: counters.insertions_per_second.get(),
         insertions: counters.insertions.get(),

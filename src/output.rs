@@ -557,6 +557,9 @@ pub(crate) fn offload(row: &OffloadRow) -> String {
     line("connections", tally(&row.connections));
     let price = row.price_packets.map_or_else(|| "none is asked for".to_owned(), |n| format!("{n} packets"));
     line("price", price);
+    if row.denials + row.denied_packets > 0 {
+        line("dropping", format!("{} rules, {} packets", row.denials, row.denied_packets));
+    }
     line("insertions", format!("{}, at most {}/s now", row.insertions, row.insertions_per_second));
     line("under way", tally(&row.queues));
     line("counts are", format!("{} old", duration(row.stats_age_ms)));

@@ -91,6 +91,7 @@ fn fixed_offload_keys(old: &Offload, new: &Offload, fixed: &mut impl FnMut(&str,
     let mut key = |name: &str, same| fixed(&format!("[offload] {name}"), same);
     key("engine", old.engine == new.engine);
     key("rules_max", old.rules_max == new.rules_max);
+    key("deny_rules", old.deny_rules == new.deny_rules);
     key("insertions_per_second", old.insertions_per_second == new.insertions_per_second);
     key("price_min", old.price_min == new.price_min);
     key("idle_s", old.idle_s == new.idle_s);

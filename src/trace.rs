@@ -5,9 +5,12 @@ mod lines;
 mod words;
 
 use crate::api::{self, Refusal, RefusalKind, RuleRow};
+use crate::offloading::Offloading;
 use crate::rows;
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::config::{self, Config};
+use dataplane::drops::DropReason;
+use dataplane::flow::{FlowKey, Protocol};
 use dataplane::ids::{PortId, TenantId};
 use dataplane::owner::{DEFAULT_KEY, Owners};
 use dataplane::snapshot::{Overrides, Port, PortFacts, Snapshot};
@@ -280,6 +283,35 @@ impl Arrival {
     pub(crate) fn client(&self, snapshot: &Snapshot) -> Ip {
         let Packet { src, dst, .. } = self.packet;
         if snapshot.is_vip(self.tenant, dst.0) { src.0 } else { dst.0 }
+    }
+
+    /// The rule in hardware that drops the packet before a worker could, as `row` says it would.
+    pub(crate) fn dropped_by(
+        &self,
+        row: &TraceRow,
+        offloading: &Offloading,
+        snapshot: &Snapshot,
+    ) -> Option<RuleRow> {
+        let Packet { src, dst, ttl, .. } = self.packet;
+        let denied = row.verdict == format!("dropped: {}", DropReason::PolicyDenied.label());
+        // What expires goes to software first of all.
+        if !denied || ttl <= 1 {
+            return None;
+        }
+        let protocol = match self.packet.protocol {
+            TCP => Protocol::Tcp,
+            UDP => Protocol::Udp,
+            _ => return None,
+        };
+        let ends = FlowKey {
+            src: src.0,
+            dst: dst.0,
+            src_port: src.1,
+            dst_port: dst.1,
+            tenant: self.tenant,
+            protocol,
+        };
+        offloading.denial_of(self.port, &ends, snapshot)
     }
 
     /// An excerpt for its worker to fill.

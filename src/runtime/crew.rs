@@ -91,6 +91,8 @@ pub(crate) struct Crew {
     sizes: Sizes,
     idle: Rest,
     hand_off_ring: usize,
+    /// Whether hardware is to drop what many denied packets are of.
+    tells_denied: bool,
     verdicts: Arc<Verdicts>,
 }
 
@@ -131,6 +133,7 @@ impl Crew {
             sizes: Sizes::of(&config.limits),
             idle: Rest::new(config.workers.idle),
             hand_off_ring: config.workers.hand_off_ring as usize,
+            tells_denied: config.offload.deny_rules > 0,
             verdicts: Arc::new(Verdicts::new()),
         }
     }
@@ -223,6 +226,9 @@ impl Crew {
         let mut worker = Worker::new(now, &setup, snapshot, Arc::clone(counters));
         if offload.is_some() {
             worker.expect_hardware();
+        }
+        if offload.is_some() && self.tells_denied {
+            worker.expect_denials(now);
         }
         Ok(Thread {
             id,

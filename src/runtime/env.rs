@@ -13,7 +13,7 @@ use dataplane::ids::{PortId, WorkerId};
 use dataplane::limits::DEVICES_MAX;
 use dataplane::meter::Nanos;
 use dataplane::neighbour::NeighbourUpdate;
-use dataplane::offload::{Ask, Revoke};
+use dataplane::offload::{Ask, Denied, Revoke};
 use dataplane::packet::{Burst, PacketBuf};
 use dataplane::policy::LogEvent;
 use dataplane::worker::Env;
@@ -147,6 +147,10 @@ impl Env for Outside<'_> {
     #[inline]
     fn revoke(&mut self, revoke: &Revoke) -> bool {
         self.offload.is_some_and(|offload| offload.revoke(revoke))
+    }
+
+    fn denied(&mut self, denied: &Denied) -> bool {
+        self.offload.is_some_and(|offload| offload.deny(denied))
     }
 
     fn log(&mut self, event: &LogEvent) -> bool {

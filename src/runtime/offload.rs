@@ -15,12 +15,12 @@ use crate::panics;
 use crate::runtime::mailbox::Mailbox;
 use crate::runtime::offload_rings::OffloadRings;
 use core_affinity::CoreId;
-use dataplane::counters::Counter;
+use dataplane::counters::{Counter, WorkerCounters};
 use dataplane::snapshot::Snapshot;
 use dpdk::Eal;
 use offload::counters::OffloadCounters;
 use offload::engine::{FlowEngine, Kind};
-use offload::machine::{Machine, RuleRow};
+use offload::machine::{DenialRow, Machine, RuleRow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(crate) enum OffloadCommand {
     Adopt(Arc<Snapshot>),
     /// Copy rules from here on, so many connections' at most; answered by [`OffloadReport::Rules`].
     Rules(u32, usize),
+    /// Copy the rules that drop; answered by [`OffloadReport::Denials`].
+    Denials,
 }
 
 /// What the offload thread answers.
@@ -49,6 +51,8 @@ pub(crate) enum OffloadReport {
     Adopted(#[expect(dead_code, reason = "carried to be freed by the receiver")] Arc<Snapshot>),
     /// The rows, and where the next part begins.
     Rules(Vec<RuleRow>, Option<u32>),
+    /// All of them.
+    Denials(Vec<DenialRow>),
 }
 
 impl From<Arc<Snapshot>> for OffloadCommand {
@@ -71,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) kind: Kind,
     pub(crate) mailbox: Arc<OffloadMailbox>,
     pub(crate) counters: Arc<OffloadCounters>,
+    /// What rules have dropped, as workers count it.
+    pub(crate) denials: Arc<WorkerCounters>,
     pub(crate) rings: Arc<OffloadRings>,
     /// Turns of its loop.
     turns: Counter,
@@ -136,6 +142,7 @@ impl<E: FlowEngine + Send> Unit<E> {
             kind: engine.traits().kind,
             mailbox: Arc::new(Mailbox::new(generation)),
             counters: Arc::clone(machine.counters()),
+            denials: Arc::clone(machine.denials()),
             rings,
             turns: Counter::default(),
             ended: AtomicBool::new(false),
@@ -204,6 +211,7 @@ impl<E: FlowEngine + Send> Unit<E> {
         self.obey(now_ns);
         let rings = &*self.shared.rings;
         rings.take_revocations(|wish| self.machine.revoke(now_ns, wish));
+        rings.take_denied(|denied| self.machine.deny(now_ns, denied));
         let asks_max = self.machine.room().min(ASKS_PER_TURN);
         rings.take_asks(asks_max, |wish| self.machine.ask(now_ns, wish));
         let mut outbox = rings;
@@ -235,6 +243,9 @@ impl<E: FlowEngine + Send> Unit<E> {
             Some(OffloadCommand::Rules(from, max)) => {
                 let (rows, next) = self.machine.rows(from, max);
                 self.shared.mailbox.report(OffloadReport::Rules(rows, next));
+            }
+            Some(OffloadCommand::Denials) => {
+                self.shared.mailbox.report(OffloadReport::Denials(self.machine.denial_rows()));
             }
         }
     }
@@ -383,7 +394,7 @@ mod tests {
                     crate::runtime::mailbox::publish(std::slice::from_ref(&shared.mailbox), &next);
                 let rules = shared.mailbox.ask(0, OffloadCommand::Rules(0, 8), |report| match report {
                     OffloadReport::Rules(rows, next) => Some((rows.len(), next)),
-                    OffloadReport::Adopted(_) => None,
+                    OffloadReport::Adopted(_) | OffloadReport::Denials(_) => None,
                 });
                 (published, rules)
             });

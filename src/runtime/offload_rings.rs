@@ -2,9 +2,9 @@
 //! a fence before rules.
 //!
 //! ```text
-//! worker ── asks, revocations ──▶ offload thread
-//!   ▲                                │
-//!   └────── answers, price, fence ───┘
+//! worker ── asks, revocations, what is denied ──▶ offload thread
+//!   ▲                                                │
+//!   └────── answers, price, fence ───────────────────┘
 //! ```
 //!
 //! Asks and revocations have rings of their own, so that what must leave hardware never waits behind what
@@ -13,7 +13,7 @@
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use dataplane::ids::WorkerId;
-use dataplane::offload::{Answer, Ask, Revoke};
+use dataplane::offload::{Answer, Ask, Denied, Revoke};
 use offload::machine::Outbox;
 use std::sync::atomic::{
     AtomicBool, AtomicU32,
@@ -27,6 +27,9 @@ const ASKS_MAX: usize = 1024;
 const REVOCATIONS_MAX: usize = 8192;
 /// Answers that may wait for one worker. The offload thread keeps the others, and tries again.
 const ANSWERS_MAX: usize = 8192;
+
+/// Tuples that one worker drops and that may wait. One that finds no room is told again a second later.
+const DENIED_MAX: usize = 256;
 
 /// The price while nothing is to be asked for.
 const NEVER: u32 = u32::MAX;
@@ -44,6 +47,7 @@ struct Channel {
     asks: ArrayQueue<Ask>,
     revocations: ArrayQueue<Revoke>,
     answers: ArrayQueue<Answer>,
+    denied: ArrayQueue<Denied>,
 }
 
 impl OffloadRings {
@@ -54,6 +58,7 @@ impl OffloadRings {
                 asks: ArrayQueue::new(ASKS_MAX),
                 revocations: ArrayQueue::new(REVOCATIONS_MAX),
                 answers: ArrayQueue::new(ANSWERS_MAX),
+                denied: ArrayQueue::new(DENIED_MAX),
             })
         };
         OffloadRings {
@@ -91,6 +96,16 @@ impl OffloadRings {
             for _ in 0..channel.revocations.len() {
                 let Some(wish) = channel.revocations.pop() else { break };
                 revoke(&wish);
+            }
+        }
+    }
+
+    /// Hands on every tuple that workers were told to drop.
+    pub(crate) fn take_denied(&self, mut deny: impl FnMut(&Denied)) {
+        for channel in &self.workers {
+            for _ in 0..channel.denied.len() {
+                let Some(denied) = channel.denied.pop() else { break };
+                deny(&denied);
             }
         }
     }
@@ -147,6 +162,11 @@ impl WorkerEnd<'_> {
     #[inline]
     pub(crate) fn revoke(&self, revoke: &Revoke) -> bool {
         self.channel.revocations.push(*revoke).is_ok()
+    }
+
+    /// Tells of a tuple that hardware had better drop; `false` if there is no room.
+    pub(crate) fn deny(&self, denied: &Denied) -> bool {
+        self.channel.denied.push(*denied).is_ok()
     }
 
     /// The next answer. Two loads when there is none.

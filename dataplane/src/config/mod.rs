@@ -337,6 +337,8 @@ pub struct Offload {
     pub engine: EngineChoice,
     /// Rules in hardware at most, one per direction of a connection.
     pub rules_max: u32,
+    /// Of these, so many may drop what the policy denies, as long as connections leave room; 0 is none.
+    pub deny_rules: u32,
     /// Rules put into hardware per second at most; 0 is as many as it takes in half of its time.
     pub insertions_per_second: u32,
     /// Packets, of both directions, that a connection must have carried to be worth a rule, when rules
@@ -359,6 +361,7 @@ impl Default for Offload {
         Offload {
             engine: EngineChoice::Auto,
             rules_max: 65536,
+            deny_rules: 1024,
             insertions_per_second: 0,
             price_min: 8,
             idle_s: 30,

@@ -355,6 +355,11 @@ fn read_offload(section: &Section<'_>, workers: &Workers, sink: &Sink<'_>) -> Of
             default.rules_max,
             integer(2..=i64::from(limits::OFFLOAD_RULES_MAX)),
         ),
+        deny_rules: section.default(
+            "deny_rules",
+            default.deny_rules,
+            integer(0..=i64::from(limits::DENY_RULES_MAX)),
+        ),
         insertions_per_second: section.default(
             "insertions_per_second",
             default.insertions_per_second,

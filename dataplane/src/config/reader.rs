@@ -55,6 +55,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
         &[
             "engine",
             "rules_max",
+            "deny_rules",
             "insertions_per_second",
             "price_min",
             "idle_s",
