@@ -41,6 +41,7 @@ def test_what_hardware_forwarded_is_counted_too(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (unit,) = json.loads((tmp_path / "out/results.json").read_text())["units"]
     assert unit["faults"] == [] and unit["size"] == {"frame": 1514, "payload": 1472}
+    assert sum(trial["device"]["hw"]["original"] for trial in unit["trials"]) > 0
 
 
 def test_without_trex_it_is_said_how_to_have_it(tmp_path):

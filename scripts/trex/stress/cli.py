@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parents[1]
 TREX_PORTS = (4501, 4500)
 EXAMPLES = """\
 experiments:
-  no-drop   highest rate without loss (RFC 2544, 26.1) of small datagrams, DNS queries and IMIX
+  no-drop   highest rate without loss (RFC 2544, 26.1) of small datagrams, DNS queries, IMIX, and new flows
   sweep     the same of datagrams from 0 to 1472 bytes of payload
   latency   latency at 10 to 100 % of the no-drop rate
   cps       highest rate of connections that all end well: short HTTP, DNS
@@ -65,6 +65,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--generator", choices=("trex", "testpmd"), default="trex", help="who makes load (default: trex)")
     add("--trex-dir", metavar="DIR", help="TRex's installation: the directory with t-rex-64 (default: $TREX_DIR)")
     add("--only", type=_some(experiments.KINDS), metavar="WHICH", help="experiments, with commas between")
+    add("--loads", metavar="NAMES", help="only experiments with these loads, as the report calls them")
     add("--modes", default="nat", metavar="MODES", help=f"with commas between; in the lab of {', '.join(MODES)}")
     add("--paths", default="software", metavar="PATHS", help=f"likewise; in the lab of {', '.join(PATHS)}")
     add("--sizes", type=_sizes, default=SWEEP, metavar="BYTES", help="payloads of the sweep, with commas between")
@@ -85,6 +86,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         if getattr(wanted, name) is None:
             setattr(wanted, name, value)
     wanted.modes, wanted.paths = wanted.modes.split(","), wanted.paths.split(",")
+    wanted.loads = wanted.loads.split(",") if wanted.loads else None
     if wanted.repetitions < 1 or wanted.seconds <= 0 or not 0 < wanted.resolution < 1 or wanted.again < 0:
         parser.error("at least one repetition, some time, and a resolution between 0 and 1")
     return wanted
@@ -118,6 +120,8 @@ def effort(wanted: argparse.Namespace, testbed: Testbed) -> Effort:
         resolution=wanted.resolution,
         again=wanted.again,
         pps_max=most,
+        # Enough packets of each flow for hardware to take it.
+        pps_warm=min(20.0 * testbed.scene.flows, most / 4),
         cps_max=wanted.max_cps,
     )
 
@@ -183,6 +187,7 @@ def run(wanted: argparse.Namespace) -> int:
         "effort": dataclasses.asdict(effort(wanted, testbed)),
         "only": wanted.only or list(experiments.KINDS),
         "sizes": wanted.sizes,
+        "loads": wanted.loads,
         "modes": wanted.modes,
         "paths": wanted.paths,
     }
@@ -202,8 +207,9 @@ def run(wanted: argparse.Namespace) -> int:
 def _run_place(wanted, testbed: Testbed, mode: str, path: str, store: Store, results: report.Results) -> None:
     """Everything there is to do in one configuration; nothing is started if all of it was done before."""
     can = TestpmdGenerator.can if wanted.generator == "testpmd" else trex.Trex.can
-    units, left_out = experiments.plan(wanted.only or list(experiments.KINDS), can, wanted.sizes)
-    results.left_out.update(left_out)
+    units, left_out = experiments.plan(wanted.only or list(experiments.KINDS), can, mode, wanted.sizes)
+    results.left_out.update({f"{mode}: {name}": why for name, why in left_out.items()})
+    units = [unit for unit in units if not wanted.loads or unit.load.name in wanted.loads]
     with contextlib.ExitStack() as undo:
         bench: Bench | None = None
         for place_of, unit in enumerate(units, start=1):

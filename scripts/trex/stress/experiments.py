@@ -8,6 +8,7 @@ is the run.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 
 from . import ledger, spread
@@ -20,6 +21,9 @@ from .traffic import STATEFUL, STATELESS, SWEEP, Stateful, Stateless, udp
 MADE_MIN = 0.98
 # Of the no-drop rate, for latency against load.
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+# Where books disagree, packets may still wait in a queue of somebody who does not get to run: how often, and how long
+# that is waited for.
+RECOUNTS, RECOUNT_SECONDS = 6, 0.5
 KINDS = ("no-drop", "sweep", "latency", "cps", "mix", "flood")
 
 
@@ -35,14 +39,19 @@ class Effort:
     resolution: float = 0.02
     again: int = 0
     confirm: int = 1
-    low: float = 1000.0
-    """Packets, or connections, per second below which nothing is looked for."""
+    pps_min: float = 1000.0
+    """Packets per second below which nothing is looked for."""
     pps_max: float = 1e8
+    pps_warm: float = 1000.0
+    """Of the second before the first trial, in which connections are made, and taken to hardware."""
+    cps_min: float = 10.0
+    """The same of new connections."""
     cps_max: float = 1e6
 
-    def settings(self, most: float) -> Settings:
-        low = min(self.low, most)
-        return Settings(low, most, self.resolution, again=self.again, confirm=self.confirm)
+    def settings(self, load: Stateless | Stateful) -> Settings:
+        """How the highest rate of this load is looked for."""
+        low, high = (self.cps_min, self.cps_max) if isinstance(load, Stateful) else (self.pps_min, self.pps_max)
+        return Settings(min(low, high), high, self.resolution, again=self.again, confirm=self.confirm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +67,16 @@ class Unit:
 
 
 def plan(
-    kinds: list[str], can: Callable[[Stateless | Stateful], str | None], sizes: tuple[int, ...] = SWEEP
+    kinds: list[str], can: Callable[[Stateless | Stateful], str | None], mode: str, sizes: tuple[int, ...] = SWEEP
 ) -> tuple[list[Unit], dict[str, str]]:
-    """What there is to do, and why the rest cannot be done by the generator that `can` asks. Loads of one kind stay
-    together, as TRex's server is started anew between stateless and stateful ones."""
+    """What there is to do in a mode, and why the rest cannot be done there, or by the generator that `can` asks. Loads
+    of one kind stay together, as TRex's server is started anew between stateless and stateful ones."""
     wanted = []
     for kind in KINDS:
         if kind not in kinds:
             continue
         if kind == "no-drop":
-            wanted += [Unit(kind, STATELESS[name]) for name in ("udp-18", "dns", "imix")]
+            wanted += [Unit(kind, STATELESS[name]) for name in ("udp-18", "dns", "imix", "fresh")]
         elif kind == "sweep":
             wanted += [Unit(kind, udp(payload)) for payload in sizes]
         elif kind == "latency":
@@ -80,8 +89,15 @@ def plan(
             wanted.append(Unit(kind, STATELESS["syn"]))
     # The flood last of the stateless ones: it fills the table.
     wanted.sort(key=lambda unit: (isinstance(unit.load, Stateful), unit.kind == "flood"))
-    left_out = {unit.name: why for unit in wanted if (why := can(unit.load))}
+    left_out = {unit.name: why for unit in wanted if (why := can(unit.load) or _no_way_back(unit.load, mode))}
     return [unit for unit in wanted if unit.name not in left_out], left_out
+
+
+def _no_way_back(load: Stateless | Stateful, mode: str) -> str | None:
+    """Why conversations cannot be had in this mode, if so."""
+    if isinstance(load, Stateful) and mode != "nat":
+        return f"with {mode}, answers do not pass Millrace, and there is no other way between two ports: see `fresh`"
+    return None
 
 
 class Bench:
@@ -89,7 +105,7 @@ class Bench:
 
     def __init__(self, generator: Generator, device: Device, effort: Effort, say: Callable[[str], None]):
         self.generator, self.device, self.effort, self._say = generator, device, effort, say
-        self._no_drop: float | None = None
+        self._rates: dict[str, float] = {}
 
     def run(self, unit: Unit) -> dict:
         """The result of a unit."""
@@ -102,7 +118,8 @@ class Bench:
             "mix": self._cps,
             "flood": self._flood,
         }[unit.kind]
-        self._trial(unit.load, self.effort.low, warm=True)
+        stateful = isinstance(unit.load, Stateful)
+        self._trial(unit.load, self.effort.settings(unit.load).low if stateful else self.effort.pps_warm, warm=True)
         results = []
         for turn in range(self.effort.repetitions):
             self._say(f"{unit.name}: repetition {turn + 1} of {self.effort.repetitions}")
@@ -128,8 +145,9 @@ class Bench:
             sample = self.generator.stateful(load, rate, seconds)
         else:
             sample = self.generator.stateless(load, rate, seconds, latency=latency)
-        book = self.device.at_rest().since(before)
-        disagreements = ledger.check(sample.clients, sample.servers, book)
+        book, disagreements = self._compare(sample, before)
+        if isinstance(load, Stateless):
+            sample.begun = sample.clients.sent
         if warm:
             return sample
         lost = 100 * sample.lost / max(sample.clients.sent + sample.servers.sent, 1)
@@ -145,6 +163,18 @@ class Bench:
         )
         return sample
 
+    def _compare(self, sample: Sample, before: ledger.Book) -> tuple[ledger.Book, list[str]]:
+        """What the device counted, and in what the generator does not agree, once everything has arrived."""
+        for turn in range(RECOUNTS):
+            if turn:
+                time.sleep(RECOUNT_SECONDS)
+                self.generator.recount(sample)
+            book = self.device.at_rest().since(before)
+            disagreements = ledger.check(sample.clients, sample.servers, book)
+            if not disagreements:
+                break
+        return book, disagreements
+
     def _verdict(self, sample: Sample) -> Verdict:
         sent = sample.clients.sent + sample.servers.sent
         if sample.lost > self.effort.loss_max * sent:
@@ -155,32 +185,36 @@ class Bench:
             return Verdict(False, "not taken")
         return Verdict(True)
 
-    def _search(self, load: Stateless | Stateful, most: float) -> dict:
-        made: dict[float, Sample] = {}
+    def _search(self, load: Stateless | Stateful) -> dict:
+        made: dict[float, tuple[Sample, dict]] = {}
 
         def trial(rate: float) -> Verdict:
             sample = self._trial(load, rate)
             verdict = self._verdict(sample)
             if verdict.passed:
-                made[rate] = sample
+                made[rate] = (sample, self._trials[-1]["device"])
             return verdict
 
-        found = search(trial, self.effort.settings(most))
+        found = search(trial, self.effort.settings(load))
         told = dataclasses.asdict(found)
         if found.rate in made:
-            told["made"] = made[found.rate].rate
-            told["sample"] = dataclasses.asdict(made[found.rate])
+            sample, device = made[found.rate]
+            told["made"] = sample.rate
+            told["sample"] = dataclasses.asdict(sample)
+            forwarded = sum(device["hw"].values()) + sum(device["sw"].values())
+            told["in_hardware"] = sum(device["hw"].values()) / max(forwarded, 1)
         return told
 
     def _rate(self, load: Stateless) -> dict:
         """The no-drop rate: in packets per second, and in Gbit/s by layer."""
-        found = self._search(load, self.effort.pps_max)
+        found = self._search(load)
+        self._rates[load.name] = max(self._rates.get(load.name, 0.0), found["rate"])
         found["gbps"] = load.size.gbps(found["rate"])
         return found
 
     def _cps(self, load: Stateful) -> dict:
         """The highest rate of new connections at which each ends well and no packet is lost."""
-        found = self._search(load, self.effort.cps_max)
+        found = self._search(load)
         sample = found.get("sample")
         if sample:
             packets = sample["clients"]["sent"] + sample["servers"]["sent"]
@@ -190,11 +224,11 @@ class Bench:
         return found
 
     def _latency(self, load: Stateless) -> dict:
-        """Latency at shares of the no-drop rate, which is looked for first."""
-        most = self._search(load, self.effort.pps_max)["rate"]
+        """Latency at shares of the no-drop rate: as it was found, or it is looked for first."""
+        most = self._rates.get(load.name) or self._search(load)["rate"]
         points = []
         for share in LOADS:
-            rate = max(share * most, self.effort.low)
+            rate = max(share * most, self.effort.pps_min)
             sample = self._trial(load, rate, latency=True)
             points.append({"share": share, "wanted": rate, "made": sample.rate, "lost": sample.lost}
                           | {"latency_us": sample.latency_us})
@@ -219,7 +253,7 @@ class Bench:
 def summary(kind: str, results: list[dict]) -> dict:
     """What repetitions say together."""
     told: dict = {"rate": spread.summary([one["rate"] for one in results])}
-    for key in ("pps", "goodput_gbps", "forwarded", "refused", "other"):
+    for key in ("pps", "goodput_gbps", "in_hardware", "forwarded", "refused", "other"):
         values = [one[key] for one in results if key in one]
         if values:
             told[key] = spread.summary(values)

@@ -28,6 +28,12 @@ def _figure(title: str, x: str, y: str):
     return figure, axes
 
 
+def _legend(figure, axes) -> None:
+    """Beside the plot, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), fontsize=8, frameon=False)
+
+
 def _save(figure, path: Path) -> str:
     figure.savefig(path, format="svg", metadata={"Date": None})
     return path.name
@@ -55,9 +61,9 @@ def bars(path: Path, title: str, y: str, groups: dict[str, dict[str, dict]], sca
         axes.bar_label(drawn, fmt="%.3g", fontsize=8, padding=2)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.grid(False, axis="x")
+    axes.margins(y=0.12)
     axes.set_ylim(bottom=0)
-    axes.margins(y=0.15)
-    axes.legend(fontsize=8)
+    _legend(figure, axes)
     return _save(figure, path)
 
 
@@ -70,7 +76,7 @@ def sweep(path: Path, title: str, lines: dict[str, list[tuple[int, dict]]]) -> s
         axes.errorbar(x, y, yerr=whiskers, marker="o", markersize=4, capsize=3, label=name,
                       color=COLOURS[number % len(COLOURS)])
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8)
+    _legend(figure, axes)
     return _save(figure, path)
 
 
@@ -82,7 +88,7 @@ def layers(path: Path, title: str, points: list[tuple[int, Size, float]]) -> str
         axes.plot([payload for payload, _, _ in points], y, marker="o", markersize=4, label=about,
                   color=COLOURS[number])
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8)
+    _legend(figure, axes)
     return _save(figure, path)
 
 
@@ -97,5 +103,9 @@ def latency(path: Path, title: str, lines: dict[str, list[dict]]) -> str:
             axes.plot(x, y, style, marker="o", markersize=4, label=f"{name}, {quantile}",
                       color=COLOURS[number % len(COLOURS)])
     axes.set_yscale("log")
-    axes.legend(fontsize=8)
+    # As numbers, not as powers.
+    for axis_of in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_of(lambda value, _: f"{value:g}")
+    axes.tick_params(axis="y", which="minor", labelsize=7)
+    _legend(figure, axes)
     return _save(figure, path)

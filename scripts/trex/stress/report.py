@@ -55,6 +55,12 @@ def _where(unit: dict) -> str:
     return f"{unit['mode']}, {unit['path']}"
 
 
+def _titled(what: str, results: Results) -> str:
+    """A picture's title, which also says where that was."""
+    testbed = results.settings["testbed"]
+    return f"{what} ({testbed['name']}{', all on one machine' if testbed['lab'] else ''})"
+
+
 def number(value: float, digits: int = 3) -> str:
     """A number as people write it: 1.23 M, 45.6 k, 789."""
     for size, letter in ((1e6, " M"), (1e3, " k")):
@@ -102,15 +108,21 @@ def blocks(results: Results, directory: Path) -> list[Block]:
     return told
 
 
+def _in_hardware(summary: dict) -> str:
+    """The share of packets that hardware forwarded, at the rate that was found."""
+    return f"{100 * summary['in_hardware']['median']:.0f} %" if "in_hardware" in summary else "-"
+
+
 def _rates(units: list[dict]) -> Table:
     layers = [f"Gbit/s {layer}" for layer in NAMES]
-    header = ["load", "mode, path", "packets/s", "frame with FCS", *layers, "bounded by"]
+    header = ["load", "mode, path", "packets/s", "in hardware", "frame with FCS", *layers, "bounded by"]
     rows = []
     for unit in units:
         summary = unit["summary"]
         gbps = [number(summary["gbps"][layer]["median"]) for layer in NAMES]
         frame = f"{unit['size']['frame'] + FCS:.4g}"
-        rows.append([unit["load"], _where(unit), spread(summary["rate"]), frame, *gbps, _bounded(summary)])
+        hardware = _in_hardware(summary)
+        rows.append([unit["load"], _where(unit), spread(summary["rate"]), hardware, frame, *gbps, _bounded(summary)])
     return Table(header, rows)
 
 
@@ -121,7 +133,7 @@ def _no_drop(results: Results, directory: Path) -> list[Block]:
     groups: dict[str, dict[str, dict]] = {}
     for unit in units:
         groups.setdefault(unit["load"], {})[_where(unit)] = unit["summary"]["rate"]
-    name = plots.bars(directory / "no-drop.svg", "No-drop rate", "million packets/s", groups, 1e-6)
+    name = plots.bars(directory / "no-drop.svg", _titled("No-drop rate", results), "million packets/s", groups, 1e-6)
     return [Heading("No-drop rate"), Paragraph(LAYERS), _rates(units), Picture(name, "No-drop rates as bars")]
 
 
@@ -135,11 +147,13 @@ def _sweep(results: Results, directory: Path) -> list[Block]:
     told: list[Block] = [Heading("No-drop rate by size"), Paragraph(LAYERS), _rates(units)]
     points = {where: [(round(one["size"]["payload"]), one["summary"]["rate"]) for one in some]
               for where, some in lines.items()}
-    told.append(Picture(plots.sweep(directory / "sweep.svg", "No-drop rate by payload", points), "Packets by payload"))
+    picture = plots.sweep(directory / "sweep.svg", _titled("No-drop rate by payload", results), points)
+    told.append(Picture(picture, "Packets by payload"))
     for where, some in lines.items():
         sizes = [(round(one["size"]["payload"]), Size(**one["size"]), one["summary"]["rate"]["median"]) for one in some]
         file = directory / f"layers-{where.replace(', ', '-')}.svg"
-        told.append(Picture(plots.layers(file, f"What a Gbit/s counts: {where}", sizes), f"Gbit/s by layer, {where}"))
+        picture = plots.layers(file, _titled(f"What a Gbit/s counts: {where}", results), sizes)
+        told.append(Picture(picture, f"Gbit/s by layer, {where}"))
     return told
 
 
@@ -159,7 +173,7 @@ def _latency(results: Results, directory: Path) -> list[Block]:
             rows.append([f"{_where(unit)}, {100 * point['share']:.0f} %", number(point["made"]["median"]), *quantiles,
                          str(point["lost"])])
     header = ["mode, path, load", "packets/s", "p50 us", "p99 us", "p99.9 us", "most us", "lost"]
-    picture = plots.latency(directory / "latency.svg", "Latency against load, one way", lines)
+    picture = plots.latency(directory / "latency.svg", _titled("Latency against load, one way", results), lines)
     said = "One-way time from a port of the generator, through Millrace, to its other port, as it measures it."
     return [Heading("Latency against load"), Paragraph(said), Table(header, rows), Picture(picture, "Latency by load")]
 
@@ -174,9 +188,11 @@ def _connections(results: Results, directory: Path) -> list[Block]:
         groups.setdefault(unit["load"], {})[_where(unit)] = summary["rate"]
         goodput = spread(summary["goodput_gbps"]) if "goodput_gbps" in summary else "-"
         packets = spread(summary["pps"]) if "pps" in summary else "-"
-        rows.append([unit["load"], _where(unit), spread(summary["rate"]), packets, goodput, _bounded(summary)])
-    header = ["load", "mode, path", "connections/s", "packets/s, both ways", "Gbit/s goodput", "bounded by"]
-    picture = plots.bars(directory / "connections.svg", "New connections, each of which ended well",
+        rates = [spread(summary["rate"]), packets, _in_hardware(summary), goodput]
+        rows.append([unit["load"], _where(unit), *rates, _bounded(summary)])
+    rates = ["connections/s", "packets/s, both ways", "in hardware", "Gbit/s goodput"]
+    header = ["load", "mode, path", *rates, "bounded by"]
+    picture = plots.bars(directory / "connections.svg", _titled("New connections, all of which ended well", results),
                          "thousand connections/s", groups, 1e-3)
     about = "; ".join(dict.fromkeys(f"{unit['load']}: {unit['about']}" for unit in units))
     return [Heading("New connections"), Paragraph(f"{about}."), Table(header, rows), Picture(picture, "Connections")]

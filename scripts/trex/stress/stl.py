@@ -58,7 +58,8 @@ def _headers(api: ModuleType, scene: Scene):
 
 def _packet(api: ModuleType, part: Part, scene: Scene):
     """One kind of packet, with the field engine's program that gives each its client."""
-    return _flood(api, scene) if part.protocol == "syn" else _datagram(api, part, scene)
+    made = {"syn": _flood, "fresh": _fresh}.get(part.protocol, _datagram)
+    return made(api, part, scene)
 
 
 def _datagram(api: ModuleType, part: Part, scene: Scene):
@@ -87,7 +88,23 @@ def _datagram(api: ModuleType, part: Part, scene: Scene):
     return api.STLPktBuilder(pkt=padded(api, layers), vm=program)
 
 
-def _flood(api: ModuleType, scene: Scene):
+def _random_client(api: ModuleType, scene: Scene) -> list:
+    """What gives each packet a random client and port."""
+    return [
+        api.STLVmFlowVar(name="ip", min_value=scene.client, max_value=scene.client_last, size=4, op="random"),
+        api.STLVmFlowVar(name="port", min_value=FLOOD_PORTS[0], max_value=FLOOD_PORTS[1], size=2, op="random"),
+        api.STLVmWrFlowVar(fv_name="ip", pkt_offset=SOURCE),
+        api.STLVmWrFlowVar(fv_name="port", pkt_offset=SOURCE_PORT),
+    ]
+
+
+def _fresh(api: ModuleType, part: Part, scene: Scene):
+    layers = _headers(api, scene) / api.UDP(sport=PORT_FIRST, dport=scene.udp_port, chksum=0)
+    program = api.STLScVmRaw([*_random_client(api, scene), api.STLVmFixIpv4(offset=IP)])
+    return api.STLPktBuilder(pkt=padded(api, layers / api.Raw(b"m" * part.payload)), vm=program)
+
+
+def _flood(api: ModuleType, _part: Part, scene: Scene):
     layers = _headers(api, scene) / api.TCP(sport=PORT_FIRST, dport=scene.http_port, flags="S", window=65535)
     checksums = api.STLVmFixChecksumHw(
         l3_offset=IP, l4_offset=SOURCE_PORT, l4_type=api.CTRexVmInsFixHwCs.L4_TYPE_TCP
@@ -96,11 +113,8 @@ def _flood(api: ModuleType, scene: Scene):
     checksums.l2_len = IP
     program = api.STLScVmRaw(
         [
-            api.STLVmFlowVar(name="ip", min_value=scene.client, max_value=scene.client_last, size=4, op="random"),
-            api.STLVmFlowVar(name="port", min_value=FLOOD_PORTS[0], max_value=FLOOD_PORTS[1], size=2, op="random"),
+            *_random_client(api, scene),
             api.STLVmFlowVar(name="seq", min_value=0, max_value=0xFFFFFFFF, size=4, op="random"),
-            api.STLVmWrFlowVar(fv_name="ip", pkt_offset=SOURCE),
-            api.STLVmWrFlowVar(fv_name="port", pkt_offset=SOURCE_PORT),
             api.STLVmWrFlowVar(fv_name="seq", pkt_offset=SEQUENCE),
             checksums,
         ]

@@ -42,7 +42,7 @@ class Part:
     weight: float
     """Of its packets among all."""
     protocol: str
-    """`udp`, `dns` or `syn`."""
+    """`udp`, `dns`, `syn`, or `fresh`: datagrams of random clients and ports."""
     payload: int = 0
     """Bytes; what `dns` has, it has."""
 
@@ -87,6 +87,11 @@ STATELESS = {
             "imix",
             "UDP frames of 64, 594 and 1518 bytes with FCS, 7:4:1",
             tuple(Part(weight, "udp", payload) for weight, payload in IMIX),
+        ),
+        Stateless(
+            "fresh",
+            "UDP of 18 bytes, each of a random client and port: each opens a connection",
+            (Part(1, "fresh", 18),),
         ),
         Stateless("syn", "SYNs from random ports, each the first of a connection", (Part(1, "syn"),)),
     )

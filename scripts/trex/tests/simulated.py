@@ -50,6 +50,9 @@ class Generator:
     def describe(self) -> dict[str, object]:
         return {"name": "simulated"}
 
+    def recount(self, sample) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

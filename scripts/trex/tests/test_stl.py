@@ -88,6 +88,12 @@ def test_a_flood_is_of_syns_with_right_checksums():
     assert len(seen) > 490
 
 
+def test_fresh_datagrams_are_of_flows_of_their_own():
+    (stream,) = stl.streams(api, STATELESS["fresh"], SCENE)
+    flows = {(packet[IP].src, packet[UDP].sport) for packet in map(looked_at, packets(stream, 500))}
+    assert len(flows) > 490
+
+
 def test_latency_is_a_stream_of_its_own_at_a_rate_of_its_own():
     streams = stl.streams(api, udp(64), SCENE, latency=True)
     assert len(streams) == 2

@@ -62,6 +62,9 @@ class Generator(Protocol):
     def stateful(self, load: Stateful, cps: float, seconds: float) -> Sample:
         """One trial of so many new connections per second."""
 
+    def recount(self, sample: Sample) -> None:
+        """Reads anew what both sides of the last trial have sent and received."""
+
     def describe(self) -> dict[str, object]:
         """What it is, for the report."""
 

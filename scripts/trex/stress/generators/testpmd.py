@@ -69,6 +69,7 @@ class TestpmdGenerator:
     def __init__(self, testbed: Testbed, directory: Path, device: Device):
         self._scene, self._device = testbed.scene, device
         self._testpmd = _Testpmd(testbed, directory)
+        self._forwarding = False
         if isinstance(device, LabDevice):
             device.wait_for_links()
 
@@ -94,7 +95,8 @@ class TestpmdGenerator:
             arguments = f"flows=1,protocol=tcp,flags=syn,fresh=1,port={scene.http_port}"
         else:
             size = round(load.size.frame)
-            arguments = f"flows={flows},protocol=udp,size={size},port={scene.udp_port}"
+            arguments = f"protocol=udp,size={size},port={scene.udp_port}"
+            arguments += ",flows=1,fresh=1" if part.protocol == "fresh" else f",flows={flows}"
             arguments += ",stamp=1" if latency else ""
         rate = max(round(pps), 1)
         counts = self._trial(f"{arguments},rate={rate},count={max(round(rate * seconds), 1)}", seconds)
@@ -117,14 +119,21 @@ class TestpmdGenerator:
         found.begun = counts[SOURCE]["fresh"]
         return found
 
+    def recount(self, sample: Sample) -> None:
+        counts = self._counts()
+        sample.clients, sample.servers = _side(counts[FRONT]), _side(counts[BACK])
+
     def _trial(self, arguments: str, seconds: float) -> list[dict[str, int]]:
         """Makes load until its end, and waits until all of it has arrived; the ports' statistics."""
         scene, say = self._scene, self._say
         target = f"vip={scene.vip},client={scene.client},mac={scene.device_macs[0]}"
+        if self._forwarding:
+            say("stop")
         say(f"port stop {SOURCE}", f"port close {SOURCE}", "device detach net_traffic0")
         say(f"port attach net_traffic0,{arguments},{target}", f"port start {SOURCE}")
         say(f"set portlist {SOURCE},{FRONT},{BACK},{SINK}", "set fwd io")
         say("clear port xstats all", "clear port stats all", "start")
+        self._forwarding = True
         time.sleep(seconds)
         return self._settled()
 
@@ -135,7 +144,6 @@ class TestpmdGenerator:
             time.sleep(SETTLE_SECONDS)
             before, last = last, self._counts()
             if [_side(one) for one in before] == [_side(one) for one in last]:
-                self._say("stop")
                 return last
 
     def _counts(self) -> list[dict[str, int]]:

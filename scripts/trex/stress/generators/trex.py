@@ -199,15 +199,19 @@ class Trex:
             if self._sides(before) == self._sides(last):
                 return last
 
+    def recount(self, sample: Sample) -> None:
+        sample.clients, sample.servers = self._sides(self._client.get_stats())
+
     def stateless(self, load: Stateless, pps: float, seconds: float, *, latency: bool = False) -> Sample:
         client = self._connect("stl")
         module = api(self.installation, "stl")
         client.reset(ports=[0, 1])
         client.add_streams(stl.streams(module, load, self.testbed.scene, latency=latency), ports=[0])
         client.clear_stats()
-        rest = max(pps - LATENCY_PPS, 1) if latency else pps
+        # The multiplier's rate is that of all streams, those of a fixed rate included.
+        total = max(pps, 2 * LATENCY_PPS) if latency else pps
         try:
-            client.start(ports=[0], mult=f"{rest}pps", duration=seconds, force=True)
+            client.start(ports=[0], mult=f"{total}pps", duration=seconds, force=True)
             client.wait_on_traffic(ports=[0], timeout=seconds + 60, rx_delay_ms=200)
         except module.TRexError as error:
             raise LabError(f"TRex, {load.name} at {pps:.0f} pps: {error}") from error
