@@ -108,6 +108,8 @@ def load(path: Path) -> Testbed:
     testbed = _fill(path, "", Testbed, {**raw, "scene": scene})
     if not testbed.lab and not testbed.metrics:
         raise TestbedError(f"{path}: metrics: where Millrace's are, e.g. http://192.168.100.2:9095/metrics")
+    if testbed.start and testbed.server not in ("127.0.0.1", "localhost"):
+        raise TestbedError(f"{path}: server: TRex's server is started on this machine only; elsewhere, start = false")
     if testbed.start and not testbed.lab and not testbed.trex.get("interfaces"):
         raise TestbedError(f"{path}: trex.interfaces: the PCI addresses of TRex's two ports, or start = false")
     return testbed

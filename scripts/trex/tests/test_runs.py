@@ -137,6 +137,7 @@ def test_the_testbeds_can_be_read(name):
     ("name = 'x'\nlink = 3", "link: no such key; there are about,"),
     ("name = 'x'\nabout = ''\nlab = false\nlink_gbps = 1", "metrics: where Millrace's are"),
     ("name = 'x'", "missing"),
+    ("name = 'x'\nabout = ''\nlab = false\nlink_gbps = 1\nmetrics = 'm'\nserver = '10.0.0.1'", "start = false"),
     ("[scene]\nvip = 'here'", "here"),
     ("name", "testbed.toml"),
 ])

@@ -184,6 +184,9 @@ class Trex:
         wait_until("TRex's server answers", connected, timeout=START_SECONDS, pause=1.0)
         self._version = dict(self._client.get_server_version())
         self._client.reset()
+        # The testbed's MAC addresses need not be the NICs' own.
+        with contextlib.suppress(module.TRexError):
+            self._client.set_port_attr(promiscuous=True)
         self._wait()
         return self._client
 
