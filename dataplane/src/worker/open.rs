@@ -97,6 +97,7 @@ impl<'a, E: Env> Walk<'a, E> {
 }
 
 /// What a connection is opened with.
+#[inline] // Asked for twice for each, and put together in place.
 fn newcomer(key: FlowKey, service: &Service, backend: &Backend, flags: TcpFlags, judged: u8) -> New {
     // An entry has room for one family. The way of a packet that keeps its address is the backend's.
     let one_family = backend.address.is_v4() == key.dst.is_v4();

@@ -136,9 +136,6 @@ impl Table {
         timeout_of: impl Fn(ServiceId, State) -> u32,
     ) -> Result<Inserted, InsertError> {
         let tenant = new.key.tenant;
-        if let Some(error) = self.refuses_newcomers(now, tenant) {
-            return Err(error);
-        }
         let (victim, looked) = self.victim(now, tenant);
         match looked {
             Looked::Nowhere => {}
