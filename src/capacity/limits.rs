@@ -305,6 +305,7 @@ impl Bounds<'_> {
     fn shares(&self) -> Vec<Limit> {
         let (needs, settings) = (&self.needs, self.settings());
         let rules_max = f64::from(settings.rules_max);
+        let leaving: f64 = self.cast.iter().map(|cast| cast.flow(self.config).0).sum();
         let mut limits = vec![
             self.grows("rules_max", "configuration", "rules", needs.rules, rules_max)
                 .remedy("raise [offload] rules_max, or price_min, which keeps short connections in software"),
@@ -312,7 +313,7 @@ impl Bounds<'_> {
                 "settling",
                 "engine",
                 "connections",
-                needs.connections + needs.insertions_per_second * self.device.settle_s,
+                needs.connections + leaving * self.device.settle_s,
                 f64::from(pairs_max(settings.rules_max)),
             )
             .remedy("raise [offload] rules_max: rules taken out lately are still being counted"),
