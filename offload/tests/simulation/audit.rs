@@ -63,7 +63,10 @@ impl World {
             return;
         }
         let legs = rows.iter().flat_map(|row| row.legs.iter().flatten());
-        let there = legs.filter(|leg| matches!(leg.state, "installed" | "leaving")).count() as u64;
+        let pairs = legs.filter(|leg| matches!(leg.state, "installed" | "leaving")).count();
+        let drops = nic.machine.denial_rows();
+        let drops = drops.iter().filter(|row| matches!(row.state, "installed" | "leaving")).count();
+        let there = (pairs + drops) as u64;
         let rules = nic.device.engine.connection_rules();
         let since = *self.audit.rules_differ.get_or_insert(self.now);
         if rules == there {

@@ -7,7 +7,7 @@ use dataplane::conntrack::Count;
 use offload::engine::sim::SimEngine;
 use offload::engine::{Completion, EngineError, FlowEngine, LegId, Traits};
 use offload::rule::{Action, Item, Rule};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +38,10 @@ pub(crate) enum Canary {
     IgnoresPolicy,
     /// Rules go as they should, but a while after they could.
     RemovesLate,
+    /// A rule that drops is said to be out, and is not.
+    KeepsDrops,
+    /// What rules have dropped last is not known.
+    ForgetsDrops,
     /// The offload thread stops.
     Stops,
 }
@@ -47,6 +51,8 @@ pub(crate) struct Device {
     pub(crate) engine: SimEngine,
     canary: Option<Canary>,
     leaked: BTreeSet<(u32, u8)>,
+    /// Rules that drop, and what was read of them while they were in force.
+    drops: BTreeMap<(u32, u8), (bool, Count)>,
     owed: Vec<Completion>,
     pub(crate) now: u64,
     /// Since when a removal is put off.
@@ -58,7 +64,15 @@ const LATE_NS: u64 = 300 * MS;
 
 impl Device {
     pub(crate) fn new(engine: SimEngine, canary: Option<Canary>) -> Device {
-        Device { engine, canary, leaked: BTreeSet::new(), owed: Vec::new(), now: 0, putting_off: None }
+        Device {
+            engine,
+            canary,
+            leaked: BTreeSet::new(),
+            drops: BTreeMap::new(),
+            owed: Vec::new(),
+            now: 0,
+            putting_off: None,
+        }
     }
 
     pub(crate) fn canary(&self) -> Option<Canary> {
@@ -104,6 +118,9 @@ impl FlowEngine for Device {
         if self.leaked.contains(&(leg.rule.0, leg.direction as u8)) {
             return Err(EngineError::TableFull);
         }
+        if rule.actions.contains(&Action::Drop) {
+            self.drops.insert((leg.rule.0, leg.direction as u8), (true, Count::default()));
+        }
         self.engine.install(leg, &self.break_rule(leg, rule))
     }
 
@@ -113,6 +130,14 @@ impl FlowEngine for Device {
             self.leaked.insert(name);
             self.owed.push(Completion::Removed(leg));
             return Ok(());
+        }
+        if let Some((in_force, _)) = self.drops.get_mut(&name) {
+            *in_force = false;
+            if self.canary == Some(Canary::KeepsDrops) {
+                self.leaked.insert(name);
+                self.owed.push(Completion::Removed(leg));
+                return Ok(());
+            }
         }
         if self.canary == Some(Canary::RemovesLate) {
             if self.now - *self.putting_off.get_or_insert(self.now) < LATE_NS {
@@ -140,7 +165,13 @@ impl FlowEngine for Device {
     }
 
     fn count(&mut self, leg: LegId) -> Result<Count, EngineError> {
-        self.engine.count(leg)
+        let count = self.engine.count(leg)?;
+        match self.drops.get_mut(&(leg.rule.0, leg.direction as u8)) {
+            Some((true, known)) => *known = count,
+            Some((false, known)) if self.canary == Some(Canary::ForgetsDrops) => return Ok(*known),
+            _ => {}
+        }
+        Ok(count)
     }
 
     fn release(&mut self, leg: LegId) {

@@ -123,7 +123,10 @@ impl World {
         if self.seats.iter().any(|seat| !seat.rx.is_empty() || !seat.handed.is_empty()) {
             return false;
         }
-        let rules = self.nic.as_ref().map_or(0, |nic| nic.rules() as usize + nic.rows().len());
+        let rules = self
+            .nic
+            .as_ref()
+            .map_or(0, |nic| nic.rules() as usize + nic.rows().len() + nic.machine.denial_rows().len());
         rules == 0 && self.sum(|counters| &counters.entries) == 0 && self.sum(|c| &c.held) == 0
     }
 
@@ -131,6 +134,7 @@ impl World {
     fn check_end(&mut self) {
         self.check_ends();
         self.check_books();
+        self.check_denials();
         self.check_pcc();
         let live = self.pool.live();
         if live != 0 {

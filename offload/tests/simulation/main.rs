@@ -5,7 +5,7 @@
 //!   speaks and what.
 //! * [`oracle`], [`check`]: what should have happened; written without Millrace's code. [`trace`]: what did.
 //!
-//! * [`policy`]: who may talk, and whether workers and rules keep to it.
+//! * [`policy`]: who may talk, and whether workers and rules keep to it. [`hitters`]: whom rules drop.
 //! * [`nic`]: the offload machine, and the eSwitch that executes its rules. [`audit`]: whether they agree.
 //! * [`canary`]: what is broken on purpose, for the checkers to notice.
 //!
@@ -21,6 +21,7 @@ mod canary;
 mod check;
 mod env;
 mod frames;
+mod hitters;
 mod hosts;
 mod nic;
 mod oracle;
@@ -144,6 +145,8 @@ canaries! {
     canary_ignores_generation: IgnoresGeneration by Orphans | Accounting | Liveness | Affinity;
     canary_ignores_policy: IgnoresPolicy by Policy;
     canary_removes_late: RemovesLate by Policy;
+    canary_keeps_drops: KeepsDrops by Policy | Orphans;
+    canary_forgets_drops: ForgetsDrops by Accounting;
     canary_stops: Stops by Liveness | Orphans;
 }
 

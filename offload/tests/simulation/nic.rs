@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use crate::scenario::{MS, Scenario, port_mac};
 use crate::world::Seat;
 use dataplane::ids::PortId;
-use dataplane::offload::{Answer, RuleId};
+use dataplane::offload::{Answer, Denied, RuleId};
 use dataplane::packet::{Burst, PacketBuf};
 use dataplane::snapshot::{Snapshot, VlanTags};
 use eswitch::model::faults::Faults;
@@ -44,6 +44,8 @@ pub(crate) struct Nic {
     pub(crate) turns: u64,
     /// Rules seen that their connection does not want any more, and since when.
     pub(crate) unwanted: BTreeMap<(u32, u32, u32), u64>,
+    /// Tuples that workers have told of.
+    pub(crate) denied: Vec<Denied>,
     /// The snapshot to be taken up.
     pub(crate) next: Option<Arc<Snapshot>>,
     pub(crate) lost: BTreeMap<&'static str, u64>,
@@ -155,6 +157,7 @@ impl Nic {
             busy_until: 0,
             turns: 0,
             unwanted: BTreeMap::new(),
+            denied: Vec::new(),
             next: None,
             lost: BTreeMap::new(),
             silent_at: None,
@@ -204,6 +207,7 @@ impl Nic {
                 self.machine.adopt(now, next);
             }
         }
+        self.denied.drain(..).for_each(|denied| self.machine.deny(now, &denied));
         let (first, many) = (rng.index(seats.len()), seats.len());
         for turn in 0..many {
             let env = &mut seats[(first + turn) % many].env;

@@ -1,6 +1,7 @@
 //! Who may talk and who may not: the operator's changes of mind, and whether workers and rules keep to them.
 
 use crate::frames::{self, RST, What};
+use crate::hitters::Silent;
 use crate::oracle::Via;
 use crate::packet::{Origin, Way};
 use crate::scenario::MS;
@@ -26,6 +27,8 @@ pub(crate) struct Policies {
     taken_up: BTreeMap<Ip, u64>,
     /// Whoever was denied once: its connections may end at any time.
     ever: Denied,
+    /// Who may be dropped by rules.
+    pub(crate) silent: Silent,
     /// Packets that were not forwarded because of it are none to wonder about; those that were, are counted.
     pub(crate) checked: u64,
 }
@@ -40,6 +43,7 @@ impl Policies {
             since: BTreeMap::new(),
             taken_up: BTreeMap::new(),
             ever: Denied::new(),
+            silent: Silent::default(),
             checked: 0,
         }
     }
@@ -54,6 +58,7 @@ impl Policies {
     }
 
     pub(crate) fn publish(&mut self, now: u64, denied: Denied) {
+        self.silent.publish(now, &denied);
         self.since.retain(|ip, _| denied.contains(ip));
         for ip in &denied {
             self.since.entry(*ip).or_insert(now);
@@ -64,6 +69,7 @@ impl Policies {
 
     /// The offload thread has taken up the latest, in this turn of its.
     pub(crate) fn take_up(&mut self, turn: u64) {
+        self.silent.take_up(turn);
         let denied = &self.published[self.latest()];
         self.taken_up.retain(|ip, _| denied.contains(ip));
         for ip in denied {

@@ -23,6 +23,7 @@ use dataplane::packet::{BURST, Burst, PacketBuf};
 use dataplane::snapshot::{Overrides, PortFacts, Snapshot};
 use dataplane::time::Tick;
 use dataplane::worker::{Sizes, Worker, WorkerSetup};
+use eswitch::model::switch::DropReason;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -403,7 +404,12 @@ impl World {
                 self.crossed += 1;
                 self.emit(port, packet, Via::Hardware);
             }
-            Some(Fate::Lost(_)) => self.discarded += 1,
+            Some(Fate::Lost(reason)) => {
+                self.discarded += 1;
+                if reason == DropReason::Rule {
+                    self.check_dropped(&origin);
+                }
+            }
             Some(Fate::Up(mut packet)) => {
                 packet.take_origin();
                 if packet.data() != origin.frame {
@@ -433,6 +439,7 @@ impl World {
         }
         self.delivered += 1;
         seat.rx.push_back(packet);
+        self.note_heavy(origin);
     }
 
     /// A packet leaves by a port: it is judged, and travels on.
