@@ -13,7 +13,7 @@ mod tests;
 use serde::Deserialize;
 
 use super::timing::Spread;
-use super::types::Steering;
+use super::types::{Steering, Tick};
 use super::validate::Limits;
 
 /// The built-in profiles' names and texts.
@@ -114,6 +114,36 @@ pub struct Profile {
     pub short_bytes_max: u32,
     /// How much time's worth of packets may pass at once after a pause.
     pub burst_ns: u64,
+
+    /// What was around the device when it was measured; see [`crate::testbed`].
+    #[serde(default)]
+    pub testbed: Option<Surroundings>,
+}
+
+/// A testbed around a device: generator, switch, backends, and the one who measures.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Surroundings {
+    /// Every wire's rate.
+    pub wire_bits_per_second: u64,
+    /// What a frame takes on a wire beyond its bytes without FCS.
+    pub wire_extra_bytes: u64,
+    /// What an entry's counter counts of a frame beyond its bytes without FCS.
+    pub counted_extra_bytes: u64,
+    /// One passage of the switch.
+    pub switch_ns: u64,
+    /// How long a packet may have to wait for a wire before it is lost instead.
+    pub wire_buffer_ns: u64,
+    /// How many packets the generator sends back to back.
+    pub burst_packets: u64,
+    /// From request to answer where nothing balances.
+    pub baseline_rtt_ns: Spread,
+    /// What the device takes for a packet, apart from waiting.
+    pub forward_ns: u64,
+    /// What a host takes for a packet that an eBPF program forwards.
+    pub ebpf_forward_ns: Spread,
+    /// What a name server takes to answer, all in all.
+    pub dns_rtt_ns: u64,
 }
 
 fn steering<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Steering, D::Error> {
@@ -213,7 +243,37 @@ impl Profile {
         if self.short_bytes_max > 0 && self.short_packets_per_second == 0 && self.packets_per_second > 0 {
             return Err(("short_packets_per_second", "0 for short frames only", "name the ceiling of both"));
         }
+        self.check_testbed()?;
         self.check_times()
+    }
+
+    fn check_testbed(&self) -> Result<(), (&'static str, &'static str, &'static str)> {
+        let Some(testbed) = &self.testbed else { return Ok(()) };
+        if testbed.wire_bits_per_second == 0 || testbed.wire_bits_per_second > 10_000_000_000_000 {
+            return Err(("wire_bits_per_second", "no rate of a wire", "use 1 to 10000000000000"));
+        }
+        if testbed.burst_packets == 0 || testbed.burst_packets > 10_000 {
+            return Err(("burst_packets", "no burst of packets", "use 1 to 10000"));
+        }
+        let bytes = [
+            ("wire_extra_bytes", testbed.wire_extra_bytes),
+            ("counted_extra_bytes", testbed.counted_extra_bytes),
+        ];
+        if let Some((key, _)) = bytes.into_iter().find(|(_, bytes)| *bytes > 1000) {
+            return Err((key, "more than a packet", "use 0 to 1000"));
+        }
+        let times = [
+            ("switch_ns", testbed.switch_ns),
+            ("wire_buffer_ns", testbed.wire_buffer_ns),
+            ("forward_ns", testbed.forward_ns),
+            ("dns_rtt_ns", testbed.dns_rtt_ns),
+            ("baseline_rtt_ns", testbed.baseline_rtt_ns.p99),
+            ("ebpf_forward_ns", testbed.ebpf_forward_ns.p99),
+        ];
+        if let Some((key, _)) = times.into_iter().find(|(_, ns)| *ns > Tick::SECOND) {
+            return Err((key, "longer than a second", "nanoseconds are meant"));
+        }
+        Ok(())
     }
 
     fn check_times(&self) -> Result<(), (&'static str, &'static str, &'static str)> {

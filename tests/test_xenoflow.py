@@ -1,0 +1,45 @@
+"""XenoFlow's figures from the model: the one command, and that what is out of bounds is told."""
+
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+from lab.lab import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts/xenoflow"))
+
+from model.compare import FITTED, PREDICTED, comparisons  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("xenoflow")
+    done = subprocess.run([ROOT / "scripts/xenoflow/run.py", "--json", "--output", directory],
+                          capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    return directory, json.loads(done.stdout)
+
+
+def test_figures_agree_with_the_paper(report):
+    directory, data = report
+    found = data["comparisons"]
+    assert all(one["holds"] for one in found)
+    assert {"figure 4", "figure 5", "figure 6", "figure 7", "figure 8", "chart"} == {one["source"] for one in found}
+    assert not {one["source"] for one in found if one["kind"] == FITTED} & {
+        one["source"] for one in found if one["kind"] == PREDICTED}
+    text, page = (directory / "report.md").read_text(), (directory / "report.html").read_text()
+    for number in range(4, 9):
+        assert f"figure-{number}.svg" in text
+        assert (directory / f"figure-{number}.svg").stat().st_size > 5000
+    assert text.count("MODEL") >= 5 and data["commit"] in text and page.count("<img ") == 5
+
+
+def test_what_deviates_is_told(report):
+    data = copy.deepcopy(report[1])
+    for point in data["throughput"]:
+        point["packets_per_second"] *= 0.9
+        point["counted_gbit"] *= 0.8
+    told = {one.what for one in comparisons(data) if not one.holds}
+    assert told >= {"rate below 23 B of payload", "rate from 23 B on", "line rate at 1024 B, as an entry counts"}
