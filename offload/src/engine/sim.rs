@@ -14,6 +14,7 @@
 //! Hairpin rules exist under software steering only: they are in a root table, where hardware steering
 //! does not count.
 
+mod marks;
 mod meters;
 mod queued;
 mod spell;
@@ -22,6 +23,7 @@ mod tests;
 
 use super::base::Base;
 use super::{Completion, EngineError, FlowEngine, Kind, LegId, Meter, Metering, Traits};
+use crate::colours;
 use crate::lower::{self, Topology};
 use crate::rule::{Domain, Rule};
 use dataplane::conntrack::Count;
@@ -97,6 +99,7 @@ pub struct SimEngine {
     done: VecDeque<Completion>,
     base: Base<RuleHandle>,
     profiles: meters::Profiles,
+    marks: marks::Marks,
     /// Since when it does not answer: it was reset.
     down_until: Option<Tick>,
     fail_flushes: u32,
@@ -126,6 +129,7 @@ impl SimEngine {
         let transfer_only = setup.steering == Steering::Hardware;
         let mut base = lower::base_rules(&setup.topology);
         base.retain(|rule| rule.attr.domain == Domain::Transfer || !transfer_only);
+        let marks = marks::Marks::new(&base);
         let mut engine = SimEngine {
             setup,
             device,
@@ -135,6 +139,7 @@ impl SimEngine {
             done: VecDeque::new(),
             base: Base::new(base),
             profiles: meters::Profiles::new(),
+            marks,
             down_until: None,
             fail_flushes: 0,
             spent_ns: 0,
@@ -265,10 +270,15 @@ impl SimEngine {
 
     fn create_leg(&mut self, leg: LegId, rule: &Rule) -> Result<Held, EngineError> {
         let port = self.vport(rule.port).ok_or(EngineError::Refused(Errno::Inval as i32))?;
+        let (meter, marked) = self.marked(rule)?;
+        let rule = marked.as_ref().unwrap_or(rule);
         let shared = self.device.indirect_create(self.now, port, &Action::Count).map_err(refused)?;
         let Shared::Counter(counter) = shared else { return Err(EngineError::NoCounter) };
         let created = match &mut self.queued {
-            Some(queued) => queued.create(&mut self.device, self.now, leg, rule, shared),
+            Some(queued) => {
+                let objects = spell::Objects { counter: Some(shared), meter, context: context_of(leg) };
+                queued.create(&mut self.device, self.now, leg, rule, objects)
+            }
             None => {
                 self.spent_ns = self.spent_ns.saturating_add(self.device.create_cost());
                 create(&mut self.device, self.now, rule, Some(shared), context_of(leg))
@@ -284,6 +294,16 @@ impl SimEngine {
                 Err(error)
             }
         }
+    }
+
+    /// A rule with a meter as hardware steering carries it out, and the meter.
+    fn marked(&self, rule: &Rule) -> Result<(Option<Shared>, Option<Rule>), EngineError> {
+        if self.queued.is_none() || colours::meter_of(rule).is_none() {
+            return Ok((None, None));
+        }
+        let meter = self.marks.of(rule).ok_or(EngineError::Refused(Errno::Noent as i32))?;
+        let marked = colours::marked(rule).ok_or(EngineError::Refused(Errno::Notsup as i32))?;
+        Ok((Some(meter), Some(marked)))
     }
 
     fn destroy_leg(&mut self, leg: LegId) -> Result<(), EngineError> {
@@ -343,11 +363,12 @@ impl FlowEngine for SimEngine {
             operations_max: if blocking { 1 } else { self.setup.operations_max },
             settle_ms: (self.setup.profile.counter_refresh_ns.saturating_mul(2) / 1_000_000) as u32 + 1,
             ages: true,
-            meters: self.queued.is_none().then_some(Metering {
-                meters_max: self.setup.profile.meters_max,
+            meters: Some(Metering {
+                meters_max: self.queued.as_ref().map_or(self.setup.profile.meters_max, Queued::meters_max),
                 rules_max: u32::MAX,
-                counts_red: false,
-            }),
+                counts_red: self.queued.is_some(),
+            })
+            .filter(|metering| metering.meters_max > 0),
         }
     }
 
@@ -389,10 +410,11 @@ impl FlowEngine for SimEngine {
         }
         self.take_base_out();
         self.lay_base();
+        self.tend_marks();
         let mut room = completions.capacity() - completions.len();
         while room > 0 {
             let ended = match &mut self.queued {
-                Some(queued) => queued.pull(self.now, &mut self.base),
+                Some(queued) => queued.pull(self.now, &mut self.base, &mut self.marks),
                 None => self.done.pop_front(),
             };
             let Some(ended) = ended else { return };
@@ -456,21 +478,25 @@ impl FlowEngine for SimEngine {
     }
 
     fn set_meter(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
-        if self.is_down() || self.queued.is_some() {
-            return Err(EngineError::Refused(Errno::Notsup as i32));
+        if self.is_down() {
+            return Err(EngineError::Refused(Errno::Nodev as i32));
         }
-        self.set(port, number, meter)
+        if self.queued.is_some() { self.set_mark(port, number, meter) } else { self.set(port, number, meter) }
     }
 
     fn meter_drops(&mut self, port: u16, number: u32) -> Result<Count, EngineError> {
         if self.is_down() {
             return Err(EngineError::Lost(Errno::Nodev as i32));
         }
-        self.drops(port, number)
+        if self.queued.is_some() { self.red_count(number) } else { self.drops(port, number) }
     }
 
     fn unset_meter(&mut self, port: u16, number: u32) {
-        self.unset(port, number);
+        if self.queued.is_some() {
+            self.unset_mark(number);
+        } else {
+            self.unset(port, number);
+        }
     }
 
     fn flush(&mut self) -> Result<(), EngineError> {
@@ -491,6 +517,7 @@ impl FlowEngine for SimEngine {
         }
         self.held.clear();
         self.unset_all();
+        self.unset_marks();
         self.done.clear();
         if let Some(queued) = &mut self.queued {
             queued.forget();

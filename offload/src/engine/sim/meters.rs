@@ -1,4 +1,5 @@
-//! The simulated device's meters, call for call as the synchronous engine makes and changes them.
+//! The simulated device's meters under software steering, call for call as the synchronous engine makes and
+//! changes them.
 
 use super::{Count, EngineError, SimEngine};
 use crate::engine::Meter;
@@ -25,13 +26,18 @@ fn refused(refusal: MtrRefusal) -> EngineError {
     }
 }
 
+/// A meter's rate in the model's words.
+pub(super) fn profile_of(meter: &Meter) -> Profile {
+    let algorithm = Algorithm::Rfc2697 { cir: meter.per_second, cbs: meter.burst, ebs: 0 };
+    Profile { algorithm, packet_mode: meter.packets }
+}
+
 impl SimEngine {
     pub(super) fn set(&mut self, port: u16, number: u32, meter: &Meter) -> Result<(), EngineError> {
         let vport = self.vport(port).ok_or(GONE)?;
         let known = self.profiles.get(&(port, number)).copied();
         let next = known.map_or(2 * number, |profile| profile ^ 1);
-        let algorithm = Algorithm::Rfc2697 { cir: meter.per_second, cbs: meter.burst, ebs: 0 };
-        let profile = Profile { algorithm, packet_mode: meter.packets };
+        let profile = profile_of(meter);
         let topology = self.device.context().topology.clone();
         let meters = self.device.meters();
         match meters.policy_add(&topology, vport, POLICY, &[&[], &[], &[Action::Drop]]) {

@@ -1,6 +1,9 @@
 //! Hardware steering: templates and tables made as rules need them, and one flow queue.
 
+use super::marks::{Laid, Marks};
+use super::spell::Objects;
 use super::{SimSetup, refused, spell};
+use crate::colours::COLOURS;
 use crate::engine::base::Base;
 use crate::engine::{BASE_TABLE_RULES, Completion, EngineError, LegId, table_rules};
 use crate::rule::{Domain, Rule};
@@ -15,7 +18,10 @@ use eswitch::model::validate::{Pools, TableAttr, TemplateAttr, actions_template,
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-const POOLS: Pools = Pools { counters: true, ages: true, meters: false };
+/// Meters that are set aside, if there are as many.
+const METERS_MAX: u32 = 1024;
+/// Profiles of meters that a port has in 22.11.
+const PROFILES: u32 = 1;
 
 /// Operations of the base rules' and of failed rules' burials, besides the machine's.
 const OPERATIONS_SPARE: u32 = 64;
@@ -26,6 +32,15 @@ enum Purpose {
     BaseOut(usize, RuleHandle),
     Create(LegId),
     Destroy(LegId),
+    Decide(Decides, RuleHandle),
+    Undecide(Decides, RuleHandle),
+}
+
+/// A rule that decides by colour: that of a meter, or of an ethdev.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Decides {
+    Red(u32),
+    Port(u16),
 }
 
 /// The driver's side of hardware steering.
@@ -34,6 +49,7 @@ pub(super) struct Queued {
     tables: HashMap<Rule, Table>,
     rules_max: u32,
     operations_max: u32,
+    meters_max: u32,
     under_way: HashMap<u64, Purpose>,
     next: u64,
     /// Failed rules whose handles are to be destroyed.
@@ -45,24 +61,57 @@ impl Queued {
         let profile = &setup.profile;
         // Counters and ages of rules that are gone wait for a refresh.
         let objects = setup.rules_max.saturating_mul(2).max(16);
+        let meters = METERS_MAX.min(profile.meters_max);
         let attr = ConfigureAttr {
-            counters: objects.min(profile.counters_max),
+            counters: objects.saturating_add(meters).min(profile.counters_max),
+            meters,
             ages: objects.min(profile.ages_max),
             queues: 1,
             size: setup.operations_max.saturating_add(OPERATIONS_SPARE).min(profile.queue_depth_max),
             ..ConfigureAttr::default()
         };
         let queues = device.configure(now, PROXY, &attr, profile, setup.seed)?;
+        if meters > 0 {
+            device.meters().configure(PROXY, PROFILES);
+        }
         let none = Refusal::new(Errno::Inval, Cause::Unspecified, "no flow queue");
         Ok(Queued {
             queue: queues.into_iter().next().ok_or(none)?,
             tables: HashMap::new(),
             rules_max: setup.rules_max,
             operations_max: setup.operations_max,
+            meters_max: meters,
             under_way: HashMap::new(),
             next: 0,
             dead: VecDeque::new(),
         })
+    }
+
+    /// Meters that it was given.
+    pub(super) fn meters_max(&self) -> u32 {
+        self.meters_max
+    }
+
+    /// Begins a rule that decides.
+    pub(super) fn decide(
+        &mut self,
+        device: &mut Eswitch,
+        now: Tick,
+        which: Decides,
+        rule: &Rule,
+        counter: Option<Shared>,
+    ) -> Result<(), EngineError> {
+        let objects = Objects { counter, ..Objects::default() };
+        let handle = self.enqueue(device, now, rule, objects, self.next, false)?;
+        self.expect(Purpose::Decide(which, handle));
+        Ok(())
+    }
+
+    /// Begins its end.
+    pub(super) fn undecide(&mut self, now: Tick, which: Decides, handle: RuleHandle) -> Result<(), Refusal> {
+        self.queue.destroy(now, handle, self.next, false)?;
+        self.expect(Purpose::Undecide(which, handle));
+        Ok(())
     }
 
     /// Begins a base rule.
@@ -73,7 +122,7 @@ impl Queued {
         index: usize,
         rule: &Rule,
     ) -> Result<(), EngineError> {
-        let handle = self.enqueue(device, now, rule, None, 0, self.next, false)?;
+        let handle = self.enqueue(device, now, rule, Objects::default(), self.next, false)?;
         self.expect(Purpose::Base(index, handle));
         Ok(())
     }
@@ -92,11 +141,10 @@ impl Queued {
         now: Tick,
         leg: LegId,
         rule: &Rule,
-        counter: Shared,
+        objects: Objects,
     ) -> Result<RuleHandle, EngineError> {
         self.check_room()?;
-        let context = super::context_of(leg);
-        let handle = self.enqueue(device, now, rule, Some(counter), context, self.next, true)?;
+        let handle = self.enqueue(device, now, rule, objects, self.next, true)?;
         self.expect(Purpose::Create(leg));
         Ok(handle)
     }
@@ -130,7 +178,12 @@ impl Queued {
     }
 
     /// One operation that has ended; base rules that failed are due again.
-    pub(super) fn pull(&mut self, now: Tick, base: &mut Base<RuleHandle>) -> Option<Completion> {
+    pub(super) fn pull(
+        &mut self,
+        now: Tick,
+        base: &mut Base<RuleHandle>,
+        marks: &mut Marks,
+    ) -> Option<Completion> {
         while let Some((leg, handle)) = self.dead.front().copied() {
             if self.destroy(now, leg, handle, true).is_err() {
                 break;
@@ -150,6 +203,15 @@ impl Queued {
                     }
                 }
                 (Some(Purpose::BaseOut(index, handle)), ok) => base.left(index, handle, ok),
+                (Some(Purpose::Decide(which, handle)), true) => marks.laid(which, Laid::InForce(handle)),
+                (Some(Purpose::Decide(which, handle)), false) => {
+                    let _ = self.queue.destroy(now, handle, self.next, false);
+                    self.next += 1;
+                    marks.laid(which, Laid::Due);
+                }
+                (Some(Purpose::Undecide(which, handle)), ok) => {
+                    marks.laid(which, if ok { Laid::Due } else { Laid::InForce(handle) });
+                }
                 (Some(Purpose::Create(leg)), true) => return Some(Completion::Installed(leg)),
                 (Some(Purpose::Create(leg)), false) => {
                     return Some(Completion::Failed(leg, EngineError::Failed));
@@ -186,8 +248,7 @@ impl Queued {
         device: &mut Eswitch,
         now: Tick,
         rule: &Rule,
-        counter: Option<Shared>,
-        context: u64,
+        objects: Objects,
         user_data: u64,
         postpone: bool,
     ) -> Result<RuleHandle, EngineError> {
@@ -196,13 +257,13 @@ impl Queued {
         }
         let shape = rule.shape();
         if !self.tables.contains_key(&shape) {
-            let table = make_table(device, &shape, self.rules_max).map_err(refused)?;
+            let table = make_table(device, &shape, self.rules_max, self.meters_max).map_err(refused)?;
             self.tables.insert(shape.clone(), table);
         }
         let table = self.tables.get(&shape).ok_or(EngineError::TableFull)?;
         let items = spell::items(rule);
         let items: Vec<_> = items.iter().map(spell::Spelt::item).collect();
-        let actions = spell::modify_actions(rule, counter, context);
+        let actions = spell::modify_actions(rule, objects);
         let topology = &device.context().topology;
         let (queue, items, actions) = (&mut self.queue, (0, &items[..]), (0, &actions[..]));
         table.enqueue(now, queue, topology, items, actions, user_data, postpone).map_err(refused)
@@ -210,7 +271,8 @@ impl Queued {
 }
 
 /// A table for rules of this shape.
-fn make_table(device: &mut Eswitch, shape: &Rule, rules_max: u32) -> Result<Table, Refusal> {
+fn make_table(device: &mut Eswitch, shape: &Rule, rules_max: u32, meters_max: u32) -> Result<Table, Refusal> {
+    let pools = Pools { counters: true, ages: true, meters: meters_max > 0 };
     let context = Arc::clone(device.context());
     let attr = TemplateAttr { transfer: true, ..TemplateAttr::default() };
     let items = spell::items(shape);
@@ -218,7 +280,7 @@ fn make_table(device: &mut Eswitch, shape: &Rule, rules_max: u32) -> Result<Tabl
     let pattern_facts = pattern_template(&context, PROXY, &attr, &items)?;
     let pattern = Arc::new(PatternTemplate::new(&items, false, None)?);
     let (actions, mut masks) = spell::template_actions(shape);
-    let actions_facts = actions_template(&context, PROXY, &attr, &actions, &masks, POOLS)?;
+    let actions_facts = actions_template(&context, PROXY, &attr, &actions, &masks, pools)?;
     // Judged as what the handle stands for, translated as a handle.
     for (action, mask) in actions.iter().zip(&mut masks) {
         if matches!(action, Action::Indirect(_)) {
@@ -226,8 +288,14 @@ fn make_table(device: &mut Eswitch, shape: &Rule, rules_max: u32) -> Result<Tabl
         }
     }
     let actions = Arc::new(ActionsTemplate::new(&actions, &masks)?);
-    let leads_on = shape.actions.iter().any(|action| matches!(action, crate::rule::Action::Jump(_)));
-    let nb_flows = if leads_on { BASE_TABLE_RULES } else { table_rules(rules_max).max(1) };
+    let does = |wanted: fn(&crate::rule::Action) -> bool| shape.actions.iter().any(wanted);
+    let counts = does(|action| matches!(action, crate::rule::Action::Count));
+    let leads_on = !counts && does(|action| matches!(action, crate::rule::Action::Jump(_)));
+    let nb_flows = match shape.attr.group {
+        COLOURS => 2 * meters_max.max(1),
+        _ if leads_on => BASE_TABLE_RULES,
+        _ => table_rules(rules_max).max(1),
+    };
     let attr = TableAttr { attr: spell::attr(shape), nb_flows };
     device.create_table(PROXY, &attr, &[(pattern, pattern_facts)], &[(actions, actions_facts)])
 }

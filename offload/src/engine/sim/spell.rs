@@ -153,16 +153,23 @@ fn plain<'a>(
         Action::ToPort(port) => Out::RepresentedPort(Some(port)),
         Action::Queue(queue) => Out::Queue(Some(queue)),
         Action::Drop => Out::Drop,
-        // Not of this device, which has no meters under hardware steering.
-        Action::MeterMark(_) | Action::SetTag(_) => Out::Other(-1),
         Action::RawDecap => Out::RawDecap(ETHERNET),
         Action::RawEncap => Out::RawEncap(headers),
         _ => counter.map_or(Out::Count, |shared| Out::Indirect(Some(shared))),
     }
 }
 
+/// What a rule's actions are said of: a counter in place of a count, a meter, the age's context.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Objects {
+    pub(super) counter: Option<Shared>,
+    pub(super) meter: Option<Shared>,
+    pub(super) context: u64,
+}
+
 /// A rule's actions as hardware steering takes them.
-pub(super) fn modify_actions(rule: &Rule, counter: Option<Shared>, context: u64) -> Vec<action::Action<'_>> {
+pub(super) fn modify_actions(rule: &Rule, objects: Objects) -> Vec<action::Action<'_>> {
+    let Objects { counter, meter, context } = objects;
     let transport = Transport::of(rule);
     let spell = |action: &Action| match edit(action, transport) {
         Some(Edit { op, field, value, bytes }) => action::Action::ModifyField {
@@ -171,6 +178,10 @@ pub(super) fn modify_actions(rule: &Rule, counter: Option<Shared>, context: u64)
             src: Some(FieldSource::Value(value)),
             width: 8 * bytes,
         },
+        None if matches!(action, Action::MeterMark(_)) => {
+            let stands_for = action::Action::MeterMark { profile: 0, colour_aware: false };
+            meter.map_or(stands_for, |shared| action::Action::Indirect(Some(shared)))
+        }
         None => plain(action, &rule.headers, counter, context),
     };
     rule.with_tags_first().iter().map(spell).collect()
@@ -179,7 +190,7 @@ pub(super) fn modify_actions(rule: &Rule, counter: Option<Shared>, context: u64)
 /// The actions of the template for such rules, and their masks: each rule brings its values.
 pub(super) fn template_actions(shape: &Rule) -> (Vec<action::Action<'_>>, Vec<action::Action<'_>>) {
     use action::Action as Out;
-    let actions = modify_actions(shape, None, 0).into_iter();
+    let actions = modify_actions(shape, Objects::default()).into_iter();
     let pair = |action| match action {
         Out::ModifyField { op, dst, width, .. } => {
             let all = FieldRef { level: u32::MAX, offset: u32::MAX, ..dst };
@@ -187,6 +198,7 @@ pub(super) fn template_actions(shape: &Rule) -> (Vec<action::Action<'_>>, Vec<ac
             (open(dst, width), open(all, u32::MAX))
         }
         Out::Count => (Out::Indirect(None), Out::Count),
+        Out::MeterMark { .. } => (Out::Indirect(None), action),
         Out::Jump(group) => (Out::Jump(group), Out::Jump(Some(u32::MAX))),
         Out::RepresentedPort(_) => (Out::RepresentedPort(None), Out::RepresentedPort(None)),
         Out::PushVlan(_) => (Out::PushVlan(0), Out::PushVlan(0)),
@@ -239,6 +251,7 @@ fn edit(action: &Action, transport: Transport) -> Option<Edit> {
         Action::SetIpDst(ip) => address(Field::Ipv4Dst, Field::Ipv6Dst, ip),
         Action::SetPortSrc(number) => port(Field::TcpPortSrc, Field::UdpPortSrc, number),
         Action::SetPortDst(number) => port(Field::TcpPortDst, Field::UdpPortDst, number),
+        Action::SetTag(tag) => set(Field::Tag, &tag.to_be_bytes()),
         Action::DecTtl => {
             let field = if transport.v6 { Field::Ipv6HopLimit } else { Field::Ipv4Ttl };
             set(field, &[0xff]).map(|edit| Edit { op: ModifyOp::Add, ..edit })

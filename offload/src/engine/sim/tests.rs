@@ -41,7 +41,7 @@ impl Fabric<TestPacket> for Tally {
     }
 
     fn discard(&mut self, reason: DropReason, _: TestPacket) {
-        assert_eq!(reason, DropReason::Meter);
+        assert!(matches!(reason, DropReason::Meter | DropReason::Rule), "{reason:?}");
         self.dropped += 1;
     }
 }
@@ -224,9 +224,36 @@ fn a_meter_drops_what_is_too_much_and_rules_count_the_rest() {
     sim.engine.unset_meter(0, 3);
     assert_eq!(sim.engine.meter_drops(0, 3), Err(GONE));
     assert_eq!(sim.engine.device().objects_in_use(), [0; 3]);
-    // Under hardware steering there are none of these.
+}
+
+/// Under hardware steering it takes rules of its own, and a connection's counts what is dropped, too.
+#[test]
+fn a_meter_s_colours_are_acted_on() {
     let mut sim = Sim::new(Steering::Hardware, "bf3-hws");
-    assert!(sim.engine.traits().meters.is_none() && sim.engine.set_meter(0, 3, &meter).is_err());
+    let meter = Meter { packets: true, per_second: 10, burst: 5 };
+    let named = rule().metered(Some(3)).expect("room for it");
+    assert!(sim.engine.install(LEG, &named).is_err(), "it has no meter");
+    assert_eq!(sim.engine.set_meter(0, 3, &meter), Err(EngineError::QueueFull), "it is being made");
+    sim.settle();
+    sim.engine.set_meter(0, 3, &meter).expect("a meter");
+    sim.engine.install(LEG, &named).expect("a good rule");
+    assert_eq!(sim.settle(), [Completion::Installed(LEG)]);
+    let passes: Vec<_> = (0..20).map(|_| sim.segment()).collect();
+    assert!(passes[..5].iter().all(|pass| *pass == OFFLOADED) && passes[5..].iter().all(|p| *p == RED));
+    sim.engine.set_meter(0, 3, &Meter { burst: 2, ..meter }).expect("another rate");
+    assert_eq!([sim.segment(), sim.segment(), sim.segment()], [OFFLOADED, OFFLOADED, RED]);
+    sim.settle();
+    sim.settle();
+    let bytes = segment().len() as u64;
+    assert_eq!(sim.engine.meter_drops(0, 3), Ok(Count { packets: 16, bytes: 16 * bytes }));
+    assert_eq!(sim.engine.count(LEG), Ok(Count { packets: 23, bytes: 23 * bytes }));
+    sim.engine.remove(LEG).expect("in force");
+    sim.settle();
+    sim.engine.release(LEG);
+    sim.engine.unset_meter(0, 3);
+    sim.settle();
+    assert_eq!(sim.engine.meter_drops(0, 3), Err(GONE));
+    assert_eq!(sim.engine.device().objects_in_use(), [0; 3]);
 }
 
 #[test]
