@@ -11,6 +11,7 @@ from pathlib import Path
 from lab.eswitch import DEVICES, NAME, STEERING
 from lab.millrace import Metrics, to_toml
 from lab.net import LabError, Process, wait_until
+from lab.telemetry import Telemetry
 from lab.testpmd import built_driver
 
 from .ledger import Book
@@ -59,7 +60,12 @@ class Device:
             sw=by_direction("sw"),
             drops=page.by("drops_total", "reason"),
             own=page.sum("worker_generated_packets_total") + page.sum("worker_consumed_packets_total"),
+            unsent=self.unsent(),
         )
+
+    def unsent(self) -> dict[str, int]:
+        """Packets that left Millrace and found a link full, where that can be known."""
+        return {"clients": 0, "servers": 0}
 
     def at_rest(self, timeout: float = REST_TIMEOUT) -> Book:
         """What it has counted when nothing comes any more: two readings in a row that are the same."""
@@ -105,7 +111,7 @@ class LabDevice(Device):
     def __init__(self, binary: Path, directory: Path, testbed: Testbed, mode: str, path: str):
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}/metrics", testbed.ports, path)
-        self.directory = directory
+        self._telemetry = Telemetry(directory.name)
         config = configuration(directory, testbed, mode, path, port)
         file = directory / "millrace.toml"
         file.write_text(to_toml(config))
@@ -124,6 +130,15 @@ class LabDevice(Device):
         except LabError:
             return False
         return True
+
+    def unsent(self) -> dict[str, int]:
+        """What the software eSwitch's wires could not take: by its ports 0 and 1."""
+        told = super().unsent()
+        if self.path == "eswitch":
+            for port, side in enumerate(told):
+                counters = self._telemetry.ask(f"/ethdev/xstats,{port}")
+                told[side] = counters["wire_tx_full"] + counters["wire_tx_down"]
+        return told
 
     def wait_for_links(self) -> None:
         """Waits until the generator is at the other end of both links."""

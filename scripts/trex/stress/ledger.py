@@ -46,6 +46,8 @@ class Book:
     """Packets dropped by workers, by reason."""
     own: int
     """Packets made and taken in by Millrace itself."""
+    unsent: dict[str, int]
+    """Packets that an eSwitch was to give to a link that was full or down, by port."""
 
     def since(self, before: Book) -> Book:
         """What was added since an earlier reading."""
@@ -62,11 +64,12 @@ class Book:
             sw=less(self.sw, before.sw),
             drops={key: n for key, n in less(self.drops, before.drops).items() if n},
             own=self.own - before.own,
+            unsent=less(self.unsent, before.unsent),
         )
 
     def lost(self) -> int:
         """Packets that the device did not forward, as it says itself."""
-        return sum(self.drops.values()) + sum(self.missed.values()) + self.refused
+        return sum(self.drops.values()) + sum(self.missed.values()) + self.refused + sum(self.unsent.values())
 
 
 def check(clients: Side, servers: Side, book: Book) -> list[str]:
@@ -74,9 +77,9 @@ def check(clients: Side, servers: Side, book: Book) -> list[str]:
     told = []
     for what, theirs, ours in (
         ("sent by clients", clients.sent, book.rx["clients"] + book.missed["clients"] + book.hw["original"]),
-        ("received by servers", servers.received, book.tx["servers"] + book.hw["original"]),
+        ("received by servers", servers.received, book.tx["servers"] + book.hw["original"] - book.unsent["servers"]),
         ("sent by servers", servers.sent, book.rx["servers"] + book.missed["servers"] + book.hw["reply"]),
-        ("received by clients", clients.received, book.tx["clients"] + book.hw["reply"]),
+        ("received by clients", clients.received, book.tx["clients"] + book.hw["reply"] - book.unsent["clients"]),
     ):
         if abs(theirs - ours) > book.own:
             told.append(f"{what}: the generator counted {theirs}, the device {ours} ({theirs - ours:+d})")
@@ -85,7 +88,8 @@ def check(clients: Side, servers: Side, book: Book) -> list[str]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(book.drops.items())) or "no drops"
         told.append(
             f"lost on the way: the generator misses {gone}, the device names {book.lost()} "
-            f"({reasons}, {sum(book.missed.values())} missed by ports, {book.refused} refused by ports)"
+            f"({reasons}, {sum(book.missed.values())} missed by ports, {book.refused} refused by ports, "
+            f"{sum(book.unsent.values())} that found a full link)"
         )
     return told
 

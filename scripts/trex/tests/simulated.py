@@ -17,7 +17,7 @@ class Device:
 
     def __init__(self):
         zero = {"clients": 0, "servers": 0}
-        self.now = Book(zero, zero, zero, 0, {"original": 0, "reply": 0}, {"original": 0, "reply": 0}, {}, 0)
+        self.now = Book(zero, zero, zero, 0, {"original": 0, "reply": 0}, {"original": 0, "reply": 0}, {}, 0, zero)
 
     def at_rest(self) -> Book:
         return self.now

@@ -16,6 +16,7 @@ NOTHING = Book(
     sw={"original": 0, "reply": 0},
     drops={},
     own=0,
+    unsent={"clients": 0, "servers": 0},
 )
 
 
@@ -35,6 +36,12 @@ def test_what_was_dropped_and_missed_agrees_if_it_is_named():
     unnamed = dataclasses.replace(some, drops={})
     (told,) = check(Side(sent=100), Side(received=90), unnamed)
     assert "the generator misses 10, the device names 5" in told
+
+
+def test_what_an_eswitch_could_not_send_is_lost_and_named():
+    full = book(rx={"clients": 100, "servers": 0}, tx={"clients": 0, "servers": 100},
+                unsent={"clients": 0, "servers": 7})
+    assert check(Side(sent=100), Side(received=93), full) == []
 
 
 def test_what_hardware_forwarded_counts():

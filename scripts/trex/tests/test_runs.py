@@ -153,6 +153,8 @@ def test_latency_quantiles_are_of_the_histogram():
     told = trex.quantiles(found)
     assert (told["p50"], told["p90"], told["p99"], told["most"]) == (10, 20, 230, 230)
     assert trex.quantiles({"latency": {}}) is None
+    found["latency"][7]["latency"]["total_max"] = 0
+    assert trex.quantiles(found)["most"] == 300
 
 
 def test_documents_escape_what_they_are_told(tmp_path):

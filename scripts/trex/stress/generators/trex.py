@@ -269,13 +269,15 @@ def quantiles(stats: dict) -> dict[str, float] | None:
     total = sum(count for _, count in steps)
     if not total:
         return None
-    told = {"average": float(latency["average"]), "most": float(latency["total_max"]), "packets": float(total)}
+    ends = [low + 10 ** max(len(str(low)) - 1, 1) for low, _ in steps]
+    # TRex's maximum is now and then 0, while its histogram is not.
+    most = float(latency["total_max"] or ends[-1])
+    told = {"average": float(latency["average"]), "most": most, "packets": float(total)}
     for name, share in QUANTILES.items():
         below = 0
-        for low, count in steps:
+        for (_, count), end in zip(steps, ends):
             below += count
             if below >= share * total:
-                high = low + 10 ** max(len(str(low)) - 1, 1)
-                told[name] = min(float(high), told["most"])
+                told[name] = min(float(end), most)
                 break
     return told
