@@ -282,6 +282,12 @@ impl ServicePlan {
             rules.push(rule);
         }
         self.verdict = "hardware";
+        // What comes with a meter is there once, however many connections share it.
+        let another = stage::numbered(&ask, before[0] as u32 + 1);
+        let (before, after) = match meter.and_then(|_| device.ask(&another)) {
+            Some(Answer::Installed { .. }) => (after, device.holds()),
+            _ => (before, after),
+        };
         self.rules_per_connection = (after[0] - before[0]) as usize;
         self.counters_per_connection = after[1] - before[1];
         self.ages_per_connection = after[2] - before[2];
