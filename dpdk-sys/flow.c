@@ -25,6 +25,8 @@ union item_room {
 	struct rte_flow_item_udp udp;
 	struct rte_flow_item_tag tag;
 	struct rte_flow_item_meter_color colour;
+	struct rte_flow_item_vxlan vxlan;
+	struct rte_flow_item_geneve geneve;
 };
 
 /* A pattern in the release's words, and what it points to. */
@@ -55,6 +57,10 @@ static enum rte_flow_item_type item_type(enum millrace_item_kind kind)
 		return RTE_FLOW_ITEM_TYPE_TAG;
 	case MILLRACE_ITEM_COLOUR:
 		return RTE_FLOW_ITEM_TYPE_METER_COLOR;
+	case MILLRACE_ITEM_VXLAN:
+		return RTE_FLOW_ITEM_TYPE_VXLAN;
+	case MILLRACE_ITEM_GENEVE:
+		return RTE_FLOW_ITEM_TYPE_GENEVE;
 	}
 	return RTE_FLOW_ITEM_TYPE_END;
 }
@@ -101,6 +107,14 @@ static void fill_item(enum millrace_item_kind kind, const struct millrace_fields
 		break;
 	case MILLRACE_ITEM_COLOUR:
 		to->colour.color = from->byte;
+		break;
+	case MILLRACE_ITEM_VXLAN:
+		memcpy(&to->vxlan.hdr.vx_vni, from->src, 3);
+		break;
+	case MILLRACE_ITEM_GENEVE:
+		memcpy(to->geneve.vni, from->src, sizeof(to->geneve.vni));
+		to->geneve.protocol = rte_cpu_to_be_16(from->number);
+		to->geneve.ver_opt_len_o_c_rsvd0 = rte_cpu_to_be_16((uint16_t)(from->byte << 8));
 		break;
 	}
 }
@@ -162,6 +176,8 @@ static bool fill_common(const struct millrace_actions *all, const struct millrac
 {
 	/* Of a decapsulation only the length is looked at. */
 	static uint8_t ethernet[sizeof(struct rte_ether_hdr)];
+	/* Ethernet, IPv4, UDP and GENEVE: more than 34 bytes are a tunnel's. */
+	static uint8_t tunnel[14 + 20 + 8 + 8];
 
 	to->conf = room;
 	switch (from->kind) {
@@ -185,6 +201,15 @@ static bool fill_common(const struct millrace_actions *all, const struct millrac
 	case MILLRACE_ACTION_SET_VLAN:
 		to->type = RTE_FLOW_ACTION_TYPE_OF_SET_VLAN_VID;
 		room->vid.vlan_vid = rte_cpu_to_be_16(from->number);
+		return true;
+	case MILLRACE_ACTION_DECAP_VXLAN:
+		to->type = RTE_FLOW_ACTION_TYPE_VXLAN_DECAP;
+		to->conf = NULL;
+		return true;
+	case MILLRACE_ACTION_DECAP_GENEVE:
+		to->type = RTE_FLOW_ACTION_TYPE_RAW_DECAP;
+		room->decap.data = tunnel;
+		room->decap.size = sizeof(tunnel);
 		return true;
 	case MILLRACE_ACTION_RAW_DECAP:
 		to->type = RTE_FLOW_ACTION_TYPE_RAW_DECAP;

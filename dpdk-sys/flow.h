@@ -13,7 +13,7 @@
 #include <rte_flow.h>
 
 enum {
-	MILLRACE_ITEMS_MAX = 8,
+	MILLRACE_ITEMS_MAX = 10,
 	MILLRACE_ACTIONS_MAX = 16,
 	MILLRACE_HEADERS_MAX = 132,  /* MLX5_ENCAP_MAX_LEN (mlx5_flow.h, 22.11) */
 	MILLRACE_TEMPLATES_MAX = 32, /* MLX5_HW_TBL_MAX_ACTION_TEMPLATE (mlx5_flow.h, 22.11) */
@@ -31,15 +31,20 @@ enum millrace_item_kind {
 	MILLRACE_ITEM_UDP,
 	MILLRACE_ITEM_TAG,    /* of the index in byte; hardware steering only */
 	MILLRACE_ITEM_COLOUR, /* what a MILLRACE_ACTION_METER_MARK has found; hardware steering only */
+	MILLRACE_ITEM_VXLAN,
+	MILLRACE_ITEM_GENEVE, /* of Ethernet frames, without options */
 };
 
 /* What is compared, or which bits of it. */
 struct millrace_fields {
-	uint16_t number;  /* ethdev, VLAN tag, or source port */
+	uint16_t number;  /* ethdev, VLAN tag, or source port; of GENEVE the protocol */
 	uint16_t second;  /* destination port */
-	uint8_t src[16];  /* source address; IPv4 is the first four; or a tag, likewise, in the CPU's order */
+	/* Source address; IPv4 is the first four; a tunnel's network the first three; or a tag, the first four, in
+	 * the CPU's order. */
+	uint8_t src[16];
 	uint8_t dst[16];  /* destination address; a MAC address is the first six */
-	uint8_t byte;     /* TTL, hop limit, TCP flags, colour, tag's index, or bit 0: another VLAN tag follows */
+	/* TTL, hop limit, TCP flags, colour, tag's index, GENEVE's first, or bit 0: another VLAN tag follows. */
+	uint8_t byte;
 	uint8_t traffic_class; /* or IPv4's type of service */
 };
 
@@ -67,6 +72,8 @@ enum millrace_action_kind {
 	MILLRACE_ACTION_SET_UDP_DST,
 	MILLRACE_ACTION_DEC_TTL_IPV4,
 	MILLRACE_ACTION_DEC_TTL_IPV6,
+	MILLRACE_ACTION_DECAP_VXLAN, /* of all that is around the inner frame */
+	MILLRACE_ACTION_DECAP_GENEVE,
 	MILLRACE_ACTION_RAW_DECAP,  /* of an Ethernet header; MILLRACE_ACTION_RAW_ENCAP comes next */
 	MILLRACE_ACTION_RAW_ENCAP,  /* of the list's headers */
 	MILLRACE_ACTION_JUMP,       /* number: group */

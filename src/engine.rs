@@ -70,8 +70,8 @@ pub(crate) fn settings(wanted: &config::Offload) -> Settings {
     }
 }
 
-/// The ports as rules see them. Those on one device differ in their tags; no rule leads to those behind
-/// tunnels, nor to what is for them.
+/// The ports as rules see them. Those on one device differ in their tags, or in the tunnels that they are
+/// behind.
 fn topology(config: &Config, ports: &[OpenPort<'_>], snapshot: &Snapshot) -> Topology {
     let facts = config.ports.iter().zip(&snapshot.ports).enumerate().map(|(index, (configured, port))| {
         let open = &ports[port.parent.map_or(index, PortId::index)];
@@ -79,11 +79,12 @@ fn topology(config: &Config, ports: &[OpenPort<'_>], snapshot: &Snapshot) -> Top
         PortFacts {
             ethdev: number,
             proxy: open.port.transfer_proxy().unwrap_or(number),
-            domain: open.port.switch_domain().filter(|_| port.tunnel.is_none()),
+            domain: open.port.switch_domain(),
             mac: port.mac,
             any_mac: configured.pass_to.is_some(),
             mtu: port.mtu,
             vlan: port.vlan,
+            tunnel: lower::ports::tunnel_of(snapshot, PortId(index as u16)),
             hairpins: match port.tunnel {
                 None => open.hairpins.facts(open.rx_queues),
                 Some(_) => Vec::new(),

@@ -8,8 +8,8 @@
 use crate::addr::{Ip, MacAddr};
 use crate::conntrack::Count;
 use crate::flow::{Direction, FlowKey};
-use crate::ids::{BackendId, PortId, ServiceId, WorkerId};
-use crate::rewrite::Around;
+use crate::ids::{BackendId, PortId, ServiceId, TenantId, WorkerId};
+use crate::rewrite::{self, Around};
 
 /// The name of a connection: the worker that owns it, its slot there and the slot's generation. A name
 /// outlives its connection harmlessly: once the slot is recycled the generation no longer matches.
@@ -147,7 +147,8 @@ pub struct Ask {
     pub backend_end: (Ip, u16),
     /// Whether addresses and ports are translated (`nat`), in both directions.
     pub nat: bool,
-    /// What is put around its packets on their way to the backend, if that is behind a tunnel.
+    /// What is put around its packets in the direction that leaves into a tunnel, if one does: to the backend
+    /// if its service has a tunnel, or by a port behind one. There are never both.
     pub tunnel: Option<Around>,
     /// Its service.
     pub service: ServiceId,
@@ -172,6 +173,22 @@ impl Ask {
                 FlowKey { src, src_port, dst: self.key.src, dst_port: self.key.src_port, ..self.key }
             }
         }
+    }
+
+    /// The key that packets of one direction carry when they go out.
+    #[must_use]
+    pub fn outgoing(&self, direction: Direction) -> FlowKey {
+        match direction {
+            Direction::Original if self.nat => self.incoming(Direction::Reply).reversed(),
+            Direction::Original => self.key,
+            Direction::Reply => self.key.reversed(),
+        }
+    }
+
+    /// What tells its outer packets from those of others where its frames go into a tunnel.
+    #[must_use]
+    pub fn entropy(&self, direction: Direction) -> u16 {
+        rewrite::entropy(&FlowKey { tenant: TenantId(0), ..self.outgoing(direction) })
     }
 }
 
@@ -291,6 +308,8 @@ pub enum Answer {
         counts: [Count; 2],
         /// The MAC addresses the rules send to, by [`Direction`].
         next_hops: [Option<MacAddr>; 2],
+        /// Of the direction that leaves by a port behind a tunnel: whom the outer packets are sent to.
+        below: Option<MacAddr>,
     },
     /// The rules are out, all packets come to software again, and there is no use asking again before
     /// `retry_ms` are over.

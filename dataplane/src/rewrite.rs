@@ -23,7 +23,7 @@ mod reset;
 
 pub use decap::{datagram, decapsulate, udp_is_intact};
 pub(crate) use encap::class;
-pub use encap::{Around, OUTER_MAX, Outer, carries_ecn, encapsulate, entropy, wrap};
+pub use encap::{Around, ECN, OUTER_MAX, Outer, carries_ecn, encapsulate, entropy, wrap};
 pub use icmp::{IcmpError, into_echo_reply, into_icmp_error};
 pub use neighbour::{
     Station, into_arp_reply, into_neighbour_advertisement, write_arp_request, write_gratuitous_arp,

@@ -222,7 +222,14 @@ fn hardware_is_only_asked_for_what_it_can_meter() {
     world.reload(&config(both, ""));
     let next_hops = ask.legs.map(|leg| leg.map(|leg| leg.next_hop));
     let (backend, counts) = (ask.backend, [Count::default(); 2]);
-    world.answer(&Answer::Counted { flow: ask.flow, rule: Some(rule), backend, counts, next_hops });
+    world.answer(&Answer::Counted {
+        flow: ask.flow,
+        rule: Some(rule),
+        backend,
+        counts,
+        next_hops,
+        below: None,
+    });
     assert_eq!(world.rows()[0].offload, OffloadState::Removing(rule));
 
     let one = "bits_per_second = 100_000_000";
@@ -252,7 +259,14 @@ fn what_hardware_forwards_is_green() {
     let next_hops = ask.legs.map(|leg| leg.map(|leg| leg.next_hop));
     let (backend, counts) =
         (ask.backend, [Count { packets: 3, bytes: 300 }, Count { packets: 4, bytes: 99 }]);
-    world.answer(&Answer::Counted { flow: ask.flow, rule: Some(rule), backend, counts, next_hops });
+    world.answer(&Answer::Counted {
+        flow: ask.flow,
+        rule: Some(rule),
+        backend,
+        counts,
+        next_hops,
+        below: None,
+    });
     assert_eq!((web(&world)[0], blue(&world)[0]), (before.0 + 7, before.1 + 7));
     assert_eq!(world.rows()[0].offload, OffloadState::Installed(rule));
 }

@@ -130,6 +130,7 @@ fn counted(ask: &Ask, packets: [u64; 2]) -> Answer {
         backend: ask.backend,
         counts: packets.map(count),
         next_hops: ask.legs.map(|leg| leg.map(|leg| leg.next_hop)),
+        below: ask.tunnel.and_then(|around| around.below()),
     }
 }
 
@@ -501,6 +502,7 @@ fn counts_of_hardware_are_the_connections_and_the_backends() {
         backend: ask.backend,
         counts: [Count { packets: 2, bytes: 3 }, Count::default()],
         next_hops: [None; 2],
+        below: None,
     };
     world.answer(&removed(&ask, 0));
     world.answer(&last);

@@ -432,7 +432,14 @@ impl Pair {
         let next_hops = ask.legs.map(|leg| leg.map(|leg| leg.next_hop));
         let answer = match luck / 16 % 4 {
             0 => Answer::Removed { flow, rule, why: Removal::Idle, retry_ms: 0 },
-            _ => Answer::Counted { flow, rule: Some(rule), backend: ask.backend, counts, next_hops },
+            _ => Answer::Counted {
+                flow,
+                rule: Some(rule),
+                backend: ask.backend,
+                counts,
+                next_hops,
+                below: None,
+            },
         };
         self.both(|world| world.answer(&answer));
     }

@@ -11,6 +11,7 @@ mod frames;
 use common::world::{BACK, FRONT, World};
 use dataplane::addr::MacAddr;
 use dataplane::ids::PortId;
+use dataplane::offload::{Answer, Ask, Leg, Revocation, Revoke, RuleId};
 use dataplane::packet::{PacketBuf, TestPacket};
 use dataplane::rewrite;
 use frames::{Spec, Transport, repair_ipv4};
@@ -426,4 +427,95 @@ proptest! {
         rewrite::decapsulate(&mut packet, 14, (start, end)).expect("the same mark");
         prop_assert_eq!(packet.data(), &unpadded[..]);
     }
+}
+
+/// The clients' packets of a connection, and its backend's, from a world whose ways are as wide as tunnels.
+fn asked(world: &mut World, flags: [&str; 3]) -> Vec<Ask> {
+    for (at, flags) in flags.into_iter().enumerate() {
+        let flags = flags.bytes().fold(0, |all, flag| all | if flag == b'S' { 0x02 } else { 0x10 });
+        let transport = Transport::Tcp { flags, seq: 1, ack: 1, options: vec![] };
+        let spec = Spec { transport, ..request(0) };
+        if at % 2 == 0 {
+            world.exchange(FRONT, &BLUE.wrap(&spec.build()));
+        } else {
+            world.exchange(BACK, &from_backend(spec, 0x28));
+        }
+    }
+    std::mem::take(&mut world.envs[0].asks)
+}
+
+/// An answer of this traffic class.
+fn from_backend(spec: Spec, class: u8) -> Vec<u8> {
+    let (src, dst) = (frames::ip(BACKENDS[0]), spec.src);
+    let mut answer = Spec { src, dst, src_port: 80, dst_port: 40_000, ..spec }.build();
+    answer[..6].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
+    answer[6..12].copy_from_slice(&BACKEND_MAC.0);
+    classed(answer, class)
+}
+
+fn wide(mtu: u16) -> World {
+    let config = config([BLUE.toml(), RED.toml()]);
+    let config = config.replace("device = \"d1\"\n", &format!("device = \"d1\"\nmtu = {mtu}\n"));
+    let mut world = World::new(&config, 1);
+    know(&mut world);
+    world.know(FRONT, BLUE.addresses().0, REMOTE_MAC);
+    world.pass_ms(1, 1);
+    world.workers[0].set_price(3);
+    world
+}
+
+#[test]
+fn hardware_is_asked_for_what_is_behind_tunnels_too() {
+    let mut world = wide(1450);
+    assert_eq!(asked(&mut world, ["S", "SA", "A"]), [], "the class of answers is not known yet");
+    let [ask] = asked(&mut world, ["A", "A", "A"])[..] else { panic!("it is asked for with an answer") };
+    let legs = [(PORTS[0], BACK, BACKEND_MAC), (BACK, PORTS[0], CLIENT_MAC)];
+    assert_eq!(ask.legs, legs.map(|(ingress, egress, next_hop)| Some(Leg { ingress, egress, next_hop })));
+    let around = ask.tunnel.expect("answers are put into the tunnel");
+    assert_eq!((around.below(), around.class()), (Some(REMOTE_MAC), (0x28, 0xff)));
+    let spec =
+        Spec { transport: Transport::Tcp { flags: 0x10, seq: 1, ack: 1, options: vec![] }, ..request(0) };
+    let (_, mut sent) = world.exchange(BACK, &from_backend(spec.clone(), 0x28));
+    [16..18, 24..26, 38..40].into_iter().for_each(|unknown| sent[unknown].fill(0));
+    assert_eq!(sent[14..14 + around.headers().len()], *around.headers(), "as software does, but for lengths");
+
+    // Whom the outer packets are for may move as well.
+    let rule = RuleId(7);
+    world.answer(&Answer::Installed { flow: ask.flow, token: ask.token, rule });
+    let next_hops = ask.legs.map(|leg| leg.map(|leg| leg.next_hop));
+    let (flow, backend, counts) = (ask.flow, ask.backend, Default::default());
+    let counted =
+        Answer::Counted { flow, rule: Some(rule), backend, counts, next_hops, below: around.below() };
+    world.pass_ms(2_000, 100);
+    world.answer(&counted);
+    let missed = |world: &World| world.envs[0].counters.offload_miss.get();
+    for (class, misses) in [(0x2a, 0), (0x29, 0), (0x28, 1)] {
+        world.exchange(BACK, &from_backend(spec.clone(), class));
+        assert_eq!(missed(&world), misses, "only what bears no mark is put in by hardware");
+    }
+    for (class, misses) in [(0x01, 1), (0x03, 1), (0x02, 2)] {
+        world.exchange(FRONT, &BLUE.wrap(&classed(spec.build(), class)));
+        assert_eq!(missed(&world), misses, "only what a mark outside cannot have changed is taken out");
+    }
+    assert_eq!(world.envs[0].revokes, []);
+    world.know(FRONT, BLUE.addresses().0, MacAddr([2, 0, 0, 0, 9, 8]));
+    world.answer(&counted);
+    assert_eq!(world.envs[0].revokes, [Revoke { flow: ask.flow, rule, why: Revocation::Moved }]);
+}
+
+#[test]
+fn a_direction_that_is_softwares_leaves_the_other() {
+    // Answers need not fit the tunnel.
+    let [ask] = asked(&mut wide(1500), ["S", "SA", "A"])[..] else { panic!("it is asked for") };
+    assert_eq!((ask.legs[0].is_some(), ask.legs[1], ask.tunnel), (true, None, None));
+    // What never answers says nothing of its class.
+    let mut world = wide(1450);
+    assert_eq!(asked(&mut world, ["S", "SA", "A"]), []);
+    let asks = (0..40).flat_map(|_| {
+        let transport = Transport::Tcp { flags: 0x10, seq: 1, ack: 1, options: vec![] };
+        world.exchange(FRONT, &BLUE.wrap(&classed(Spec { transport, ..request(0) }.build(), 0x50)));
+        std::mem::take(&mut world.envs[0].asks)
+    });
+    let [ask] = asks.collect::<Vec<_>>()[..] else { panic!("it is asked for in the end") };
+    assert_eq!(ask.tunnel.map(|around| around.class()), Some((0x50, 0xff)));
 }

@@ -42,6 +42,7 @@
 //!   worker passes those for other stations on. An IPv6 rule with a MAC address is too wide to match.
 
 mod denial;
+pub mod ports;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +57,7 @@ use dataplane::rewrite::Around;
 use dataplane::snapshot::VlanTags;
 use dataplane::wire::{ether, ipv4};
 pub use denial::denial;
+use ports::TunnelPort;
 
 /// The group of connections over IPv4 and TCP.
 pub const CONNECTIONS_V4_TCP: u32 = 1;
@@ -107,6 +109,8 @@ pub struct PortFacts {
     pub mtu: u16,
     /// The tags of its frames.
     pub vlan: VlanTags,
+    /// The tunnel that it is behind, if it is; its device is the port's below then.
+    pub tunnel: Option<TunnelPort>,
     /// Its pairs of hairpin queues.
     pub hairpins: Vec<Hairpin>,
 }
@@ -172,7 +176,14 @@ pub fn leg(
     if incoming.src.is_v4() != incoming.dst.is_v4() || translates {
         return Err(Declined::Path);
     }
-    if let Some(around) = &ask.tunnel {
+    if from.tunnel.is_some() {
+        return ports::out_of(topology, ask, direction, &path, [from, to], age_s);
+    }
+    if to.tunnel.is_some() {
+        return ports::into(topology, ask, direction, &path, [from, to], age_s);
+    }
+    // Of a connection that is translated, frames of the other direction go into one.
+    if let Some(around) = ask.tunnel.as_ref().filter(|_| !ask.nat) {
         return tunnelled(&incoming, &path, around, [from, to], way, age_s);
     }
     if to.mtu < from.mtu {
@@ -262,7 +273,7 @@ fn tunnelled(
 /// `MLX5_ENCAPSULATION_DECISION_SIZE`: "small raw encap size"); hardware steering does.
 pub(crate) fn suits(kind: Kind, rule: &Rule) -> bool {
     let small = (1..=ether::LEN + ipv4::LEN).contains(&rule.headers.len());
-    kind != Kind::Sync || !small
+    (kind != Kind::Sync || !small) && ports::suits(kind == Kind::Template, rule)
 }
 
 /// A tunnel's headers, from Ethernet on; `None` if there is no room for them.
@@ -274,9 +285,12 @@ fn headers(to: &PortFacts, next_hop: MacAddr, around: &Around) -> Option<Headers
     Some(headers)
 }
 
-/// Whether packets come to a connection's rules by way of base rules only: not if one is a hairpin's.
+/// Whether packets come to a connection's rules by way of base rules of group 0 only: not if one is a
+/// hairpin's, or takes them out of a tunnel.
 pub(crate) fn is_led_to(topology: &Topology, ask: &Ask) -> bool {
-    ask.legs.iter().flatten().all(|leg| topology.way(leg.ingress, leg.egress) == Some(Way::Eswitch))
+    let behind_tunnel = |leg: &Leg| topology.port(leg.ingress).is_some_and(|port| port.tunnel.is_some());
+    let by_base = |leg: &Leg| topology.way(leg.ingress, leg.egress) == Some(Way::Eswitch);
+    ask.legs.iter().flatten().all(|leg| by_base(leg) && !behind_tunnel(leg))
 }
 
 /// The rules that lead packets to the connections' rules, and keep those away that software must see. They
@@ -285,6 +299,10 @@ pub(crate) fn is_led_to(topology: &Topology, ask: &Ask) -> bool {
 pub fn base_rules(topology: &Topology) -> Vec<Rule> {
     let mut rules = Vec::new();
     for (at, port) in topology.ports.iter().enumerate() {
+        if port.tunnel.is_some() {
+            ports::base(&mut rules, topology, port);
+            continue;
+        }
         if port.vlan.outer.is_some() {
             continue;
         }

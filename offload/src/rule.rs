@@ -7,10 +7,11 @@
 use arrayvec::ArrayVec;
 use dataplane::addr::{Ip, MacAddr};
 
-/// Items of a pattern at most: a port, Ethernet, two VLAN tags, IP, TCP or UDP.
-pub const ITEMS_MAX: usize = 6;
-/// Actions of a rule at most: meter, count, age, tags, two MAC addresses, an address, a port, TTL, headers
-/// off and on, a fate.
+/// Items of a pattern at most: a port, Ethernet, a VLAN tag, IP, UDP, a tunnel's header, and Ethernet, IP,
+/// and TCP or UDP inside of that.
+pub const ITEMS_MAX: usize = 9;
+/// Actions of a rule at most: tunnel off, meter, count, age, tags, two MAC addresses, an address, a port,
+/// TTL, headers off and on, a fate.
 pub const ACTIONS_MAX: usize = 12;
 /// Bytes that a rule puts before a frame at most: Ethernet, a VLAN tag, IPv6, UDP, and VXLAN or GENEVE.
 pub const HEADERS_MAX: usize = 14 + 4 + 40 + 8 + 8;
@@ -45,6 +46,15 @@ pub struct Attr {
     pub group: u32,
     /// 0 comes first.
     pub priority: u32,
+}
+
+/// A tunnel that hardware takes packets out of, known by its assigned UDP port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Tunnel {
+    /// RFC 7348, port 4789.
+    Vxlan,
+    /// RFC 8926, port 6081: of Ethernet frames, without options.
+    Geneve,
 }
 
 /// What a packet must be like, layer by layer.
@@ -101,12 +111,15 @@ pub enum Item {
     Tag(Masked<u32>),
     /// A meter of an earlier group has found it red ([`Action::MeterMark`]).
     Red,
+    /// It is in a tunnel, of the network with this number; `None` is any. The items that follow are about the
+    /// frame inside.
+    Tunnel(Tunnel, Option<u32>),
 }
 
 /// What happens to a packet.
 ///
-/// A rule has them in the order that software steering takes: tags off, meter, count and age, edits, tags or
-/// headers on, fate.
+/// A rule has them in the order that software steering takes: tunnel or tags off, meter, count and age,
+/// edits, tags or headers on, fate.
 /// Hardware steering wants tags on before edits: see [`Rule::with_tags_first`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
@@ -127,6 +140,8 @@ pub enum Action {
         /// Seconds, 1 to 2^24 - 1.
         timeout_s: u32,
     },
+    /// All that is around the frame inside of a tunnel is taken off; what comes next is done to that frame.
+    Decap(Tunnel),
     /// The outermost VLAN tag is taken off.
     PopVlan,
     /// A VLAN tag (TPID 0x8100) is put on,
@@ -186,7 +201,8 @@ impl Rule {
         };
         let edits = |action: &Action| {
             let meters = matches!(action, Action::Meter(_) | Action::MeterMark(_));
-            !meters && !matches!(action, Action::PopVlan | Action::Count | Action::Age { .. })
+            let before = matches!(action, Action::PopVlan | Action::Decap(_));
+            !before && !meters && !matches!(action, Action::Count | Action::Age { .. })
         };
         let to = actions.iter().position(edits).unwrap_or(push).min(push);
         let tag = 1 + usize::from(matches!(actions.get(push + 1), Some(Action::SetVlanVid(_))));
@@ -197,14 +213,31 @@ impl Rule {
     }
 
     /// The same rule, whose packets this meter has to find green. It ages no more: a rule of mlx5's has room
-    /// for one object of the two kinds. `None`: it has too many actions.
+    /// for one object of the two kinds. `None`: it has too many actions, or it takes packets out of a tunnel,
+    /// whose outer headers hardware would meter and software does not.
     #[must_use]
     pub fn metered(mut self, meter: Option<u32>) -> Option<Rule> {
         let Some(meter) = meter else { return Some(self) };
+        if self.decaps() {
+            return None;
+        }
         self.actions.retain(|action| !matches!(action, Action::Age { .. }));
         let at = self.actions.iter().position(|action| *action == Action::Count).unwrap_or(0);
         self.actions.try_insert(at, Action::Meter(meter)).ok()?;
         Some(self)
+    }
+
+    /// Whether it takes packets out of a tunnel.
+    #[must_use]
+    pub fn decaps(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Decap(_)))
+    }
+
+    /// The items about what is to be edited: those inside of a tunnel, if there is one.
+    #[must_use]
+    pub fn innermost(&self) -> &[Item] {
+        let tunnel = self.items.iter().rposition(|item| matches!(item, Item::Tunnel(..)));
+        self.items.get(tunnel.map_or(0, |at| at + 1)..).unwrap_or_default()
     }
 
     /// The same rule with nothing where values were: what the rules of one template table have in common.
@@ -243,6 +276,7 @@ impl Item {
             Item::Udp { src, dst } => Item::Udp { src: src.map(|_| 0), dst: dst.map(|_| 0) },
             Item::Tag(Masked { mask, .. }) => Item::Tag(Masked { value: 0, mask }),
             Item::Red => Item::Red,
+            Item::Tunnel(kind, vni) => Item::Tunnel(kind, vni.map(|_| 0)),
         }
     }
 }
@@ -252,6 +286,7 @@ impl Action {
         let none = |ip: Ip| if ip.is_v4() { Ip::v4(0) } else { Ip::v6([0; 16]) };
         match *self {
             Action::Count
+            | Action::Decap(_)
             | Action::PopVlan
             | Action::PushVlan
             | Action::DecTtl

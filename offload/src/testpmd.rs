@@ -16,7 +16,7 @@ mod headers;
 #[cfg(test)]
 mod tests;
 
-use crate::rule::{Action, Domain, Item, Masked, Rule};
+use crate::rule::{Action, Domain, Item, Masked, Rule, Tunnel};
 use core::fmt::{self, Display, Formatter};
 use dataplane::addr::Ip;
 use headers::Headers;
@@ -86,7 +86,8 @@ impl Rule {
 
     /// What is to be said before it, each line with its end.
     fn preface(&self) -> Headers<'_> {
-        Headers { bytes: &self.headers, decap: self.actions.contains(&Action::RawDecap) }
+        let geneve = self.actions.contains(&Action::Decap(Tunnel::Geneve));
+        Headers { bytes: &self.headers, decap: self.actions.contains(&Action::RawDecap), geneve }
     }
 
     fn domain_name(&self) -> &'static str {
@@ -147,9 +148,9 @@ impl Display for Table<'_> {
 
 /// The items of a rule, each followed by a slash, and `end`.
 fn pattern(f: &mut Formatter<'_>, rule: &Rule, word: &str, say: Say) -> fmt::Result {
-    let tagged = rule.items.iter().any(|item| matches!(item, Item::Vlan(_)));
     f.write_str(word)?;
-    for item in &rule.items {
+    for (at, item) in rule.items.iter().enumerate() {
+        let tagged = matches!(rule.items.get(at + 1), Some(Item::Vlan(_)));
         f.write_str(" ")?;
         write_item(&mut Fields { f, say }, item, tagged)?;
         f.write_str(" /")?;
@@ -198,7 +199,7 @@ impl Fields<'_, '_> {
     }
 }
 
-/// One item; `tagged`: whether the pattern has a VLAN tag.
+/// One item; `tagged`: whether a VLAN tag comes next.
 fn write_item(to: &mut Fields<'_, '_>, item: &Item, tagged: bool) -> fmt::Result {
     match *item {
         Item::RepresentedPort(port) => {
@@ -254,6 +255,15 @@ fn write_item(to: &mut Fields<'_, '_>, item: &Item, tagged: bool) -> fmt::Result
             to.f.write_str("meter")?;
             to.field("color", Some(&"red"), "all")
         }
+        Item::Tunnel(kind, vni) => {
+            to.f.write_str(if kind == Tunnel::Vxlan { "vxlan" } else { "geneve" })?;
+            to.field("vni", vni.as_ref().map(|vni| vni as &dyn Display), "0xffffff")?;
+            if kind == Tunnel::Geneve {
+                to.field("protocol", Some(&"0x6558"), "0xffff")?;
+                to.field("optlen", Some(&0), "0x3f")?;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -286,6 +296,8 @@ fn write_plain(f: &mut Formatter<'_>, action: &Action, part: Part) -> fmt::Resul
         Action::Drop => f.write_str("drop"),
         Action::Age { timeout_s } if each_rules => write!(f, "age timeout {timeout_s}"),
         Action::Age { .. } => f.write_str("age"),
+        Action::Decap(Tunnel::Vxlan) => f.write_str("vxlan_decap"),
+        Action::Decap(Tunnel::Geneve) => f.write_str("raw_decap index 0"),
         Action::PopVlan => f.write_str("of_pop_vlan"),
         Action::PushVlan if each_rules => f.write_str("of_push_vlan ethertype 0x8100"),
         Action::PushVlan => f.write_str("of_push_vlan"),
@@ -318,7 +330,7 @@ struct Layers {
 
 impl Layers {
     fn of(rule: &Rule) -> Layers {
-        let has = |wanted: fn(&Item) -> bool| rule.items.iter().any(wanted);
+        let has = |wanted: fn(&Item) -> bool| rule.innermost().iter().any(wanted);
         Layers {
             v6: has(|item| matches!(item, Item::Ipv6 { .. })),
             udp: has(|item| matches!(item, Item::Udp { .. })),

@@ -276,6 +276,7 @@ impl Bed {
             any_mac: false,
             mtu: 1500,
             vlan: VlanTags::default(),
+            tunnel: None,
             hairpins: Vec::new(),
         };
         let topology = Arc::new(Topology { ports: vec![port(0), port(1)] });

@@ -16,6 +16,8 @@ mod meters;
 mod speed;
 #[path = "engines/trouble.rs"]
 mod trouble;
+#[path = "engines/tunnels.rs"]
+mod tunnels;
 
 use bed::Bed;
 use dataplane::config::EngineChoice;

@@ -24,7 +24,7 @@ use eswitch::model::types::{Role, Steering, VportInfo};
 use offload::engine::FlowEngine;
 use offload::engine::sim::{SimEngine, SimSetup};
 use offload::engine::template::QUEUE_SIZE;
-use offload::lower::{PortFacts, Topology};
+use offload::lower::{self, PortFacts, Topology};
 use offload::machine::{Machine, Outbox, Settings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -95,11 +95,12 @@ impl Scene {
                 PortFacts {
                     ethdev: device as u16,
                     proxy: first as u16,
-                    domain: place.and_then(|place| place.domain).filter(|_| port.tunnel.is_none()),
+                    domain: place.and_then(|place| place.domain),
                     mac: port.mac,
                     any_mac: configured.pass_to.is_some(),
                     mtu: port.mtu,
                     vlan: port.vlan,
+                    tunnel: lower::ports::tunnel_of(&snapshot, PortId(index as u16)),
                     hairpins: match port.tunnel {
                         None => hairpins.get(device).cloned().unwrap_or_default(),
                         Some(_) => Vec::new(),

@@ -145,7 +145,7 @@ impl Outer {
         }
         let mask = if self.copies_dscp { u8::MAX } else { ECN };
         let Outer { len, has_ethernet, .. } = *self;
-        Some(Around { bytes, len, has_ethernet, class: inner_class & mask, class_mask: mask })
+        Some(Around { bytes, len, has_ethernet, class: inner_class & mask, class_mask: mask, below: None })
     }
 
     /// Fills in the header at the start of `packet`, the outer IP packet. `None` if that is too long or too
@@ -191,7 +191,7 @@ impl Outer {
 }
 
 /// The ECN field of a traffic class (RFC 3168 §5).
-const ECN: u8 = 0x03;
+pub const ECN: u8 = 0x03;
 
 /// Whether packets of this traffic class may be, or are, marked by congestion: the mark must not be lost.
 #[inline]
@@ -209,9 +209,22 @@ pub struct Around {
     has_ethernet: bool,
     class: u8,
     class_mask: u8,
+    below: Option<MacAddr>,
 }
 
 impl Around {
+    /// The same around frames of a port behind a tunnel: what goes out by the port below is for this station.
+    #[must_use]
+    pub const fn sent_to(self, below: MacAddr) -> Around {
+        Around { below: Some(below), ..self }
+    }
+
+    /// The station that the outer packets are for, where that is not the leg's next hop: around frames.
+    #[must_use]
+    pub const fn below(&self) -> Option<MacAddr> {
+        self.below
+    }
+
     /// From the outer IP header on, up to the inner IP header, or to the inner Ethernet header if there is
     /// one. Lengths, and IPv4's checksum, are 0.
     #[must_use]

@@ -538,6 +538,13 @@ impl Snapshot {
         self.port(port).is_some_and(|port| port.tunnel.is_some())
     }
 
+    /// Whether any port is behind a tunnel.
+    #[inline]
+    #[must_use]
+    pub fn has_tunnel_ports(&self) -> bool {
+        self.tunnel_ports.are_some()
+    }
+
     /// What takes frames that leave by `port` into its tunnel, if it is behind one and the far end is known.
     #[inline]
     #[must_use]

@@ -55,6 +55,8 @@ pub struct IntoTunnel {
     pub outer: Outer,
     /// Where it goes then.
     pub hop: Hop,
+    /// The address of ours that it comes from.
+    pub from: Ip,
 }
 
 /// All ports behind tunnels.
@@ -84,6 +86,12 @@ impl TunnelPorts {
             all.networks.insert((end.link, end.port, end.vni));
         }
         all
+    }
+
+    /// Whether there are any.
+    #[inline]
+    pub(super) fn are_some(&self) -> bool {
+        !self.ways.is_empty()
     }
 
     /// The kind of tunnel that ends at this UDP port of a port.
@@ -121,7 +129,7 @@ fn way(end: &TunnelEnd, ports: &[Port], routes: &Routes) -> Option<IntoTunnel> {
     let from = tunnel::source(link, hop, remote)?;
     let TunnelEnd { encapsulation, port, vni, .. } = *end;
     let tunnel = Tunnel { port, vni, ..Tunnel::new(encapsulation) };
-    Some(IntoTunnel { outer: Outer::of_frames(&tunnel, from, remote), hop })
+    Some(IntoTunnel { outer: Outer::of_frames(&tunnel, from, remote), hop, from })
 }
 
 /// What plain packets need to know of each port.

@@ -11,7 +11,7 @@ use crate::conntrack::Slot;
 use crate::flow::Direction;
 use crate::ids::PortId;
 use crate::packet::PacketBuf;
-use crate::rewrite::{End, Forward};
+use crate::rewrite::{self, End, Forward};
 use crate::snapshot::Hop;
 use crate::wire::Parsed;
 use crate::wire::plain::{self, Family, Link, Plain};
@@ -120,8 +120,9 @@ impl<'a, E: Env> Walk<'a, E> {
         let concerns_hardware = entry.concerns_hardware(self.state.offload.price);
         self.count_traffic(backend, direction, plain.packet_len);
         if concerns_hardware {
-            // No packet for a tunnel comes this way.
-            let sight = Sight { port: packet.port(), fits: true, class: 0 };
+            // No packet for a tunnel comes this way, but some that were in one do.
+            let class = rewrite::class(packet.data(), plain::L3).unwrap_or_default();
+            let sight = Sight { port: packet.port(), fits: true, class };
             self.tend_hardware(sight, slot, direction);
         }
         let ends = self.state.table.ends(slot);

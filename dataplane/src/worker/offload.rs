@@ -5,6 +5,8 @@
 //! A message may be lost on either side, so every state but `Software` is confirmed from time to time by
 //! [`Answer::Counted`], and given up when it no longer is.
 
+mod frames;
+
 use super::{Env, Hardware, Note, State, Walk, Worker};
 use crate::addr::MacAddr;
 use crate::conntrack::{Count, Gone, Slot};
@@ -103,6 +105,7 @@ impl<E: Env> Walk<'_, E> {
         let entry = self.state.table.entry(slot);
         let tunnelled = !entry.has_reply_key() && self.snapshot.tunnel(entry.backend()).is_some();
         sight.fits &= !(tunnelled && rewrite::carries_ecn(sight.class));
+        sight.fits &= self.fits_ports(sight, slot, direction);
         if !entry.is_installed() {
             return self.propose(sight, slot, direction);
         }
@@ -180,7 +183,7 @@ impl<E: Env> Walk<'_, E> {
         let legs = self.legs(sight.port, slot, direction, added)?;
         let State { table, offload, .. } = &*self.state;
         let totals = table.totals(slot);
-        Ok(Ask {
+        let ask = Ask {
             flow: table.flow_ref(slot),
             token: Token(offload.token),
             key,
@@ -192,7 +195,8 @@ impl<E: Env> Walk<'_, E> {
             legs,
             packets: totals.original.packets + totals.reply.packets,
             age_ms: table.age_ms(slot, self.now),
-        })
+        };
+        self.with_frames(ask, sight, direction)
     }
 
     /// The ways of a connection's packets that hardware can take, at least one, given that a packet of
@@ -228,7 +232,10 @@ impl<E: Env> Walk<'_, E> {
 
     /// One direction. Hardware does not compare lengths, and so must not meet a packet that is too big.
     fn leg(&mut self, ingress: PortId, to: Hop, added: u16) -> Result<Leg, NoWay> {
-        if [ingress, to.port].into_iter().any(|port| self.snapshot.is_behind_tunnel(port)) {
+        let behind = [ingress, to.port].map(|port| self.snapshot.is_behind_tunnel(port));
+        // Nothing is taken out of one tunnel and put into another (mlx5_flow_dv.c, `encap and decap
+        // combination aren't supported`), or put into two.
+        if behind.into_iter().filter(|behind| *behind).count() + usize::from(added > 0) > 1 {
             return Err(NoWay::Cannot(Declined::Tunnel));
         }
         let mtu = |port| self.snapshot.port(port).map(|port| port.mtu).ok_or(NoWay::Unknown);
@@ -253,6 +260,9 @@ impl<E: Env> Walk<'_, E> {
         revoke(self.env, &self.state.counters, &Revoke { flow, rule, why })
     }
 }
+
+/// Whom rules send to: by direction, and of the one that leaves by a port behind a tunnel, outside of that.
+type Stations = ([Option<MacAddr>; 2], Option<MacAddr>);
 
 /// Why hardware is not asked.
 #[derive(Clone, Copy)]
@@ -295,10 +305,10 @@ impl<E: Env> Walk<'_, E> {
     fn hear_engine(&mut self, answer: &Answer) {
         let slot = self.state.table.resolve(answer.flow());
         match (*answer, slot) {
-            (Answer::Counted { flow, rule, backend, counts, next_hops }, _) => {
+            (Answer::Counted { flow, rule, backend, counts, next_hops, below }, _) => {
                 self.count_hardware(backend, counts);
                 match slot {
-                    Some(slot) => self.counted(slot, rule, counts, next_hops),
+                    Some(slot) => self.counted(slot, rule, counts, (next_hops, below)),
                     None => self.counted_unknown(flow, rule, counts),
                 }
             }
@@ -360,13 +370,7 @@ impl<E: Env> Walk<'_, E> {
         self.revoke(flow, rule, Revocation::Orphan);
     }
 
-    fn counted(
-        &mut self,
-        slot: Slot,
-        rule: Option<RuleId>,
-        counts: [Count; 2],
-        next_hops: [Option<MacAddr>; 2],
-    ) {
+    fn counted(&mut self, slot: Slot, rule: Option<RuleId>, counts: [Count; 2], stations: Stations) {
         for direction in [Direction::Original, Direction::Reply] {
             self.state.table.add_hardware(slot, direction, self.now, counts[direction as usize]);
         }
@@ -375,9 +379,9 @@ impl<E: Env> Walk<'_, E> {
             OffloadState::Requested(_) => {
                 // The answer that said so was lost.
                 self.state.table.set_offload(slot, OffloadState::Installed(rule), self.now);
-                self.review_installed(slot, next_hops);
+                self.review_installed(slot, stations);
             }
-            OffloadState::Installed(known) if known == rule => self.review_installed(slot, next_hops),
+            OffloadState::Installed(known) if known == rule => self.review_installed(slot, stations),
             OffloadState::Removing(known) if known == rule => self.review_removing(slot, rule),
             _ => {
                 self.revoke(self.state.table.flow_ref(slot), rule, Revocation::Orphan);
@@ -385,13 +389,13 @@ impl<E: Env> Walk<'_, E> {
         }
     }
 
-    fn review_installed(&mut self, slot: Slot, next_hops: [Option<MacAddr>; 2]) {
+    fn review_installed(&mut self, slot: Slot, (next_hops, below): Stations) {
         let table = &mut self.state.table;
         table.confirm_offload(slot, self.now);
         if !table.entry(slot).is_settled() && self.now.since(table.offload_tick(slot)) >= SETTLE_MS {
             table.settle_offload(slot, next_hops.map(|next_hop| next_hop.is_some()));
         }
-        let still_right = self.sends_right(slot, next_hops);
+        let still_right = self.sends_right(slot, (next_hops, below));
         let why = self.unfit(slot).or((!still_right).then_some(Revocation::Moved));
         if let Some(why) = why {
             self.take_back(slot, why);
@@ -425,11 +429,17 @@ impl<E: Env> Walk<'_, E> {
     /// Whether rules send to whom software would send. Looking counts as use, so that neighbours are
     /// probed whose packets never come here. A gateway that is slow to answer has not moved: were it taken
     /// for that, all connections behind it would leave hardware at once.
-    fn sends_right(&mut self, slot: Slot, next_hops: [Option<MacAddr>; 2]) -> bool {
+    fn sends_right(&mut self, slot: Slot, (next_hops, below): Stations) -> bool {
         [Direction::Original, Direction::Reply].into_iter().zip(next_hops).all(|(direction, next_hop)| {
             let Some(next_hop) = next_hop else { return true };
             let Ok(hop) = self.way(slot, direction) else { return false };
-            self.state.neighbours.is_at(self.now, hop.port, hop.next_hop, next_hop)
+            let outside = match (below, self.snapshot.into_tunnel(hop.port)) {
+                (Some(below), Some(way)) => {
+                    self.state.neighbours.is_at(self.now, way.hop.port, way.hop.next_hop, below)
+                }
+                _ => true,
+            };
+            outside && self.state.neighbours.is_at(self.now, hop.port, hop.next_hop, next_hop)
         })
     }
 }

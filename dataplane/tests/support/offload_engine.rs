@@ -163,6 +163,7 @@ fn counted(ask: &Ask, rule: Option<RuleId>, packets: [u64; 2]) -> Answer {
         backend: ask.backend,
         counts: packets.map(|packets| Count { packets, bytes: packets * 60 }),
         next_hops: ask.legs.map(|leg| leg.map(|leg| leg.next_hop)),
+        below: ask.tunnel.and_then(|around| around.below()),
     }
 }
 

@@ -146,6 +146,23 @@ impl Pattern {
         item.mask.byte = dpdk_sys::MILLRACE_COLOURS as u8;
     }
 
+    /// It is in a tunnel of the kind, of the network with this number; what follows is inside.
+    pub fn tunnel(&mut self, kind: Tunnel, vni: Option<u32>) {
+        let item = self.item(match kind {
+            Tunnel::Vxlan => dpdk_sys::MILLRACE_ITEM_VXLAN,
+            Tunnel::Geneve => dpdk_sys::MILLRACE_ITEM_GENEVE,
+        });
+        if let Some(vni) = vni {
+            item.value.src[..3].copy_from_slice(&vni.to_be_bytes()[1..]);
+            item.mask.src[..3].fill(0xff);
+        }
+        if kind == Tunnel::Geneve {
+            // Frames without options: of these, some are for software to refuse.
+            (item.value.number, item.mask.number) = (TRANSPARENT_ETHERNET, u16::MAX);
+            item.mask.byte = GENEVE_OPTIONS;
+        }
+    }
+
     /// Whether it compares the same bits of the same headers: whether one template serves both.
     #[must_use]
     pub fn is_alike(&self, other: &Pattern) -> bool {
@@ -187,6 +204,20 @@ fn ports(item: &mut millrace_item, src: Option<u16>, dst: Option<u16>) {
         (item.value.second, item.mask.second) = (dst, u16::MAX);
     }
 }
+
+/// A kind of tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tunnel {
+    /// VXLAN, at its assigned port.
+    Vxlan,
+    /// GENEVE, at its assigned port.
+    Geneve,
+}
+
+/// The protocol of GENEVE that carries frames (RFC 8926).
+const TRANSPARENT_ETHERNET: u16 = 0x6558;
+/// In GENEVE's first byte: how long its options are.
+const GENEVE_OPTIONS: u8 = 0x3f;
 
 /// Which transport header an edit is about; drivers' words differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -325,6 +356,14 @@ impl Actions {
     /// Hop limit less one.
     pub fn dec_hop_limit(&mut self) {
         self.action(dpdk_sys::MILLRACE_ACTION_DEC_TTL_IPV6);
+    }
+
+    /// All that is around the frame inside of a tunnel is taken off.
+    pub fn decap(&mut self, kind: Tunnel) {
+        self.action(match kind {
+            Tunnel::Vxlan => dpdk_sys::MILLRACE_ACTION_DECAP_VXLAN,
+            Tunnel::Geneve => dpdk_sys::MILLRACE_ACTION_DECAP_GENEVE,
+        });
     }
 
     /// The Ethernet header gives way to the headers of [`Actions::raw_encap`], which comes next.

@@ -6,7 +6,7 @@
 //!
 //! Where groups are *fenced*, the rules that lead to them are taken out again.
 
-use crate::rule::{Action, Rule};
+use crate::rule::{Action, Item, Rule};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Laid<K> {
@@ -18,6 +18,8 @@ enum Laid<K> {
     InForce(K),
     /// The end of its removal is to come.
     Leaving(K),
+    /// The driver does not take it, and the engine does without.
+    Refused,
 }
 
 /// The base rules, and what is known of each. `K`: what the engine calls a rule.
@@ -41,7 +43,9 @@ impl<K: Copy + PartialEq> Base<K> {
     /// A rule that may be begun now, and its number.
     pub(super) fn next(&self) -> Option<(usize, &Rule)> {
         let wanted = |rule: &Rule| groups(rule) & self.fenced == 0;
-        let missing = |(rule, laid): &&(Rule, Laid<K>)| wanted(rule) && !matches!(laid, Laid::InForce(_));
+        let missing = |(rule, laid): &&(Rule, Laid<K>)| {
+            wanted(rule) && !matches!(laid, Laid::InForce(_) | Laid::Refused)
+        };
         let (first, _) = self.rules.iter().find(missing)?;
         let may = |(rule, laid): &(Rule, Laid<K>)| {
             wanted(rule) && *laid == Laid::Due && rule.attr.priority == first.attr.priority
@@ -59,6 +63,19 @@ impl<K: Copy + PartialEq> Base<K> {
     pub(super) fn ended(&mut self, number: usize, in_force: Option<K>) {
         self.failures += u32::from(in_force.is_none());
         self.set(number, in_force.map_or(Laid::Due, Laid::InForce));
+    }
+
+    /// The driver refuses a rule. `true`: it is one about tunnels, which not all devices know, and the engine
+    /// does without: none of those that are still due will be begun, and software takes packets out of
+    /// tunnels.
+    pub(super) fn refused(&mut self, number: usize) -> bool {
+        let about_tunnel = |rule: &Rule| rule.items.iter().any(|item| matches!(item, Item::Tunnel(..)));
+        let optional = self.rules.get(number).is_some_and(|(rule, _)| about_tunnel(rule));
+        if optional {
+            let due = self.rules.iter_mut().filter(|(rule, laid)| about_tunnel(rule) && *laid == Laid::Due);
+            due.for_each(|(_, laid)| *laid = Laid::Refused);
+        }
+        optional
     }
 
     /// Something could not be done with a rule, which is as it was.
@@ -122,13 +139,17 @@ impl<K: Copy + PartialEq> Base<K> {
         self.rules.iter().all(|(rule, laid)| match laid {
             Laid::InForce(_) => groups(rule) & self.fenced == 0,
             Laid::Due => groups(rule) & self.fenced != 0,
+            Laid::Refused => true,
             Laid::UnderWay | Laid::Leaving(_) => false,
         })
     }
 
     /// Groups that no rule leads to because of the fence, a bit each.
     pub(super) fn fenced(&self) -> u8 {
-        let leads = |(rule, laid): &(Rule, Laid<K>)| if *laid == Laid::Due { 0 } else { groups(rule) };
+        let leads = |(rule, laid): &(Rule, Laid<K>)| match laid {
+            Laid::Due | Laid::Refused => 0,
+            _ => groups(rule),
+        };
         self.fenced & !self.rules.iter().map(leads).fold(0, std::ops::BitOr::bitor)
     }
 

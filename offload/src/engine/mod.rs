@@ -50,9 +50,11 @@ pub const fn table_rules(rules_max: u32) -> u32 {
     rules_max.saturating_add(rules_max / 4)
 }
 
-/// Room of tables whose rules lead to others; there are a few for each port.
+/// Room of tables whose rules lead to others, of which there are so many: a few for each port.
 #[cfg(any(feature = "dpdk", feature = "sim"))]
-const BASE_TABLE_RULES: u32 = 64;
+fn base_table_rules(rules: usize) -> u32 {
+    u32::try_from(rules).unwrap_or(u32::MAX).max(64)
+}
 
 /// Which engine it is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -129,6 +129,8 @@ impl SimEngine {
         let transfer_only = setup.steering == Steering::Hardware;
         let mut base = lower::base_rules(&setup.topology);
         base.retain(|rule| rule.attr.domain == Domain::Transfer || !transfer_only);
+        let kind = if transfer_only { Kind::Template } else { Kind::Sync };
+        base.retain(|rule| lower::suits(kind, rule));
         let marks = marks::Marks::new(&base);
         let mut engine = SimEngine {
             setup,
@@ -223,21 +225,18 @@ impl SimEngine {
     fn lay_base(&mut self) {
         while let Some((number, rule)) = self.base.next() {
             let laid = match &mut self.queued {
-                Some(queued) => queued.lay(&mut self.device, self.now, number, rule).is_ok(),
+                Some(queued) => queued.lay(&mut self.device, self.now, number, rule).map(|()| None),
                 None => {
                     self.spent_ns = self.spent_ns.saturating_add(self.device.create_cost());
-                    let created = create(&mut self.device, self.now, rule, None, 0);
-                    if let Ok(handle) = created {
-                        self.base.ended(number, Some(handle));
-                        continue;
-                    }
-                    false
+                    create(&mut self.device, self.now, rule, None, 0).map(Some)
                 }
             };
-            if !laid {
-                return;
+            match laid {
+                Ok(Some(handle)) => self.base.ended(number, Some(handle)),
+                Ok(None) => self.base.begun(number),
+                Err(EngineError::Refused(_)) if self.base.refused(number) => {}
+                Err(_) => return,
             }
-            self.base.begun(number);
         }
     }
 

@@ -1,9 +1,9 @@
 //! A [`Rule`] in `dpdk::flow`'s words.
 
 use super::{Direction, EngineError, LegId, RuleId};
-use crate::rule::{ACTIONS_MAX, Action, Domain, HEADERS_MAX, ITEMS_MAX, Item, Masked, Rule};
+use crate::rule::{ACTIONS_MAX, Action, Domain, HEADERS_MAX, ITEMS_MAX, Item, Masked, Rule, Tunnel};
 use dataplane::addr::Ip;
-use dpdk::flow::spec::{MaskedByte, Transport};
+use dpdk::flow::spec::{self, MaskedByte, Transport};
 use dpdk::flow::{Actions, Attr, CounterKey, FlowError, MeterKey, Pattern};
 
 const _: () = assert!(ITEMS_MAX <= dpdk::flow::ITEMS_MAX && ACTIONS_MAX <= dpdk::flow::ACTIONS_MAX);
@@ -17,6 +17,13 @@ pub(super) fn attr(rule: &Rule) -> Attr {
 
 fn byte(masked: Option<Masked<u8>>) -> Option<MaskedByte> {
     masked.map(|masked| (masked.value, masked.mask))
+}
+
+fn tunnel(kind: Tunnel) -> spec::Tunnel {
+    match kind {
+        Tunnel::Vxlan => spec::Tunnel::Vxlan,
+        Tunnel::Geneve => spec::Tunnel::Geneve,
+    }
 }
 
 /// What a packet must be like.
@@ -36,6 +43,7 @@ pub(super) fn pattern(rule: &Rule) -> Pattern {
             Item::Udp { src, dst } => pattern.udp(src, dst),
             Item::Tag(Masked { value, mask }) => pattern.tag(value, mask),
             Item::Red => pattern.red(),
+            Item::Tunnel(kind, vni) => pattern.tunnel(tunnel(kind), vni),
         }
     }
     pattern
@@ -55,8 +63,8 @@ pub(super) struct Objects {
 /// What happens to it, in the order of `ordered`: the rule's actions as the steering wants them.
 pub(super) fn actions(rule: &Rule, ordered: &[Action], objects: Objects) -> Actions {
     let Objects { counter, meter: mark, context } = objects;
-    let v4 = rule.items.iter().any(|item| matches!(item, Item::Ipv4 { .. }));
-    let udp = rule.items.iter().any(|item| matches!(item, Item::Udp { .. }));
+    let v4 = rule.innermost().iter().any(|item| matches!(item, Item::Ipv4 { .. }));
+    let udp = rule.innermost().iter().any(|item| matches!(item, Item::Udp { .. }));
     let transport = if udp { Transport::Udp } else { Transport::Tcp };
     let mut actions = Actions::new();
     for action in ordered {
@@ -67,6 +75,7 @@ pub(super) fn actions(rule: &Rule, ordered: &[Action], objects: Objects) -> Acti
             Action::Drop => actions.discard(),
             Action::Count => actions.count(counter),
             Action::Age { timeout_s } => actions.age(timeout_s, context),
+            Action::Decap(kind) => actions.decap(tunnel(kind)),
             Action::PopVlan => actions.pop_vlan(),
             Action::PushVlan => actions.push_vlan(),
             Action::SetVlanVid(vid) => actions.set_vlan(vid),

@@ -92,19 +92,25 @@ impl<'port> SyncEngine<'port> {
             let actions = spell::actions(rule, &rule.actions, spell::Objects::default());
             let mut tries = 0;
             // A device that is short of something for a moment must not be without these.
-            let key = loop {
+            let made = loop {
+                tries += 1;
                 match port.create(spell::attr(rule), &spell::pattern(rule), &actions) {
-                    Ok(key) => break key,
-                    Err(error) => {
-                        tries += 1;
-                        if tries == BASE_TRIES || spell::of_creation(&error) != EngineError::TableFull {
-                            self.base.failed();
-                            return Err(error);
-                        }
-                    }
+                    Err(error)
+                        if tries < BASE_TRIES && spell::of_creation(&error) == EngineError::TableFull => {}
+                    made => break made,
                 }
             };
-            self.base.ended(number, Some(Some((at, key))));
+            match made {
+                Ok(key) => self.base.ended(number, Some(Some((at, key)))),
+                Err(error) => {
+                    let refused = matches!(spell::of_creation(&error), EngineError::Refused(_));
+                    if !(refused && self.base.refused(number)) {
+                        self.base.failed();
+                        return Err(error);
+                    }
+                    self.last_error = Some(error);
+                }
+            }
         }
         Ok(())
     }

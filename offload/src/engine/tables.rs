@@ -5,7 +5,7 @@
 //! and packets look into one; a second if there are rules with meters, which are in a table of their own.
 
 use super::spell;
-use super::{BASE_TABLE_RULES, EngineError, table_rules};
+use super::{EngineError, base_table_rules, table_rules};
 use crate::colours::COLOURS;
 use crate::rule::{Action, Item, Rule};
 use dataplane::addr::{Ip, MacAddr};
@@ -29,12 +29,14 @@ struct Table {
 pub(super) struct Tables {
     tables: Vec<Table>,
     rules_max: u32,
+    base_rules_max: u32,
 }
 
 impl Tables {
-    /// For so many rules of connections, all of which may be in one table.
-    pub(super) fn new(rules_max: u32) -> Tables {
-        Tables { tables: Vec::new(), rules_max: table_rules(rules_max) }
+    /// For so many rules of connections, all of which may be in one table, and so many that lead to these.
+    pub(super) fn new(rules_max: u32, base_rules: usize) -> Tables {
+        let (rules_max, base_rules_max) = (table_rules(rules_max), base_table_rules(base_rules));
+        Tables { tables: Vec::new(), rules_max, base_rules_max }
     }
 
     /// The table for a rule, and which of its actions are the rule's.
@@ -53,7 +55,7 @@ impl Tables {
         let known = alternatives(rule, actions);
         let rules_max = match rule.attr.group {
             COLOURS => DECIDING_RULES_MAX,
-            _ if is_base(rule) => BASE_TABLE_RULES,
+            _ if is_base(rule) => self.base_rules_max,
             _ if drops(rule) => table_rules(DENY_RULES_MAX).min(self.rules_max),
             _ => self.rules_max,
         };
@@ -92,8 +94,9 @@ fn alternatives(rule: &Rule, own: &Actions) -> Vec<Actions> {
     if alone || rule.actions.contains(&Action::RawEncap) {
         return all;
     }
-    let tagged = rule.items.iter().any(|item| matches!(item, Item::Vlan(_)));
-    let v4 = rule.items.iter().any(|item| matches!(item, Item::Ipv4 { .. }));
+    // A tag outside of a tunnel goes with that.
+    let tagged = rule.innermost().iter().any(|item| matches!(item, Item::Vlan(_)));
+    let v4 = rule.innermost().iter().any(|item| matches!(item, Item::Ipv4 { .. }));
     let [before, after]: [&[&[Action]]; 2] = if tagged {
         [&[&[], &[Action::PopVlan], &[Action::SetVlanVid(0)]], &[&[]]]
     } else {
@@ -127,16 +130,17 @@ fn translations(v4: bool) -> [[Option<Action>; 2]; 7] {
     ]
 }
 
-/// Actions as the lowering orders them; counted, metered and aged as `rule` is, with its fate.
+/// Actions as the lowering orders them; taken out of a tunnel, counted, metered and aged as `rule` is, with
+/// its fate.
 fn connection(
     rule: &Rule,
     before: &[Action],
     translation: [Option<Action>; 2],
     after: &[Action],
 ) -> arrayvec::ArrayVec<Action, { crate::rule::ACTIONS_MAX }> {
-    let kept = |action: &&Action| {
-        matches!(action, Action::Count | Action::MeterMark(_) | Action::SetTag(_) | Action::Age { .. })
-    };
+    let counted = |action: &Action| matches!(action, Action::Decap(_) | Action::Count | Action::Age { .. });
+    let metered = |action: &Action| matches!(action, Action::MeterMark(_) | Action::SetTag(_));
+    let kept = |action: &&Action| counted(action) || metered(action);
     let pop = |action: &&Action| **action == Action::PopVlan;
     let mut actions: arrayvec::ArrayVec<_, { crate::rule::ACTIONS_MAX }> =
         before.iter().filter(pop).copied().collect();

@@ -19,6 +19,7 @@ use super::spell::{self, Objects};
 use super::tables::Tables;
 use super::{Completion, Count, EngineError, FlowEngine, Kind, LegId, Meter, Metering, Traits};
 use crate::colours;
+use crate::lower;
 use crate::machine::numbers_max;
 use crate::rule::{Domain, Rule};
 use dpdk::flow::{CounterKey, Done, End, FlowError, FlowQueue, MeterKey, RuleKey};
@@ -92,9 +93,9 @@ impl<'port> TemplateEngine<'port> {
         rules_max: u32,
     ) -> Result<TemplateEngine<'port>, FlowError> {
         let size = queue.room();
-        base.retain(|rule| is_for(&queue, rule));
+        base.retain(|rule| is_for(&queue, rule) && lower::suits(Kind::Template, rule));
         let mut engine = TemplateEngine {
-            tables: Tables::new(rules_max),
+            tables: Tables::new(rules_max, base.len()),
             marks: Marks::new(&base),
             base: Base::new(base),
             legs: Legs::new(numbers_max(rules_max)),
@@ -134,6 +135,9 @@ impl<'port> TemplateEngine<'port> {
             let rule = rule.clone();
             match self.enqueue(&rule, Objects::default(), BASE | number as u64) {
                 Ok(_) => self.base.begun(number),
+                Err((EngineError::Refused(_), Some(error))) if self.base.refused(number) => {
+                    self.last_error = Some(error);
+                }
                 Err((EngineError::Refused(_) | EngineError::Lost(_), Some(error))) => {
                     self.base.failed();
                     return Err(error);

@@ -5,7 +5,8 @@
 //! they do to a connection's rule: what is dropped are SYNs above all.
 //!
 //! There is none for what comes in by a port whose packets no base rule leads on, nor for IPv6 where the port
-//! is a bump in the wire: there it would have to compare a MAC address, and be too wide.
+//! is a bump in the wire: there it would have to compare a MAC address, and be too wide; nor for what comes
+//! out of a tunnel.
 
 use super::{Topology, connection, group_of};
 use crate::lower::Way;
@@ -24,7 +25,7 @@ const PRIORITY: u32 = 1;
 pub fn denial(topology: &Topology, ingress: PortId, key: &FlowKey) -> Result<Rule, Declined> {
     let port = topology.port(ingress).ok_or(Declined::Path)?;
     let is_v4 = key.dst.is_v4();
-    let led_to = topology.crosses(ingress) && port.vlan.outer.is_none();
+    let led_to = topology.crosses(ingress) && port.vlan.outer.is_none() && port.tunnel.is_none();
     if !led_to || key.src.is_v4() != is_v4 || (port.any_mac && !is_v4) {
         return Err(Declined::Path);
     }

@@ -24,6 +24,7 @@ fn port(ethdev: u16) -> PortFacts {
         any_mac: false,
         mtu: 1500,
         vlan: VlanTags::default(),
+        tunnel: None,
         hairpins: Vec::new(),
     }
 }

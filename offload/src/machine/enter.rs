@@ -11,7 +11,7 @@ use crate::lower;
 use crate::rule::Rule;
 use dataplane::flow::Direction;
 use dataplane::ids::TenantId;
-use dataplane::offload::{Answer, Ask, Declined, FlowRef, Removal, Revocation, RuleId};
+use dataplane::offload::{Answer, Ask, Declined, FlowRef, Leg, Removal, Revocation, RuleId};
 
 /// Requests looked at in one step.
 const REQUESTS_PER_STEP: usize = 256;
@@ -106,11 +106,20 @@ pub(super) struct Refusals {
     groups: [[(u32, u64, u32); TUNNEL_KINDS]; lower::SOFTWARE as usize],
 }
 
-/// What rules of one group differ in besides values: without a tunnel, with one of frames, of packets.
-const TUNNEL_KINDS: usize = 3;
+/// What rules of one group differ in besides values: without a tunnel, into one of frames, of packets, by a
+/// port behind one; or out of one.
+const TUNNEL_KINDS: usize = 5;
 
-fn kind_of(ask: &Ask) -> usize {
-    ask.tunnel.as_ref().map_or(0, |around| if around.inner_link().is_some() { 1 } else { 2 })
+fn kind_of(topology: &lower::Topology, ask: &Ask) -> usize {
+    let comes_out =
+        |leg: &Leg| topology.ports.get(leg.ingress.index()).is_some_and(|port| port.tunnel.is_some());
+    match &ask.tunnel {
+        _ if ask.legs.iter().flatten().any(comes_out) => 4,
+        None => 0,
+        Some(around) if around.below().is_some() => 3,
+        Some(around) if around.inner_link().is_some() => 1,
+        Some(_) => 2,
+    }
 }
 
 impl Refusals {
@@ -118,18 +127,18 @@ impl Refusals {
         Refusals { groups: [[(0, 0, HOLD_MS); TUNNEL_KINDS]; lower::SOFTWARE as usize] }
     }
 
-    fn of(&mut self, ask: &Ask) -> &mut (u32, u64, u32) {
+    fn of(&mut self, topology: &lower::Topology, ask: &Ask) -> &mut (u32, u64, u32) {
         // Groups are below this, and kinds below that.
         let group = lower::group_of(&ask.key) as usize % lower::SOFTWARE as usize;
-        &mut self.groups[group][kind_of(ask) % TUNNEL_KINDS]
+        &mut self.groups[group][kind_of(topology, ask) % TUNNEL_KINDS]
     }
 
-    fn holds(&mut self, now_ns: u64, ask: &Ask) -> bool {
-        now_ns < self.of(ask).1
+    fn holds(&mut self, now_ns: u64, topology: &lower::Topology, ask: &Ask) -> bool {
+        now_ns < self.of(topology, ask).1
     }
 
-    fn refused(&mut self, now_ns: u64, ask: &Ask) {
-        let (times, until_ns, hold_ms) = self.of(ask);
+    fn refused(&mut self, now_ns: u64, topology: &lower::Topology, ask: &Ask) {
+        let (times, until_ns, hold_ms) = self.of(topology, ask);
         *times = times.saturating_add(1);
         if *times >= REFUSALS && now_ns >= *until_ns {
             *until_ns = now_ns + u64::from(*hold_ms) * MS;
@@ -137,8 +146,8 @@ impl Refusals {
         }
     }
 
-    pub(super) fn taken(&mut self, ask: &Ask) {
-        *self.of(ask) = (0, 0, HOLD_MS);
+    pub(super) fn taken(&mut self, topology: &lower::Topology, ask: &Ask) {
+        *self.of(topology, ask) = (0, 0, HOLD_MS);
     }
 }
 
@@ -190,7 +199,7 @@ impl Machine {
         if self.snapshot_objects(ask).is_some() || rules_of(ask) == 0 {
             return Verdict::Decline(Declined::Path, RETRY_PATH_MS);
         }
-        if self.refusals.holds(now_ns, ask) {
+        if self.refusals.holds(now_ns, &self.topology, ask) {
             return Verdict::Decline(Declined::Refused, jittered(ask, RETRY_REFUSED_MS));
         }
         if let Some(index) = patterns(ask).find_map(|key| self.by_key.get(&key).copied()) {
@@ -527,7 +536,7 @@ impl Machine {
             // It may be for its meter, which is not to cost others their rules.
             EngineError::Refused(_) if is_metered => RETRY_REFUSED_MS,
             EngineError::Refused(_) => {
-                self.refusals.refused(now_ns, &ask);
+                self.refusals.refused(now_ns, &self.topology, &ask);
                 RETRY_REFUSED_MS
             }
             EngineError::Failed | EngineError::QueueFull | EngineError::Lost(_) => {

@@ -23,7 +23,8 @@
 //! low again as soon as what is denied is out. Rules stay in force behind it: none is taken for idle, and
 //! workers do not wonder that packets come to them.
 //!
-//! Rules of hairpins are in their port's first group, to which nothing leads: no fence helps against them.
+//! Rules of hairpins are in their port's first group, to which nothing leads, and connections that come out
+//! of tunnels are led to by way of UDP's group: no fence is raised against either.
 
 use super::{MS, Machine};
 use crate::engine::FlowEngine;

@@ -20,11 +20,12 @@
 //! out. If the configuration has taken its number from the policy rule meanwhile, or the service is gone,
 //! they count as dropped and no more.
 
-use super::rounds::{ip_count, overhead};
+use super::rounds::ip_count;
 use super::{MS, Machine, Timing};
 use crate::admission::follow;
 use crate::engine::{Completion, EngineError, FlowEngine, LegId};
 use crate::lower;
+use crate::lower::ports::overhead;
 use dataplane::conntrack::Count;
 use dataplane::counters::{Counter, WorkerCounters};
 use dataplane::drops::DropReason;

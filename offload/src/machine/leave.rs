@@ -256,7 +256,7 @@ impl Machine {
             (pair.read_ns, pair.used_ns) = (now_ns, now_ns);
             // Until hardware has been asked, it is believed to go on as it was.
             pair.rate = pair.ask.packets as f32 * 1000.0 / pair.ask.age_ms.max(1000) as f32;
-            self.refusals.taken(&pair.ask);
+            self.refusals.taken(&self.topology, &pair.ask);
             self.counters.pairs.add(1);
             self.owe(index);
         }

@@ -5,8 +5,10 @@
 
 use super::Machine;
 use super::fence::group_of;
-use super::pair::Phase;
+use super::pair::{DIRECTIONS, Phase};
 use super::rounds::Sweep;
+use crate::lower;
+use dataplane::flow::Direction;
 use dataplane::offload::{Ask, Leg, Removal, Revocation};
 use dataplane::policy::{Action, Standing, Subject};
 use dataplane::rewrite;
@@ -93,16 +95,27 @@ impl Machine {
     /// Why the present configuration does not allow this connection in hardware, its policy apart; `None` if
     /// it does.
     pub(super) fn snapshot_objects(&self, ask: &Ask) -> Option<Revocation> {
-        objection(&self.snapshot, ask)
+        let known = lower::ports::are_known(&self.topology, &self.snapshot, ask);
+        if known { objection(&self.snapshot, ask) } else { Some(Revocation::Policy) }
     }
 }
 
 /// Whether software would put the same around its packets.
 fn keeps_tunnel(snapshot: &Snapshot, ask: &Ask) -> bool {
-    match (&ask.tunnel, snapshot.tunnel(ask.backend)) {
+    let by_port = |direction: Direction| {
+        let port = ask.legs[direction as usize]?.egress;
+        snapshot.is_behind_tunnel(port).then_some((direction, port))
+    };
+    let (outer, entropy) = match DIRECTIONS.into_iter().find_map(by_port) {
+        Some((direction, port)) => (snapshot.into_tunnel(port).map(|way| &way.outer), ask.entropy(direction)),
+        None => (snapshot.tunnel(ask.backend), rewrite::entropy(&ask.key)),
+    };
+    match (&ask.tunnel, outer) {
         (None, None) => true,
         (Some(around), Some(outer)) => {
-            outer.around(around.class().0, rewrite::entropy(&ask.key)).as_ref() == Some(around)
+            let fresh = outer.around(around.class().0, entropy);
+            let fresh = fresh.map(|fresh| around.below().map_or(fresh, |below| fresh.sent_to(below)));
+            fresh.as_ref() == Some(around)
         }
         _ => false,
     }
@@ -115,7 +128,7 @@ fn objection(snapshot: &Snapshot, ask: &Ask) -> Option<Revocation> {
     };
     // Whom a tunnel leads to is in its headers; an entry may have no room for an address of that family.
     let same = backend.service == ask.service
-        && (ask.tunnel.is_some() || backend.address == ask.backend_end.0)
+        && (ask.tunnel.is_some() && !ask.nat || backend.address == ask.backend_end.0)
         && service.tenant == ask.key.tenant
         && (service.mode == Mode::Nat) == ask.nat
         && keeps_tunnel(snapshot, ask);

@@ -5,11 +5,11 @@ use super::pair::{DIRECTIONS, Ending, Phase};
 use super::{MS, Machine, Outbox};
 use crate::admission::follow;
 use crate::engine::{EngineError, FlowEngine, LegId};
+use crate::lower::ports::overhead;
 use dataplane::conntrack::Count;
 use dataplane::flow::Direction;
-use dataplane::ids::PortId;
 use dataplane::offload::{Answer, Ask, Declined, Removal, RuleId};
-use dataplane::wire::{ether, vlan};
+use dataplane::wire::ether;
 
 /// Slots looked at in one step of a round,
 const SLOTS_PER_STEP: u32 = 1024;
@@ -273,23 +273,21 @@ fn counted(pair: &super::pair::Pair, rule: Option<RuleId>) -> Answer {
         backend: pair.ask.backend,
         counts: pair.unreported,
         next_hops: pair.ask.legs.map(|leg| leg.map(|leg| leg.next_hop)),
+        below: pair.ask.tunnel.and_then(|around| around.below()),
     }
-}
-
-/// Bytes of link layer on every frame of a port, as hardware counts them: without FCS.
-pub(super) fn overhead(topology: &crate::lower::Topology, port: PortId) -> u64 {
-    let Some(facts) = topology.ports.get(port.index()) else { return ether::LEN as u64 };
-    let tags = usize::from(facts.vlan.outer.is_some()) + usize::from(facts.vlan.inner.is_some());
-    (ether::LEN + tags * vlan::LEN) as u64
 }
 
 /// Bytes around an IP packet of a connection's as it leaves hardware.
 fn around(topology: &crate::lower::Topology, ask: &Ask, direction: Direction) -> u64 {
-    let leg = ask.legs[direction as usize];
-    let tunnel = ask.tunnel.as_ref().filter(|_| direction == Direction::Original);
-    let added =
-        tunnel.map_or(0, |tunnel| tunnel.headers().len() + tunnel.inner_link().map_or(0, |_| ether::LEN));
-    leg.map_or(0, |leg| overhead(topology, leg.egress)) + added as u64
+    let Some(leg) = ask.legs[direction as usize] else { return 0 };
+    let behind = topology.ports.get(leg.egress.index()).and_then(|port| port.tunnel);
+    let to_backend = direction == Direction::Original && !ask.nat;
+    let tunnel = ask.tunnel.as_ref().filter(|_| behind.is_some() || to_backend);
+    let added = tunnel.map_or(0, |tunnel| {
+        let frames = behind.is_some() || tunnel.inner_link().is_some();
+        tunnel.headers().len() + if frames { ether::LEN } else { 0 }
+    });
+    overhead(topology, behind.map_or(leg.egress, |tunnel| tunnel.link)) + added as u64
 }
 
 /// A count of whole frames as one of IP packets.

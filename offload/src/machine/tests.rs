@@ -153,6 +153,7 @@ fn topology() -> Arc<Topology> {
         any_mac: false,
         mtu: 1500,
         vlan: VlanTags::default(),
+        tunnel: None,
         hairpins: Vec::new(),
     };
     Arc::new(Topology { ports: vec![port(0), port(1)] })

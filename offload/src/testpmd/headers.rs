@@ -13,10 +13,15 @@ use dataplane::wire::{ether, ipv4, udp, vlan};
 pub(super) struct Headers<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) decap: bool,
+    /// What is taken off is a tunnel.
+    pub(super) geneve: bool,
 }
 
 impl Display for Headers<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.geneve {
+            f.write_str("set raw_decap 0 eth / ipv4 / udp / geneve / end_set\n")?;
+        }
         if self.bytes.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,10 @@
 //! What is printed, reviewed by eye; `tests/test_rules.py` lets testpmd have the very same lines.
 
 use super::*;
+use crate::engine::Kind;
+use crate::lower::ports::{Inside, TunnelPort};
 use crate::lower::{self, Hairpin, PortFacts, Topology};
+use crate::rule;
 use core::net::IpAddr;
 use dataplane::addr::MacAddr;
 use dataplane::flow::{Direction, FlowKey, Protocol};
@@ -24,6 +27,7 @@ fn port(ethdev: u16, vlan: Option<u16>) -> PortFacts {
         any_mac: false,
         mtu: 1500,
         vlan: VlanTags { outer: None, inner: vlan },
+        tunnel: None,
         hairpins: Vec::new(),
     }
 }
@@ -61,6 +65,25 @@ fn around(kind: Encapsulation, v6: bool) -> Around {
     let [from, to] = if v6 { ["fd00:2::1", "fd00:2::7"] } else { ["10.1.0.1", "10.1.0.7"] };
     let outer = Outer::new(&tunnel, ip(from), ip(to), true, MacAddr([2, 0, 0, 0, 0, 2]));
     outer.around(0x28, 0x123).expect("something that hardware puts on")
+}
+
+/// Of two ports, with a third behind a tunnel by the first.
+fn behind_tunnel(kind: rule::Tunnel) -> Topology {
+    let inside = Some(Inside { kind, vni: 77, own: ip("10.0.0.1"), remote: ip("10.0.0.9") });
+    let tunnel = Some(TunnelPort { link: PortId(0), inside });
+    let inner = PortFacts { mac: MacAddr([2, 0, 0, 0, 0, 7]), tunnel, ..port(0, None) };
+    Topology { ports: vec![port(0, None), port(1, None), inner] }
+}
+
+/// The same, of clients behind it.
+fn by_tunnel(kind: Encapsulation, ask: Ask) -> Ask {
+    let behind = |port| if port == PortId(0) { PortId(2) } else { port };
+    let moved =
+        |leg: Leg| Leg { ingress: behind(leg.ingress), egress: behind(leg.egress), next_hop: leg.next_hop };
+    let tunnel = Tunnel { vni: 77, ..Tunnel::new(kind) };
+    let around = Outer::of_frames(&tunnel, ip("10.0.0.1"), ip("10.0.0.9")).around(0x28, 0x123);
+    let around = around.map(|around| around.sent_to(MacAddr([2, 0, 0, 0, 9, 9])));
+    Ask { tunnel: around, legs: ask.legs.map(|leg| leg.map(moved)), ..ask }
 }
 
 /// What is worth seeing: a name and a rule each.
@@ -119,19 +142,52 @@ fn rules(hairpins: bool) -> Vec<(String, Rule)> {
     let asked = Ask { nat: false, tunnel: Some(around(Encapsulation::Vxlan, false)), ..udp };
     add("ipv6 in vxlan in ipv4", &roomy, &asked, Direction::Original);
     if hairpins {
-        let joined = |ethdev, egress| PortFacts {
-            domain: None,
-            hairpins: vec![Hairpin { egress, queue: 1 }],
-            ..port(ethdev, None)
-        };
-        let two_arm = Topology { ports: vec![joined(0, PortId(1)), joined(1, PortId(0))] };
-        add("hairpin", &two_arm, &tcp, Direction::Original);
-        let base = lower::base_rules(&two_arm).into_iter().enumerate();
-        rules.extend(base.map(|(at, rule)| (format!("hairpin base {at}"), rule)));
+        rules.extend(of_hairpins(&tcp));
     }
     let drop = |key| lower::denial(&inline, PortId(0), key).expect("hardware can");
     let drops = [("denied ipv4 tcp", drop(&tcp.key)), ("denied ipv6 udp", drop(&udp.key))];
     rules.extend(drops.map(|(name, rule)| (name.to_owned(), rule)));
+    rules.extend(of_tunnels(tcp, udp));
+    if !hairpins {
+        rules.retain(|(_, rule)| lower::suits(Kind::Template, rule));
+    }
+    rules
+}
+
+/// A rule of hairpin queues, and what comes before it.
+fn of_hairpins(tcp: &Ask) -> Vec<(String, Rule)> {
+    let joined = |ethdev, egress| PortFacts {
+        domain: None,
+        hairpins: vec![Hairpin { egress, queue: 1 }],
+        ..port(ethdev, None)
+    };
+    let two_arm = Topology { ports: vec![joined(0, PortId(1)), joined(1, PortId(0))] };
+    let rule = lower::leg(&two_arm, tcp, Direction::Original, Some(30)).expect("a rule");
+    let mut rules = vec![("hairpin".to_owned(), rule)];
+    let base = lower::base_rules(&two_arm).into_iter().enumerate();
+    rules.extend(base.map(|(at, rule)| (format!("hairpin base {at}"), rule)));
+    rules
+}
+
+/// Connections of clients behind a tunnel, and the rules that lead to them.
+fn of_tunnels(tcp: Ask, udp: Ask) -> Vec<(String, Rule)> {
+    let mut rules = Vec::new();
+    for (kind, encapsulation) in
+        [(rule::Tunnel::Vxlan, Encapsulation::Vxlan), (rule::Tunnel::Geneve, Encapsulation::Geneve)]
+    {
+        let (outside, name) = (behind_tunnel(kind), encapsulation.name());
+        for (direction, way) in [(Direction::Original, "out of"), (Direction::Reply, "into")] {
+            for asked in [tcp, udp].map(|ask| by_tunnel(encapsulation, ask)) {
+                // As short as testpmd needs its lines to be.
+                let asked = Ask { nat: direction == Direction::Reply, ..asked };
+                let rule = lower::leg(&outside, &asked, direction, None).expect("a rule");
+                let family = if asked.key.dst.is_v4() { "ipv4" } else { "ipv6" };
+                rules.push((format!("{family} {way} {name}"), rule));
+            }
+        }
+        let base = lower::base_rules(&outside).into_iter().filter(|rule| rule.attr.group != 0).enumerate();
+        rules.extend(base.map(|(at, rule)| (format!("{name} base {at}"), rule)));
+    }
     rules
 }
 

@@ -120,6 +120,7 @@ pub(crate) fn topology(ports: &[Port<'_>; 2]) -> Topology {
         any_mac: true,
         mtu: 1500,
         vlan: VlanTags::default(),
+        tunnel: None,
         hairpins: Vec::new(),
     };
     Topology { ports: ports.iter().map(facts).collect() }

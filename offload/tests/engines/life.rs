@@ -25,6 +25,7 @@ pub(crate) fn keeps_its_promises(bed: &mut Bed<'_>) {
     removed_rules_leave_their_counters(bed, base);
     what_cannot_be_is_refused(bed, base);
     a_fence_keeps_packets_from_rules(bed, base);
+    crate::tunnels::are_taken_off_and_put_on(bed, base);
     idle_rules_are_reported(bed, base);
     a_flush_leaves_the_base(bed, base);
     for round in 0..4 {

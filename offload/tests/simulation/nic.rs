@@ -115,6 +115,7 @@ fn topology(scenario: &Scenario) -> Topology {
         any_mac: false,
         mtu: 1500,
         vlan: VlanTags { outer: None, inner: scenario.vlans[port] },
+        tunnel: None,
         hairpins: if scenario.hairpins {
             let egress = PortId((scenario.ports - 1 - port) as u16);
             vec![Hairpin { egress, queue: scenario.workers as u16 }]

@@ -38,6 +38,7 @@ pub(crate) fn topology() -> Arc<Topology> {
         any_mac: false,
         mtu: 1500,
         vlan: VlanTags { outer: None, inner: vlan },
+        tunnel: None,
         hairpins: Vec::new(),
     };
     Arc::new(Topology { ports: vec![port(0, None), port(1, None), port(0, Some(10)), port(1, Some(10))] })
@@ -208,7 +209,7 @@ impl Workers {
                 self.declined = Some(answer);
                 self.set(flow, OffloadState::Declined(reason));
             }
-            Answer::Counted { flow, rule, backend, counts, next_hops } => {
+            Answer::Counted { flow, rule, backend, counts, next_hops, .. } => {
                 self.answers[2] += 1;
                 assert!(next_hops.iter().flatten().all(|mac| *mac == NEXT) && next_hops[0].is_some());
                 for count in counts {

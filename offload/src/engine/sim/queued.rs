@@ -5,7 +5,8 @@ use super::spell::Objects;
 use super::{SimSetup, refused, spell};
 use crate::colours::COLOURS;
 use crate::engine::base::Base;
-use crate::engine::{BASE_TABLE_RULES, Completion, EngineError, LegId, table_rules};
+use crate::engine::{Completion, EngineError, LegId, base_table_rules, table_rules};
+use crate::lower;
 use crate::rule::{Domain, Rule};
 use eswitch::model::action::{Action, Shared};
 use eswitch::model::pattern::PatternTemplate;
@@ -48,6 +49,7 @@ pub(super) struct Queued {
     queue: FlowQueue,
     tables: HashMap<Rule, Table>,
     rules_max: u32,
+    base_rules_max: u32,
     operations_max: u32,
     meters_max: u32,
     under_way: HashMap<u64, Purpose>,
@@ -79,6 +81,7 @@ impl Queued {
             queue: queues.into_iter().next().ok_or(none)?,
             tables: HashMap::new(),
             rules_max: setup.rules_max,
+            base_rules_max: base_table_rules(lower::base_rules(&setup.topology).len()),
             operations_max: setup.operations_max,
             meters_max: meters,
             under_way: HashMap::new(),
@@ -257,7 +260,8 @@ impl Queued {
         }
         let shape = rule.shape();
         if !self.tables.contains_key(&shape) {
-            let table = make_table(device, &shape, self.rules_max, self.meters_max).map_err(refused)?;
+            let sizes = [self.rules_max, self.base_rules_max, self.meters_max];
+            let table = make_table(device, &shape, sizes).map_err(refused)?;
             self.tables.insert(shape.clone(), table);
         }
         let table = self.tables.get(&shape).ok_or(EngineError::TableFull)?;
@@ -271,7 +275,11 @@ impl Queued {
 }
 
 /// A table for rules of this shape.
-fn make_table(device: &mut Eswitch, shape: &Rule, rules_max: u32, meters_max: u32) -> Result<Table, Refusal> {
+fn make_table(
+    device: &mut Eswitch,
+    shape: &Rule,
+    [rules_max, base_rules_max, meters_max]: [u32; 3],
+) -> Result<Table, Refusal> {
     let pools = Pools { counters: true, ages: true, meters: meters_max > 0 };
     let context = Arc::clone(device.context());
     let attr = TemplateAttr { transfer: true, ..TemplateAttr::default() };
@@ -293,7 +301,7 @@ fn make_table(device: &mut Eswitch, shape: &Rule, rules_max: u32, meters_max: u3
     let leads_on = !counts && does(|action| matches!(action, crate::rule::Action::Jump(_)));
     let nb_flows = match shape.attr.group {
         COLOURS => 2 * meters_max.max(1),
-        _ if leads_on => BASE_TABLE_RULES,
+        _ if leads_on => base_rules_max,
         _ => table_rules(rules_max).max(1),
     };
     let attr = TableAttr { attr: spell::attr(shape), nb_flows };

@@ -1,6 +1,6 @@
 //! A rule in the model's words, which are `rte_flow`'s without pointers: both dialects.
 
-use crate::rule::{Action, Attr, Domain, Item, Masked, Rule};
+use crate::rule::{Action, Attr, Domain, Item, Masked, Rule, Tunnel};
 use dataplane::addr::Ip;
 use eswitch::model::action::{self, Field, FieldRef, FieldSource, ModifyOp, Shared};
 use eswitch::model::item::{self, Header, Layer};
@@ -14,6 +14,9 @@ const TPID: u16 = 0x8100;
 
 /// An Ethernet header, of which only the length counts.
 const ETHERNET: &[u8] = &[0; 14];
+
+/// As much as is around a frame in GENEVE.
+const TUNNEL: &[u8] = &[0; 14 + 20 + 8 + 8];
 
 /// A header to be matched, with the bytes that the model's item borrows; or a port.
 pub(super) enum Spelt {
@@ -75,11 +78,11 @@ impl Spelt {
 
 /// A rule's pattern.
 pub(super) fn items(rule: &Rule) -> Vec<Spelt> {
-    let tagged = rule.items.iter().any(|item| matches!(item, Item::Vlan(_)));
-    let spell = |item: &Item| match *item {
+    let spell = |(at, item): (usize, &Item)| match *item {
         Item::RepresentedPort(port) => Spelt::Port(port),
         Item::Eth { dst } => {
             let eth = Spelt::new(Layer::Eth).maybe(0, dst.map(|mac| mac.0));
+            let tagged = matches!(rule.items.get(at + 1), Some(Item::Vlan(_)));
             if tagged { eth } else { eth.followed_by_tag(false) }
         }
         Item::Vlan(vid) => Spelt::new(Layer::Vlan)
@@ -106,8 +109,18 @@ pub(super) fn items(rule: &Rule) -> Vec<Spelt> {
         }
         Item::Tag(tag) => Spelt::Tag(tag),
         Item::Red => Spelt::Red,
+        Item::Tunnel(Tunnel::Vxlan, vni) => Spelt::new(Layer::Vxlan).maybe(4, vni.map(network)),
+        Item::Tunnel(Tunnel::Geneve, vni) => Spelt::new(Layer::Geneve)
+            .masked(0, Some(Masked { value: 0, mask: 0x3f }))
+            .exactly(2, &[0x65, 0x58])
+            .maybe(4, vni.map(network)),
     };
-    rule.items.iter().map(spell).collect()
+    rule.items.iter().enumerate().map(spell).collect()
+}
+
+fn network(vni: u32) -> [u8; 3] {
+    let [_, bytes @ ..] = vni.to_be_bytes();
+    bytes
 }
 
 /// A rule's attributes.
@@ -146,6 +159,8 @@ fn plain<'a>(
     match *action {
         Action::Age { timeout_s } => Out::Age { timeout_s, context },
         Action::Meter(meter) => Out::Meter(meter),
+        Action::Decap(Tunnel::Vxlan) => Out::VxlanDecap,
+        Action::Decap(Tunnel::Geneve) => Out::RawDecap(TUNNEL),
         Action::PopVlan => Out::PopVlan,
         Action::PushVlan => Out::PushVlan(TPID),
         Action::SetVlanVid(vid) => Out::SetVlanVid(vid),
@@ -217,7 +232,7 @@ struct Transport {
 
 impl Transport {
     fn of(rule: &Rule) -> Transport {
-        let has = |wanted: fn(&Item) -> bool| rule.items.iter().any(wanted);
+        let has = |wanted: fn(&Item) -> bool| rule.innermost().iter().any(wanted);
         Transport {
             udp: has(|item| matches!(item, Item::Udp { .. })),
             v6: has(|item| matches!(item, Item::Ipv6 { .. })),

@@ -70,6 +70,7 @@ impl Sim {
             any_mac: false,
             mtu: 1500,
             vlan: VlanTags::default(),
+            tunnel: None,
             hairpins: Vec::new(),
         };
         let setup = SimSetup {
