@@ -230,8 +230,9 @@ pub(super) fn out_of(
     Ok(Rule { port: link_port.proxy, attr, items, actions, headers: Headers::new() })
 }
 
-/// As [`super::leg`], into a tunnel: what is done to a frame that leaves by the port is done, and then it is
-/// put into an outer packet. `items`: the pattern, but for the traffic class that the outer header is made for.
+/// As [`super::leg`], into a tunnel: what is done to a frame that leaves by the port is done, and then it
+/// is put into an outer packet. `items`: the pattern, but for the traffic class that the outer header is
+/// made for.
 pub(super) fn into(
     topology: &Topology,
     ask: &Ask,
