@@ -9,7 +9,8 @@
  *         machine opens fewer and loses none. Each has an address and port of its own, sends ROUNDS requests,
  *         pauses THINK_MS after each answer, and closes.
  *     traffic udp IFACE GATEWAY_MAC VIP PORT FLOWS PERIOD_MS SECONDS
- *         FLOWS sockets' worth of datagrams, each flow one every PERIOD_MS.
+ *         FLOWS sockets' worth of datagrams, each flow one every PERIOD_MS. They take turns out of order, so that
+ *         at no time all of them are of one part of the ports.
  *
  * Clients are 10.1.0.0 and on: the kernel must not know these addresses, or it would answer for them. What is not
  * answered is sent again after 300 ms, ten times at most (TCP). At the end a line of JSON says what happened.
@@ -36,6 +37,7 @@
 
 #define BATCH 64
 #define FRAME 256
+#define STRIDE 7919ull /* from one flow's turn to the next: prime, and no divisor of any number of flows */
 #define PORTS 50000u /* clients' ports for each of their addresses, from 1024 on */
 #define FIRST_ADDRESS 0x0a010000u
 #define TRIES 10
@@ -418,7 +420,7 @@ static void run_udp(uint32_t period_ms, uint32_t seconds)
 		uint64_t passed = clock_ns - begin < until ? clock_ns - begin : until;
 		uint64_t due = passed * connections_max / period_ns;
 		for (int burst = 0; totals.sent < due && burst < BATCH; burst++) {
-			struct frame *frame = addressed(totals.sent++ % connections_max, IPPROTO_UDP);
+			struct frame *frame = addressed(totals.sent++ * STRIDE % connections_max, IPPROTO_UDP);
 			memset(frame->payload, 'd', REQUEST);
 			send_frame(frame, sizeof(frame->udp), REQUEST);
 		}
