@@ -87,6 +87,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
             setattr(wanted, name, value)
     wanted.modes, wanted.paths = wanted.modes.split(","), wanted.paths.split(",")
     wanted.loads = wanted.loads.split(",") if wanted.loads else None
+    if (wanted.max_pps is not None and wanted.max_pps <= 0) or wanted.max_cps <= 0:
+        parser.error("--max-pps and --max-cps: packets, or connections, per second, more than 0")
+    if not 0 <= wanted.loss <= 1:
+        parser.error("--loss: a share of packets, from 0 to 1")
     if wanted.repetitions < 1 or wanted.seconds <= 0 or not 0 < wanted.resolution < 1 or wanted.again < 0:
         parser.error("at least one repetition, some time, and a resolution between 0 and 1")
     return wanted
@@ -111,8 +115,9 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def effort(wanted: argparse.Namespace, testbed: Testbed) -> Effort:
     """How much is done here: never more than the link takes."""
+    # Of the smallest frames; what larger ones come to follows from the link, too.
     line = Size(udp_frame(0), 0).line_rate_pps(testbed.link_gbps)
-    most = min(filter(None, (line, testbed.max_pps, wanted.max_pps)))
+    most = min(rate for rate in (line, testbed.max_pps, wanted.max_pps) if rate is not None)
     return Effort(
         repetitions=wanted.repetitions,
         seconds=wanted.seconds,
@@ -120,6 +125,7 @@ def effort(wanted: argparse.Namespace, testbed: Testbed) -> Effort:
         resolution=wanted.resolution,
         again=wanted.again,
         pps_max=most,
+        link_gbps=testbed.link_gbps,
         # Enough packets of each flow for hardware to take it.
         pps_warm=min(20.0 * testbed.scene.flows, most / 4),
         cps_max=wanted.max_cps,
@@ -197,6 +203,9 @@ def run(wanted: argparse.Namespace) -> int:
         for mode in wanted.modes:
             _run_place(wanted, testbed, mode, path, store, results)
             report.write(results, wanted.out)
+    if not results.units:
+        left_out = "; ".join(f"{name}: {why}" for name, why in results.left_out.items())
+        raise TestbedError(f"none of these experiments can be done here{f' ({left_out})' if left_out else ''}")
     faults = results.faults()
     for fault in faults:
         say(f"FAULT {fault}")
@@ -209,6 +218,9 @@ def _run_place(wanted, testbed: Testbed, mode: str, path: str, store: Store, res
     can = TestpmdGenerator.can if wanted.generator == "testpmd" else trex.Trex.can
     units, left_out = experiments.plan(wanted.only or list(experiments.KINDS), can, mode, wanted.sizes)
     results.left_out.update({f"{mode}: {name}": why for name, why in left_out.items()})
+    if unknown := set(wanted.loads or ()) - experiments.loads(wanted.sizes):
+        known = ", ".join(sorted(experiments.loads(wanted.sizes)))
+        raise TestbedError(f"there is no load {', '.join(sorted(unknown))}; there are {known}")
     units = [unit for unit in units if not wanted.loads or unit.load.name in wanted.loads]
     with contextlib.ExitStack() as undo:
         bench: Bench | None = None
@@ -219,8 +231,12 @@ def _run_place(wanted, testbed: Testbed, mode: str, path: str, store: Store, res
                 if bench is None:
                     generator, device = undo.enter_context(place(wanted, testbed, mode, path))
                     bench = Bench(generator, device, effort(wanted, testbed), say)
+                    here = [one for one in results.units if (one["mode"], one["path"]) == (mode, path)]
+                    for one in here:
+                        bench.know(one)
                 found = bench.run(unit) | {"mode": mode, "path": path, "commit": results.machine["commit"]}
-                store.keep(name, found | {"generator": bench.generator.describe()})
+                about = bench.generator.describe() | {"quantiles": bench.generator.quantiles()}
+                store.keep(name, found | {"generator": about})
             else:
                 say("  done before")
             results.add(store.done(name))

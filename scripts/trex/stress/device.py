@@ -19,7 +19,9 @@ from .scene import Scene, Testbed
 from .traffic import HTTP_PORTS
 
 # What the lab can be asked for.
-MODES = ("nat", "dsr")
+MODES = ("nat", "dsr", "source-partition")
+# Of the last of these: `dsr` by the low bits of the client's address, as XenoFlow does it.
+PARTITIONS = 64
 PATHS = ("software", "eswitch")
 # Hardware's counters are read twice a second.
 SETTLE_SECONDS = {"software": 0.1, "eswitch": 0.6}
@@ -39,6 +41,11 @@ class Device:
                 return Metrics(answer.read().decode())
         except OSError as error:
             raise LabError(f"{self.url}: {error}: is Millrace running, with [metrics] listen there?") from error
+
+    def build(self) -> str:
+        """Which build of Millrace this is: version and commit, as it says itself."""
+        labels = [have for name, have, _ in self.metrics().series if name == "build_info"]
+        return f"{labels[0]['version']} ({labels[0]['commit']})" if labels else "unknown"
 
     def book(self) -> Book:
         """What it has counted until now."""
@@ -77,7 +84,10 @@ class Device:
             if before == last:
                 return last
             if time.monotonic() > deadline:
-                raise LabError(f"Millrace still counted packets {timeout:g} s after the load had ended")
+                raise LabError(
+                    f"Millrace still counted packets {timeout:g} s after the load had ended: nothing else may send to "
+                    "its ports, and its services may have no health checks while it is measured"
+                )
 
     def loads(self) -> dict[str, float]:
         """What else is of interest after a trial."""
@@ -202,13 +212,16 @@ def configuration(directory: Path, testbed: Testbed, mode: str, path: str, metri
 def services(scene: Scene, mode: str) -> list[dict]:
     """What is served: datagrams, DNS, HTTP."""
     http = list(range(scene.http_port, scene.http_port + HTTP_PORTS))
+    how: dict[str, object] = {"mode": mode}
+    if mode == "source-partition":
+        how = {"mode": "dsr", "scheduler": mode, "partitions": PARTITIONS}
     return [
         {
             "name": name,
             "vip": scene.vip,
             "protocol": protocol,
             "ports": ports,
-            "mode": mode,
+            **how,
             "backend": [{"address": server} for server in scene.servers],
         }
         for name, protocol, ports in (

@@ -42,6 +42,8 @@ class Effort:
     pps_min: float = 1000.0
     """Packets per second below which nothing is looked for."""
     pps_max: float = 1e8
+    link_gbps: float = float("inf")
+    """What no load exceeds, counted on the wire."""
     pps_warm: float = 1000.0
     """Of the second before the first trial, in which connections are made, and taken to hardware."""
     cps_min: float = 10.0
@@ -50,7 +52,10 @@ class Effort:
 
     def settings(self, load: Stateless | Stateful) -> Settings:
         """How the highest rate of this load is looked for."""
-        low, high = (self.cps_min, self.cps_max) if isinstance(load, Stateful) else (self.pps_min, self.pps_max)
+        if isinstance(load, Stateful):
+            low, high = self.cps_min, self.cps_max
+        else:
+            low, high = self.pps_min, min(self.pps_max, load.size.line_rate_pps(self.link_gbps))
         return Settings(min(low, high), high, self.resolution, again=self.again, confirm=self.confirm)
 
 
@@ -93,6 +98,11 @@ def plan(
     return [unit for unit in wanted if unit.name not in left_out], left_out
 
 
+def loads(sizes: tuple[int, ...]) -> set[str]:
+    """The names of all loads there are."""
+    return {*STATELESS, *STATEFUL, *(udp(payload).name for payload in sizes)}
+
+
 def _no_way_back(load: Stateless | Stateful, mode: str) -> str | None:
     """Why conversations cannot be had in this mode, if so."""
     if isinstance(load, Stateful) and mode != "nat":
@@ -105,7 +115,12 @@ class Bench:
 
     def __init__(self, generator: Generator, device: Device, effort: Effort, say: Callable[[str], None]):
         self.generator, self.device, self.effort, self._say = generator, device, effort, say
-        self._rates: dict[str, float] = {}
+        self._rates: dict[str, list[float]] = {}
+
+    def know(self, unit: dict) -> None:
+        """Takes up what was found before: no-drop rates, as they were asked for."""
+        if unit["kind"] in ("no-drop", "sweep"):
+            self._rates[unit["load"]] = [one["asked"] for one in unit["results"]]
 
     def run(self, unit: Unit) -> dict:
         """The result of a unit."""
@@ -128,7 +143,8 @@ class Bench:
         return {
             "kind": unit.kind,
             "load": unit.load.name,
-            "about": unit.load.about,
+            "about": self.generator.about(unit.load),
+            "millrace": self.device.build(),
             "size": dataclasses.asdict(unit.load.size) if isinstance(unit.load, Stateless) else None,
             "results": results,
             "summary": summary(unit.kind, results),
@@ -196,10 +212,11 @@ class Bench:
             return verdict
 
         found = search(trial, self.effort.settings(load))
-        told = dataclasses.asdict(found)
+        told = dataclasses.asdict(found) | {"asked": found.rate}
         if found.rate in made:
             sample, device = made[found.rate]
-            told["made"] = sample.rate
+            # A generator makes a little less than it is asked for, and that is what passed.
+            told["rate"] = sample.rate
             told["sample"] = dataclasses.asdict(sample)
             forwarded = sum(device["hw"].values()) + sum(device["sw"].values())
             told["in_hardware"] = sum(device["hw"].values()) / max(forwarded, 1)
@@ -208,7 +225,7 @@ class Bench:
     def _rate(self, load: Stateless) -> dict:
         """The no-drop rate: in packets per second, and in Gbit/s by layer."""
         found = self._search(load)
-        self._rates[load.name] = max(self._rates.get(load.name, 0.0), found["rate"])
+        self._rates.setdefault(load.name, []).append(found["asked"])
         found["gbps"] = load.size.gbps(found["rate"])
         return found
 
@@ -216,17 +233,24 @@ class Bench:
         """The highest rate of new connections at which each ends well and no packet is lost."""
         found = self._search(load)
         sample = found.get("sample")
-        if sample:
+        # Connections that live long go on when no more are begun, so that packets are of more than these seconds.
+        if sample and load.brief:
             packets = sample["clients"]["sent"] + sample["servers"]["sent"]
             found["pps"] = packets / sample["seconds"]
-            found["goodput_gbps"] = 8 * sample["notes"].get("payload_bytes", 0) / sample["seconds"] / 1e9
+            if "payload_bytes" in sample["notes"]:
+                found["goodput_gbps"] = 8 * sample["notes"]["payload_bytes"] / sample["seconds"] / 1e9
         found["device"] = self.device.loads()
         return found
 
     def _latency(self, load: Stateless) -> dict:
-        """Latency at shares of the no-drop rate: as it was found, or it is looked for first."""
-        most = self._rates.get(load.name) or self._search(load)["rate"]
+        """Latency at shares of the no-drop rate: the median of those that were found, or it is looked for first."""
+        if load.name not in self._rates:
+            self._rates[load.name] = [self._search(load)["asked"]]
+        most = spread.median(self._rates[load.name])
         points = []
+        if not most:
+            self._say(f"{load.name}: no rate passed without loss, so there are no shares of it")
+            return {"rate": most, "points": points}
         for share in LOADS:
             rate = max(share * most, self.effort.pps_min)
             sample = self._trial(load, rate, latency=True)
@@ -237,7 +261,7 @@ class Bench:
     def _flood(self, load: Stateless) -> dict:
         """SYNs at what the generator can make, up to the highest rate: how many were forwarded, and what became of
         the others. Those that a full share of half-open connections refuses are no fault of the device."""
-        most = self.effort.pps_max
+        most = self.effort.settings(load).high
         sample = self._trial(load, most)
         device = self._trials[-1]["device"]
         refused = device["drops"].get("half_open_limit", 0)
@@ -271,7 +295,7 @@ def _points(results: list[dict]) -> list[dict]:
     """Latency by share of the rate: the summary of each quantile over repetitions."""
     points = []
     for place, first in enumerate(results[0]["points"]):
-        same = [one["points"][place] for one in results]
+        same = [one["points"][place] for one in results if one["points"]]
         measured = [one["latency_us"] for one in same if one["latency_us"]]
         quantiles = {
             name: spread.summary([one[name] for one in measured])

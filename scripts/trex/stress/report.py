@@ -13,7 +13,9 @@ from .store import write as write_json
 TITLE = "Millrace under load"
 METHOD = (
     "Each rate is the highest at which a trial passed: no packet lost (but for the share allowed), each connection "
-    "ended well, and the rate was really made; found by bisection and confirmed by another trial. Each number is the "
+    "ended well, and at least 98 % of what was asked for made; found by bisection and confirmed by another trial. It "
+    "is the rate that was made, not the one asked for. RFC 2544 (section 24) asks for trials of 60 s at least: shorter "
+    "ones, and searches between two rates rather than downwards, are quicker and see less. Each number is the "
     "median over repetitions, with the coefficient of variation (standard deviation over mean) and [least most]. "
     "Bounded by: why the next higher rate failed; `not taken` means that fewer packets than asked for entered "
     "Millrace, as its receive queues were full or the generator was at its end, and `range` that the highest rate "
@@ -101,11 +103,23 @@ def blocks(results: Results, directory: Path) -> list[Block]:
     for part in (_no_drop, _sweep, _latency, _connections, _flood):
         told += part(results, directory)
     told += _left_out(results)
-    told.append(Heading("Machine and programs"))
-    rows = [[key, str(value)] for key, value in sorted(results.machine.items()) if value is not None]
-    makers = sorted({f"{key} {value}" for unit in results.units for key, value in unit["generator"].items()})
+    builds = sorted({unit["millrace"] for unit in results.units})
+    if len(builds) > 1:
+        by = "; ".join(f"{build}: {', '.join(_names(results, build))}" for build in builds)
+        told.append(Paragraph(f"THESE ARE OF SEVERAL BUILDS OF MILLRACE: {by}", fault=True))
+    told.append(Heading("Machine and programs" if testbed["lab"] else "The generator's machine, and programs"))
+    rows = [["Millrace", ", ".join(builds)]]
+    facts = {"commit of this runner" if key == "commit" else key: value for key, value in results.machine.items()}
+    rows += [[key, str(value)] for key, value in sorted(facts.items()) if value is not None]
+    makers = sorted({f"{key} {value}" for unit in results.units
+                     for key, value in unit["generator"].items() if key != "quantiles"})
     told.append(Table(["what", "value"], rows + [["generator", "; ".join(makers)]]))
     return told
+
+
+def _names(results: Results, build: str) -> list[str]:
+    """Of the units that a build was measured in."""
+    return [f"{unit['kind']} {unit['load']} ({_where(unit)})" for unit in results.units if unit["millrace"] == build]
 
 
 def _in_hardware(summary: dict) -> str:
@@ -166,15 +180,18 @@ def _latency(results: Results, directory: Path) -> list[Block]:
         points = unit["summary"]["points"]
         lines[_where(unit)] = points
         for point in points:
-            quantiles = [
+            average = point["latency_us"].get("average")
+            quantiles = [spread(average) if average else "-"]
+            quantiles += [
                 spread(point["latency_us"][name]) if name in point["latency_us"] else "-"
                 for name in ("p50", "p99", "p999", "most")
             ]
             rows.append([f"{_where(unit)}, {100 * point['share']:.0f} %", number(point["made"]["median"]), *quantiles,
                          str(point["lost"])])
-    header = ["mode, path, load", "packets/s", "p50 us", "p99 us", "p99.9 us", "most us", "lost"]
+    header = ["mode, path, load", "packets/s", "average us", "p50 us", "p99 us", "p99.9 us", "most us", "lost"]
     picture = plots.latency(directory / "latency.svg", _titled("Latency against load, one way", results), lines)
     said = "One-way time from a port of the generator, through Millrace, to its other port, as it measures it."
+    said = " ".join([said, *sorted({unit["generator"]["quantiles"] for unit in units})])
     return [Heading("Latency against load"), Paragraph(said), Table(header, rows), Picture(picture, "Latency by load")]
 
 

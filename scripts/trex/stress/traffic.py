@@ -162,6 +162,11 @@ class Stateful:
     about: str
     parts: tuple[tuple[float, Conversation], ...]
 
+    @property
+    def brief(self) -> bool:
+        """Whether each conversation ends as soon as it can."""
+        return all(step.do != "wait" for _, one in self.parts for step in one.client)
+
 
 STATEFUL = {
     one.name: one

@@ -8,12 +8,17 @@ from stress.generators import Sample
 from stress.ledger import Book, Side
 
 CAPACITY, CONNECTIONS = 500_000.0, 20_000.0
+MADE = 0.99
 
 
 class Device:
     """Counts what the generator tells it."""
 
     path = "software"
+    built = "0.1.0 (abc)"
+
+    def build(self) -> str:
+        return self.built
 
     def __init__(self):
         zero = {"clients": 0, "servers": 0}
@@ -36,7 +41,8 @@ class Device:
 
 
 class Generator:
-    """Loses what is above the device's capacity. With `lying`, it counts a packet too few."""
+    """Makes 1 % less than it is asked for. Loses what is above the device's capacity. With `lying`, it counts a packet
+    too few."""
 
     name = "simulated"
 
@@ -50,6 +56,12 @@ class Generator:
     def describe(self) -> dict[str, object]:
         return {"name": "simulated"}
 
+    def about(self, load) -> str:
+        return f"{load.about}, simulated"
+
+    def quantiles(self) -> str:
+        return "Quantiles are made up."
+
     def recount(self, sample) -> None:
         pass
 
@@ -58,7 +70,7 @@ class Generator:
 
     def stateless(self, load, pps, seconds, *, latency=False) -> Sample:
         self.trials += 1
-        sent = round(pps * seconds)
+        sent = round(MADE * pps * seconds)
         lost = max(sent - round(CAPACITY * seconds), 0)
         self.device.took(sent, lost, 0)
         found = Sample(pps, seconds, Side(sent - self.lying, 0), Side(0, sent - lost), sent)

@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from simulated import CAPACITY, CONNECTIONS, Device, Generator
+from simulated import CAPACITY, CONNECTIONS, MADE, Device, Generator
 from stress import cli, experiments, scene
 from stress.document import markdown, page
 from stress.generators import trex
@@ -47,7 +47,7 @@ def test_a_run_finds_the_device_and_reports_it(tmp_path, simulated):
     assert told["faults"] == []
     by_kind = {(unit["mode"], unit["kind"], unit["load"]): unit for unit in told["units"]}
     rate = by_kind["nat", "no-drop", "udp-18"]["summary"]["rate"]
-    assert CAPACITY * 0.98 <= rate["median"] <= CAPACITY and (rate["n"], rate["cov"]) == (3, 0)
+    assert CAPACITY * 0.97 <= rate["median"] <= CAPACITY and (rate["n"], rate["cov"]) == (3, 0)
     assert ("dsr", "cps", "http-short") not in by_kind and "dsr: cps-http-short" in told["left_out"]
     cps = by_kind["nat", "cps", "http-short"]["summary"]
     assert CONNECTIONS * 0.98 <= cps["rate"]["median"] <= CONNECTIONS
@@ -56,13 +56,78 @@ def test_a_run_finds_the_device_and_reports_it(tmp_path, simulated):
     assert [point["share"] for point in points] == list(experiments.LOADS)
     assert points[-1]["latency_us"]["p50"]["median"] > points[0]["latency_us"]["p50"]["median"]
     flood = by_kind["nat", "flood", "syn"]["summary"]
-    assert flood["forwarded"]["median"] == pytest.approx(0.5, rel=0.01) and flood["other"]["median"] > 0.49
+    assert flood["forwarded"]["median"] == pytest.approx(0.5, rel=0.02) and flood["other"]["median"] > 0.49
     text = (tmp_path / "out/report.md").read_text()
     assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == HEADINGS
     assert "imix | it has no mixes" in text and "BOOKS DISAGREE" not in text
     assert "All " in text and "goodput (UDP or TCP payload)" in text
     html = (tmp_path / "out/report.html").read_text()
     assert html.count("<img ") == html.count("data:image/svg+xml;base64,") == 6 and "http" not in html.split("<body>")[0]
+
+
+def test_no_rate_is_above_the_links(tmp_path, simulated):
+    testbed = tmp_path / "slow.toml"
+    lab = (cli.HERE / "testbeds/lab.toml").read_text()
+    testbed.write_text(re.sub(r"(?m)^link_gbps = .*$", "link_gbps = 1", lab))
+    words = ("--testbed", str(testbed), "--only", "no-drop,sweep", "--sizes", "0,1472", "--repetitions", "1")
+    assert run(tmp_path / "out", *words) == 0
+    units = json.loads((tmp_path / "out/results.json").read_text())["units"]
+    summaries = {unit["load"]: unit["summary"] for unit in units}
+    assert summaries["udp-1472"]["gbps"]["wire"]["median"] == pytest.approx(0.99, rel=1e-3)
+    assert summaries["udp-1472"]["bounded_by"] == {"range": 1} and summaries["udp-0"]["bounded_by"] == {"loss": 1}
+
+
+def test_what_was_made_is_told_and_not_what_was_asked_for(tmp_path, simulated):
+    assert run(tmp_path / "out", "--only", "no-drop", "--loads", "udp-18", "--repetitions", "1") == 0
+    (unit,) = json.loads((tmp_path / "out/results.json").read_text())["units"]
+    (found,) = unit["results"]
+    assert found["rate"] == pytest.approx(MADE * found["asked"]) and found["rate"] <= CAPACITY < found["above"]
+    assert "simulated" in unit["about"]
+
+
+def test_latency_is_at_shares_of_the_rates_median_also_after_a_pause(tmp_path, simulated, monkeypatch):
+    words = ("--only", "no-drop,latency", "--loads", "udp-18", "--repetitions", "3")
+    whole = experiments.Bench.run
+
+    def interrupted(bench, unit):
+        if unit.kind == "latency":
+            raise KeyboardInterrupt
+        return whole(bench, unit)
+
+    monkeypatch.setattr(experiments.Bench, "run", interrupted)
+    assert run(tmp_path / "out", *words) == 130
+    monkeypatch.setattr(experiments.Bench, "run", whole)
+    assert run(tmp_path / "out", "--resume", *words) == 0
+    found = {unit["kind"]: unit["results"] for unit in json.loads((tmp_path / "out/results.json").read_text())["units"]}
+    asked = sorted(one["asked"] for one in found["no-drop"])
+    assert [one["rate"] for one in found["latency"]] == [asked[1]] * 3
+
+
+def test_builds_that_differ_are_told(tmp_path, simulated, monkeypatch):
+    words = ("--only", "no-drop", "--repetitions", "1")
+    assert run(tmp_path / "out", *words, "--modes", "nat") == 0
+    header = tmp_path / "out/run.json"
+    header.write_text(header.read_text().replace('"nat"', '"nat",\n  "dsr"'))
+    monkeypatch.setattr(Device, "built", "0.1.0 (def)")
+    assert run(tmp_path / "out", "--resume", *words, "--modes", "nat,dsr") == 0
+    text = (tmp_path / "out/report.md").read_text()
+    assert "**THESE ARE OF SEVERAL BUILDS OF MILLRACE: 0.1.0 (abc): no-drop udp-18 (nat, software)" in text
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--loads", "typo"), "there is no load typo; there are"),
+    (("--only", "cps", "--modes", "dsr"), "none of these experiments can be done here"),
+])
+def test_nothing_to_do_is_no_success(tmp_path, simulated, capsys, words, said):
+    assert run(tmp_path / "out", *words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--max-pps", "0"), ("--max-cps", "-1"), ("--loss", "1.5")])
+def test_numbers_that_make_no_sense_are_refused(tmp_path, words):
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path / "out", *words)
+    assert ended.value.code == 2
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, simulated, monkeypatch):

@@ -56,6 +56,12 @@ class Generator(Protocol):
     def can(load: Stateless | Stateful) -> str | None:
         """Nothing if it can make this load, or why it cannot."""
 
+    def about(self, load: Stateless | Stateful) -> str:
+        """What it makes of this load."""
+
+    def quantiles(self) -> str:
+        """What its latencies are, and how fine."""
+
     def stateless(self, load: Stateless, pps: float, seconds: float, *, latency: bool = False) -> Sample:
         """One trial of so many packets per second."""
 

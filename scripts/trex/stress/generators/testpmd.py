@@ -88,6 +88,14 @@ class TestpmdGenerator:
         found = re.search(r"DPDK ([\d.]+)", self._testpmd.banner)
         return {"name": "dpdk-testpmd and net_traffic", **({"dpdk": found[1]} if found else {})}
 
+    def about(self, load: Stateless | Stateful) -> str:
+        if isinstance(load, Stateful):
+            return "connections that are opened and closed and carry nothing; one ended well if no packet was lost"
+        return load.about
+
+    def quantiles(self) -> str:
+        return "Quantiles are those of the packets that carried a stamp, rounded up to 3 %."
+
     def stateless(self, load: Stateless, pps: float, seconds: float, *, latency: bool = False) -> Sample:
         part, scene = load.parts[0], self._scene
         flows = min(scene.flows, 1_000_000)
@@ -99,7 +107,7 @@ class TestpmdGenerator:
             arguments += ",flows=1,fresh=1" if part.protocol == "fresh" else f",flows={flows}"
             arguments += ",stamp=1" if latency else ""
         rate = max(round(pps), 1)
-        counts = self._trial(f"{arguments},rate={rate},count={max(round(rate * seconds), 1)}", seconds)
+        counts = self._trial(f"{arguments},rate={rate},count={max(round(rate * seconds), 1)}", rate, seconds)
         found = self._sample(counts, pps, seconds)
         found.begun = found.clients.sent
         if latency:
@@ -114,7 +122,7 @@ class TestpmdGenerator:
         rate = max(round(cps), 1)
         arguments = f"flows=0,protocol=tcp,new={rate},count={max(round(rate * seconds), 1)}"
         arguments += f",port={self._scene.http_port}"
-        counts = self._trial(arguments, seconds)
+        counts = self._trial(arguments, rate, seconds)
         found = self._sample(counts, cps, seconds)
         found.begun = counts[SOURCE]["fresh"]
         return found
@@ -123,7 +131,7 @@ class TestpmdGenerator:
         counts = self._counts()
         sample.clients, sample.servers = _side(counts[FRONT]), _side(counts[BACK])
 
-    def _trial(self, arguments: str, seconds: float) -> list[dict[str, int]]:
+    def _trial(self, arguments: str, rate: float, seconds: float) -> list[dict[str, int]]:
         """Makes load until its end, and waits until all of it has arrived; the ports' statistics."""
         scene, say = self._scene, self._say
         target = f"vip={scene.vip},client={scene.client},mac={scene.device_macs[0]}"
@@ -135,13 +143,14 @@ class TestpmdGenerator:
         say("clear port xstats all", "clear port stats all", "start")
         self._forwarding = True
         time.sleep(seconds)
-        return self._settled()
+        return self._settled(max(SETTLE_SECONDS, 3 / rate))
 
-    def _settled(self) -> list[dict[str, int]]:
-        """All counters, when they stand still: the load has an end, and what is on its way is still carried."""
+    def _settled(self, seconds: float) -> list[dict[str, int]]:
+        """All counters, when they stand still for so long: the load has an end, and what is on its way is still
+        carried."""
         last = self._counts()
         while True:
-            time.sleep(SETTLE_SECONDS)
+            time.sleep(seconds)
             before, last = last, self._counts()
             if [_side(one) for one in before] == [_side(one) for one in last]:
                 return last

@@ -145,6 +145,15 @@ class Trex:
     def describe(self) -> dict[str, object]:
         return {"name": "TRex", **self._version}
 
+    def about(self, load: Stateless | Stateful) -> str:
+        return load.about
+
+    def quantiles(self) -> str:
+        return (
+            "TRex counts latencies in steps (10 us wide up to 100 us, then 100 us, and so on); a quantile is the upper "
+            "end of its step, or the greatest latency there was. The average is exact."
+        )
+
     def close(self) -> None:
         if self._client is not None:
             with contextlib.suppress(Exception):
