@@ -2,18 +2,29 @@
 
 Figures are of "XenoFlow: How Fast Can a SmartNIC-Based DNS Load Balancer Run?", arXiv 2509.21656, sections 5.2 to
 5.5; `chart` are points of the chart in the authors' repository, docs/Praktikum/report/img/pps_bandwidth.pdf.
+
+What kind a number is, by what its agreement says:
+
+* fitted: nothing but that the model is consistent with itself; it is a parameter of the profile.
+* derived: likewise; it follows from fitted ones.
+* consistent with: little. Nothing was fitted to it, but the model could hardly have given another number, or only
+  because of what was assumed about how the paper counted.
+* predicted: something. It was not fitted, and could have come out differently.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-FITTED, DERIVED, PREDICTED = "fitted", "derived", "predicted"
+FITTED, DERIVED, CONSISTENT, PREDICTED = "fitted", "derived", "consistent with", "predicted"
 # What may deviate by how much, in per cent.
-BOUNDS = {FITTED: 5.0, DERIVED: 5.0, PREDICTED: 15.0}
-# Payload and million packets a second, where wires and not the device are the limit.
+BOUNDS = {FITTED: 5.0, DERIVED: 5.0, CONSISTENT: 15.0, PREDICTED: 15.0}
+# Payload and million packets a second, where wires and not the device are the limit. The chart has Gbit/s: these are
+# its points at 55 bytes a packet beyond the payload, which is what makes its points below 64 B the text's 96.7 and
+# 92.8. So the scale is inferred from numbers that were fitted; how the rate falls with the payload is not.
 CHART = {128: 64.0, 256: 37.5, 512: 21.31, 1024: 11.23}
-# A point of figure 5 with less than this lost is one without loss.
+# A point of figure 5 with less than this lost is one without loss. Loads are a million packets/s apart there, and a
+# run ends before the buffer shows an overload of less than half a per cent: closer than that, nothing is found.
 NO_LOSS = 0.001
 
 
@@ -22,14 +33,15 @@ class Comparison:
     what: str
     source: str
     unit: str
-    paper: float
+    reference: float
+    """The paper's number, or the chart's, as far as it had to be converted."""
     model: float
     kind: str
 
     @property
     def deviation(self) -> float:
-        """In per cent of the paper's."""
-        return (self.model / self.paper - 1) * 100
+        """In per cent of the reference."""
+        return (self.model / self.reference - 1) * 100
 
     @property
     def holds(self) -> bool:
@@ -46,10 +58,10 @@ def comparisons(data: dict) -> list[Comparison]:
         Comparison("rate below 23 B of payload", "figure 4", "Mpps", 96.7, short[len(short) // 2], FITTED),
         Comparison("rate from 23 B on", "figure 4", "Mpps", 92.8, longer[len(longer) // 2], FITTED),
         Comparison("first payload after the step", "figure 4", "B", 23, step(mpps), DERIVED),
-        Comparison("most without loss, 18 B", "figure 5", "Mpps", 96.7, lossless(data, 18), DERIVED),
-        Comparison("most without loss, 23 B", "figure 5", "Mpps", 92.8, lossless(data, 23), DERIVED),
+        Comparison("most without loss, 18 B, to within 0.5 %", "figure 5", "Mpps", 96.7, lossless(data, 18), DERIVED),
+        Comparison("most without loss, 23 B, to within 0.5 %", "figure 5", "Mpps", 92.8, lossless(data, 23), DERIVED),
         Comparison("line rate at 1024 B, as an entry counts", "figure 6", "Gbit/s", 100.0,
-                   by_payload[1024]["counted_gbit"], PREDICTED),
+                   by_payload[1024]["counted_gbit"], CONSISTENT),
     ]
     found += [Comparison(f"rate at {payload} B", "chart", "Mpps", rate, mpps[payload], PREDICTED)
               for payload, rate in CHART.items()]
@@ -64,7 +76,7 @@ def comparisons(data: dict) -> list[Comparison]:
     for split in dict.fromkeys(point["split"] for point in data["load"]):
         idle, busy = (round_trip(data, split, million) for million in (1, 85))
         found.append(Comparison(f"median at 85 Mpps to that at 1, {split}", "figure 8", "ratio", 1.0, busy / idle,
-                                PREDICTED))
+                                CONSISTENT))
     return found
 
 

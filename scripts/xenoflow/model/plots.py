@@ -39,7 +39,8 @@ def throughput(path: Path, data: dict) -> str:
               label="model")
     axes.plot([0, 22], [96.7, 96.7], label="paper's text: 96.7 and 92.8", **PAPER)
     axes.plot([23, 69], [92.8, 92.8], **PAPER)
-    axes.plot(list(CHART), list(CHART.values()), "x", color=COLOURS[4], label="authors' chart (not fitted)")
+    chart = "authors' chart, converted from Gbit/s (not fitted)"
+    axes.plot(list(CHART), list(CHART.values()), "x", color=COLOURS[4], label=chart)
     _payloads(axes)
     axes.set_ylim(0, 160)
     axes.legend(fontsize=8)
