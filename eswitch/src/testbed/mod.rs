@@ -10,6 +10,8 @@
 //! backend answers who measures. All numbers are the profile's ([`Surroundings`]); where a packet goes,
 //! rules of the software eSwitch say ([`Balancer`]). Equal seeds give equal results.
 
+mod faults;
+mod histogram;
 mod rules;
 mod station;
 #[cfg(test)]
@@ -19,6 +21,8 @@ use crate::model::profile::{Profile, Surroundings};
 use crate::model::refusal::Refusal;
 use crate::model::timing::{Rng, Sampler};
 
+pub use faults::{Checks, Course, Fault, Part, Plan, Software};
+pub use histogram::Histogram;
 pub use rules::Balancer;
 pub use station::Station;
 

@@ -26,6 +26,11 @@ impl Station {
         Some(self.free_ps)
     }
 
+    /// Serves nothing for so long; what comes meanwhile waits.
+    pub fn delay(&mut self, at: u64, for_ps: u64) {
+        self.free_ps = self.free_ps.max(at) + for_ps;
+    }
+
     /// When all that has come has left.
     #[must_use]
     pub fn free_ps(&self) -> u64 {

@@ -1,0 +1,1 @@
+"""Faults while packets flow, and what they cost."""
