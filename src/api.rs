@@ -64,6 +64,10 @@ pub(crate) struct ServiceRow {
     pub(crate) reply: TrafficRow,
     /// Of these two, what hardware forwarded.
     pub(crate) hardware: HardwareRow,
+    /// By source partition: packets of the busiest backend, percent of what its weight says; 100 is even.
+    /// Absent elsewhere, and while there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) imbalance_percent: Option<u64>,
 }
 
 /// A backend of a service.
@@ -390,6 +394,11 @@ pub(crate) struct OffloadRow {
     pub(crate) capacity: u64,
     /// Connections by state: `installed`, `requested`, `removing`, `declined`.
     pub(crate) connections: BTreeMap<String, u64>,
+    /// Rules of source partitions: `installed`, `moving` (on their way in or out), and those left to
+    /// software by why: `declined:policy`, `declined:metered`, `declined:path`, `declined:mtu`,
+    /// `declined:neighbour`, `declined:full`, `declined:refused`.
+    #[serde(default)]
+    pub(crate) partitions: BTreeMap<String, u64>,
     /// Packets a connection must have carried to be asked for; `null`: none is.
     pub(crate) price_packets: Option<u64>,
     /// Of the rules, those that drop what the policy denies.

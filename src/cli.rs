@@ -156,6 +156,11 @@ pub(crate) enum Command {
     #[command(after_help = PLANS)]
     Plan(PlanArgs),
 
+    /// Say who has which partition of the services by source partition, and how even that is
+    ///
+    /// Nothing is started. With --addresses, how packets from these would be shared out.
+    Partitions(PartitionsArgs),
+
     /// Print the version of this program and, if it runs, of the one behind the control socket
     Version,
 }
@@ -165,6 +170,16 @@ pub(crate) struct RunArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = "/etc/millrace/millrace.toml")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PartitionsArgs {
+    /// The configuration file
+    #[arg(value_name = "CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Addresses of clients, one a line, each with a count of packets behind it if that is not 1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) addresses: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -15,11 +15,11 @@ use std::io::Write;
 use std::path::Path;
 
 /// Prints to standard output. Whoever reads it may leave early (`| head`), which is no failure.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn print_json(value: &impl Serialize) {
+pub(crate) fn print_json(value: &impl Serialize) {
     // Serialising our own plain rows to memory cannot fail.
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     print(&(text + "\n"));

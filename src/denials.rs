@@ -18,7 +18,7 @@ impl Engine {
     fn denials(&self) -> Result<Vec<DenialRow>, Silent> {
         self.shared.mailbox.ask(0, OffloadCommand::Denials, |report| match report {
             OffloadReport::Denials(rows) => Some(rows),
-            OffloadReport::Adopted(_) | OffloadReport::Rules(..) => None,
+            OffloadReport::Adopted(_) | OffloadReport::Rules(..) | OffloadReport::Partitions(_) => None,
         })
     }
 

@@ -1,5 +1,6 @@
 //! The EAL's arguments, from the configuration.
 
+use crate::beside;
 use dataplane::config::{Config, Dpdk, Port};
 
 /// Bytes a packet buffer takes in a pool besides its data room: `rte_mbuf`, the element's header, padding.
@@ -65,6 +66,8 @@ pub(crate) fn leave_workers_cores(available: &[usize], workers: &[u16]) -> usize
         tracing::warn!("workers have all cores; they will be interrupted by everything else");
     } else if !core_affinity::set_for_current(core_affinity::CoreId { id: main_core }) {
         tracing::warn!(core = main_core, "control threads could not be bound; they may interrupt workers");
+    } else {
+        beside::apart();
     }
     main_core
 }

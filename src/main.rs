@@ -34,6 +34,7 @@ mod offloading;
 mod output;
 mod pages;
 mod panics;
+mod partitions;
 mod plan;
 mod policy;
 mod ports;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         Command::Top(args) => top::top(&cli, args),
         Command::Capture(args) => capture::capture(&cli, args),
         Command::Plan(args) => capacity::plan(&cli, args),
+        Command::Partitions(args) => partitions::partitions(&cli, args),
         Command::Version => commands::version(&cli),
     };
     match result {

@@ -11,7 +11,7 @@ use crate::api::{
     ReloadQuery,
 };
 use crate::api::{BackendRow, Limit, OffloadRow, RefusalKind, Reloaded, RuleQuery, VersionInfo, WorkerRow};
-use crate::beside::beside;
+use crate::beside::{leisurely, urgently};
 use crate::capture::Desk;
 use crate::clock::{self, Clock};
 use crate::control::{Event, Readiness, Request};
@@ -61,6 +61,14 @@ pub(crate) struct WorkerHandle {
     pub(crate) neighbours_max: usize,
 }
 
+/// What is said of a reload.
+struct Told {
+    generation: u64,
+    summary: String,
+    changes: Vec<ChangeRow>,
+    effects: Vec<String>,
+}
+
 /// What is running, given to the manager at start.
 pub(crate) struct Running<'a> {
     pub(crate) file: PathBuf,
@@ -104,6 +112,9 @@ pub(crate) struct Manager<'a> {
     /// Whoever builds a snapshot panics.
     #[cfg(test)]
     sabotage: bool,
+    /// Whoever tells what a reload has changed panics.
+    #[cfg(test)]
+    sabotage_telling: bool,
 }
 
 impl<'a> Manager<'a> {
@@ -139,6 +150,8 @@ impl<'a> Manager<'a> {
             reloads_failed: 0,
             #[cfg(test)]
             sabotage: false,
+            #[cfg(test)]
+            sabotage_telling: false,
         }
     }
 
@@ -237,10 +250,8 @@ impl<'a> Manager<'a> {
         match &result {
             _ if dry_run => {}
             Ok((reloaded, late)) => {
-                self.reloads += 1;
-                self.reloaded_at_s = clock::unix_seconds();
                 let generation = reloaded.generation;
-                let summary = remembered(plan::summary(&reloaded.changes), late);
+                let summary = remembered(reloaded.summary.clone(), late);
                 self.history.note(cause, by, Some(generation), summary);
                 tracing::info!(generation, by, "configuration {cause}ed");
                 late.iter().for_each(|late| tracing::error!(by, "{}", late.error));
@@ -251,13 +262,15 @@ impl<'a> Manager<'a> {
                 tracing::error!(by, "{}", not_done(cause, refusal));
             }
         }
-        let (reloaded, late) = result?;
-        late.map_or(Ok(reloaded), Err)
+        let (told, late) = result?;
+        let message = format!("{}: {}", source.done(dry_run), told.summary);
+        let Told { generation, changes, effects, .. } = told;
+        late.map_or(Ok(Reloaded { generation, dry_run, message, changes, effects }), Err)
     }
 
     /// What has been done, and what is late of it.
-    fn try_reload(&mut self, source: &Source, dry_run: bool) -> Result<(Reloaded, Option<Refusal>), Refusal> {
-        let (config, text, changes) = self.read(source).map_err(|failure| match failure {
+    fn try_reload(&mut self, source: &Source, dry_run: bool) -> Result<(Told, Option<Refusal>), Refusal> {
+        let (config, text) = self.read(source).map_err(|failure| match failure {
             Failure::Faulty(faults) if !dry_run => {
                 commands::log_faults(&faults);
                 refusal_of(Failure::Faulty(faults))
@@ -286,29 +299,48 @@ impl<'a> Manager<'a> {
             config.services.iter().any(configured)
         });
         let effects = self.effects(&config);
-        let late = if dry_run {
+        // Whoever denies something waits for that to be in force, and not for what is said about it: how the
+        // texts differ is told afterwards.
+        let (before, late) = if dry_run {
             // Built as it would be, for it can be refused for lack of slots.
             self.next(&config, &overrides)?;
-            None
+            (self.running.text.clone(), None)
         } else {
             let late = self.change(config, overrides)?;
-            self.running.text = text;
-            late
+            self.reloads += 1;
+            self.reloaded_at_s = clock::unix_seconds();
+            (std::mem::replace(&mut self.running.text, text.clone()), late)
+        };
+        let (summary, changes) = match self.differences(&before, &text) {
+            Ok(changes) => (plan::summary(&changes), changes),
+            // There is nothing else to a dry run.
+            Err(refusal) if dry_run => return Err(refusal),
+            Err(refusal) => {
+                let summary = format!("what has changed cannot be told: {}", refusal.error);
+                tracing::error!("{summary}");
+                (summary, Vec::new())
+            }
         };
         let generation = self.running.snapshot.generation;
-        let message = format!("{}: {}", source.done(dry_run), plan::summary(&changes));
-        Ok((Reloaded { generation, dry_run, message, changes, effects }, late))
+        Ok((Told { generation, summary, changes, effects }, late))
     }
 
-    /// The configuration that is there now, its text, and how that differs from the running one's.
-    fn read(&mut self, source: &Source) -> Result<(Config, String, Vec<ChangeRow>), Failure> {
-        let running = self.running.text.clone();
-        let read = || {
-            let (config, text) = source.read()?;
-            let changes = plan::changes(&running, &text);
-            Ok((config, text, changes))
+    /// The configuration that is there now, and its text.
+    fn read(&mut self, source: &Source) -> Result<(Config, String), Failure> {
+        urgently(|| source.read(), || self.attend())?
+    }
+
+    /// How one text differs from another.
+    fn differences(&mut self, before: &str, after: &str) -> Result<Vec<ChangeRow>, Refusal> {
+        #[cfg(test)]
+        let sabotage = self.sabotage_telling;
+        let tell = || {
+            #[cfg(test)]
+            assert!(!sabotage, "no words");
+            plan::changes(before, after)
         };
-        beside(read, || self.attend())?
+        let told = leisurely(tell, || self.attend()).map_err(|panicked| refusal_of(panicked.into()))?;
+        told.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))
     }
 
     /// What becomes of the connections of backends that `config` does not have any more.
@@ -356,7 +388,7 @@ impl<'a> Manager<'a> {
             assert!(!sabotage, "a table has lost a leg");
             Snapshot::build(config, &facts, overrides, Some(&current), &live)
         };
-        let built = beside(build, || self.attend()).map_err(|panicked| refusal_of(panicked.into()))?;
+        let built = urgently(build, || self.attend()).map_err(|panicked| refusal_of(panicked.into()))?;
         built.map_err(|error| Refusal::new(RefusalKind::Faulty, error.to_string()))
     }
 
@@ -448,9 +480,10 @@ impl<'a> Manager<'a> {
     }
 
     /// How many connections may still use a backend's slot. A removed one's slot is its own for a while
-    /// longer, as hardware's last counts for it come late.
+    /// longer, as hardware's last counts for it come late; those of partitions are no connection's.
     fn in_use(&self, id: BackendId, now_ms: u64) -> u64 {
-        let lingers = |last: &u64| now_ms < last + self.running.offloading.linger_ms();
+        let offloading = &self.running.offloading;
+        let lingers = |last: &u64| now_ms < last + offloading.linger_ms() || offloading.moves_partitions();
         self.books.live(id).max(u64::from(self.removed.get(&id).is_some_and(lingers)))
     }
 
@@ -566,6 +599,11 @@ impl<'a> Manager<'a> {
         if let Some(rule) = arrival.dropped_by(&row, &self.running.offloading, snapshot) {
             row.hardware = "hardware drops it, and no worker sees it".to_owned();
             row.rules = vec![rule];
+        } else if let Some(rule) = arrival.parted_by(&self.running.offloading, snapshot) {
+            let partition = &rule.client;
+            row.hardware =
+                format!("hardware forwards it by {partition}, rule {}: no worker sees it", rule.id);
+            row.rules.push(rule);
         }
         Ok(row)
     }
@@ -846,6 +884,23 @@ address = "10.0.0.2"
         manager.sabotage = false;
         manager.reload("a test", &source, &query).expect("a reload");
         assert_eq!((manager.running.config.services, manager.reloads), (after.services, 1));
+    }
+
+    /// It is in force all the same; only a dry run has nothing else to give.
+    #[test]
+    fn a_reload_that_cannot_be_told_is_no_unchanged_configuration() {
+        let mut manager = manager(Vec::new());
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), other_backend()).expect("room");
+        let source = Source::File(file.path().to_owned());
+        manager.sabotage_telling = true;
+        let dry = ReloadQuery { dry_run: Some(true) };
+        let refusal = manager.reload("a test", &source, &dry).expect_err("nothing to tell");
+        assert_eq!((refusal.kind, manager.reloads), (RefusalKind::Failed, 0));
+        let done = manager.reload("a test", &source, &ReloadQuery::default()).expect("a reload");
+        assert!(done.message.contains(": what has changed cannot be told: "), "{}", done.message);
+        assert_eq!((manager.reloads, done.generation), (1, manager.running.snapshot.generation));
+        assert_eq!(manager.running.text, other_backend());
     }
 
     fn other_backend() -> String {

@@ -76,6 +76,7 @@ metrics! {
     Counter health_probes_total [result] "Health checks made. result: good, bad or void (nothing is known, as our own side may have failed).";
     Counter health_checker_restarts_total [] "How often the health checker was started afresh after a panic. Not 0: a fault of Millrace's own, see the log.";
     Gauge lb_backends [service, state] "Backends of a service. state: active, down (by its health checks), draining or removed (unconfigured, but still with connections).";
+    Gauge lb_partition_imbalance_ratio [service] "Services by source partition: packets of the busiest backend against what its weight says, of those that take traffic, since the start. 1: even.";
     Counter lb_opened_total [service] "Connections opened by a SYN or a first datagram.";
     Counter lb_picked_up_total [service] "TCP connections picked up in the middle: a segment without SYN and without an entry.";
     Counter lb_dropped_total [service] "Packets dropped after they were known to be for this service; drops_total has the reasons.";
@@ -136,6 +137,7 @@ metrics! {
         them.";
     Counter offload_late_packets_total [] "Packets that came to a worker just after their connection went to hardware.";
     Gauge offload_stats_age_seconds [] "Age of the oldest count of a rule that the figures rest on.";
+    Gauge offload_partitions [state] "Rules of services by source partition. state: installed, moving (on their way in or out), or why software forwards the packets: declined:policy, declined:metered, declined:path, declined:mtu, declined:neighbour, declined:full, declined:refused.";
     Gauge offload_queue [queue] "What the offload thread has to do. queue: waiting (requests), in_flight (operations), leaving (connections to be taken out), owing (answers), settling (counters of rules that are out).";
     Counter offload_recoveries_total [] "Times all rules were taken out because what hardware held was no longer certain.";
     Counter offload_lost_total [] "Connections that the device lost.";
@@ -267,6 +269,9 @@ impl Exporter {
             self.total(Name::lb_opened_total, service, row.opened);
             self.total(Name::lb_picked_up_total, service, row.picked_up);
             self.total(Name::lb_dropped_total, service, row.dropped);
+            if let Some(percent) = row.imbalance_percent {
+                self.value(Name::lb_partition_imbalance_ratio, service, percent as f64 / 100.0);
+            }
             for state in ["active", "down", "draining", "removed"] {
                 let count = states.get(&(row.name.as_str(), state)).copied().unwrap_or(0);
                 self.value(Name::lb_backends, [row.name.as_str(), state], f64::from(count));
@@ -441,7 +446,11 @@ impl Exporter {
         self.value(Name::offload_fenced, [], f64::from(u8::from(row.fenced)));
         self.total(Name::offload_fences_total, [], row.fences);
         self.total(Name::offload_base_failures_total, [], row.base_failures);
-        let gauges = [(Name::offload_connections, &row.connections), (Name::offload_queue, &row.queues)];
+        let gauges = [
+            (Name::offload_connections, &row.connections),
+            (Name::offload_partitions, &row.partitions),
+            (Name::offload_queue, &row.queues),
+        ];
         for (name, counts) in gauges {
             counts.iter().for_each(|(label, count)| self.value(name, [label.as_str()], *count as f64));
         }
@@ -568,14 +577,17 @@ mod tests {
             ..BackendRow::default()
         };
         let one = |name: &str, count| [(name.to_owned(), count)].into_iter().collect();
-        let rule =
-            PolicyRow { rule: "web".into(), action: "deny".into(), matched: 4, ..PolicyRow::default() };
+        let action = "deny".into();
+        let rule = PolicyRow { rule: "web".into(), action, matched: 4, ..PolicyRow::default() };
+        let workers =
+            vec![WorkerRow { received: 100, busy_cycles: 5000, capacity: 1024, ..WorkerRow::default() }];
         Figures {
             services: vec![ServiceRow {
                 name: "web".into(),
                 vip: "192.0.2.1".into(),
                 opened: 9,
                 picked_up: 1,
+                imbalance_percent: Some(125),
                 ..ServiceRow::default()
             }],
             policy: vec![rule],
@@ -595,12 +607,7 @@ mod tests {
                 backend("[2001:db8::3]:80", "draining"),
             ],
             health: Arc::new(Findings::checked("web")),
-            workers: vec![WorkerRow {
-                received: 100,
-                busy_cycles: 5000,
-                capacity: 1024,
-                ..WorkerRow::default()
-            }],
+            workers,
             tables: vec![TableEvents { expired: 2, ..TableEvents::default() }],
             ports: vec![PortRow { name: "wan".into(), link_up: true, rx_packets: 101, ..PortRow::default() }],
             drops: vec![DropRow { reason: "table_full".into(), packets: 3, ..DropRow::default() }],
@@ -609,6 +616,7 @@ mod tests {
                 engine: "sync".into(),
                 state: "running".into(),
                 connections: one("installed", 5),
+                partitions: one("installed", 0),
                 queues: one("waiting", 0),
                 requests: one("ok", 12),
                 removals: one("idle", 1),

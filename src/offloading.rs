@@ -9,9 +9,11 @@ use crate::runtime::offload::{OffloadCommand, OffloadReport, Shared};
 use crate::watch::{Sample, Watch};
 use dataplane::config::EngineChoice;
 use dataplane::counters::{Counter, WorkerCounters};
-use dataplane::flow::Direction;
+use dataplane::flow::{Direction, FlowKey};
+use dataplane::ids::PortId;
 use dataplane::offload::Revocation;
-use dataplane::snapshot::Snapshot;
+use dataplane::partition;
+use dataplane::snapshot::{Affinity, Snapshot};
 use offload::colours;
 use offload::counters::{EngineState, Eviction, OffloadCounters, REMOVALS, RequestResult};
 use offload::engine::Kind;
@@ -76,6 +78,14 @@ impl Offloading {
     /// How long reports about a backend may still come once its last connection has ended, milliseconds.
     pub(crate) fn linger_ms(&self) -> u64 {
         self.engine.as_ref().map_or(0, |engine| u64::from(engine.settle_ms) + LINGER_MS)
+    }
+
+    /// Whether rules of partitions are on their way, or out with counts to come, of whichever backend.
+    pub(crate) fn moves_partitions(&self) -> bool {
+        let moves = |counters: &Arc<OffloadCounters>| {
+            counters.partitions_moving.get() + counters.partitions_settling.get() > 0
+        };
+        self.counters().is_some_and(moves)
     }
 
     /// Looks whether all is well: to be called once a second. A thread that hangs is not asked for more.
@@ -159,6 +169,20 @@ impl Offloading {
         if self.watch.is_stuck() { "stuck" } else { counters.engine_state().name() }
     }
 
+    /// The rule in force of the partition that packets with these ends are of, which come in by this port.
+    pub(crate) fn partition_of(&self, port: PortId, ends: &FlowKey, snapshot: &Snapshot) -> Option<RuleRow> {
+        let service = snapshot.classify(ends.tenant, ends.dst, ends.protocol, ends.dst_port)?;
+        let Affinity::Partition { bits } = service.affinity else { return None };
+        let engine = self.engine()?;
+        let forwards = |row: &&machine::PartitionRow| {
+            (row.service, row.ingress, row.port) == (service.id, port, ends.dst_port)
+                && row.partition == partition::of(ends.src, bits)
+                && row.state == "installed"
+        };
+        let rows = engine.partition_rows().ok()?;
+        engine.partition_row(snapshot, rows.iter().find(forwards)?)
+    }
+
     /// `show rules`.
     pub(crate) fn rules(&self, query: &RuleQuery, snapshot: &Snapshot) -> Result<Rules, Refusal> {
         let filter = ConnectionFilter::of_rules(query, snapshot)
@@ -170,6 +194,13 @@ impl Offloading {
         found.truncated = found.rules.len() > limit;
         found.rules.truncate(limit);
         let mut from = (!found.truncated).then_some(0);
+        for rule in if found.truncated { Vec::new() } else { engine.partitions(snapshot, &filter)? } {
+            if found.rules.len() == limit {
+                found.truncated = true;
+                return Ok(found);
+            }
+            found.rules.push(rule);
+        }
         while let Some(start) = from {
             let (rows, next) = engine.page(start)?;
             for row in
@@ -194,9 +225,48 @@ impl Engine {
     fn page(&self, from: u32) -> Result<(Vec<machine::RuleRow>, Option<u32>), Refusal> {
         let answer = self.shared.mailbox.ask(0, OffloadCommand::Rules(from, PAGE), |report| match report {
             OffloadReport::Rules(rows, next) => Some((rows, next)),
-            OffloadReport::Adopted(_) | OffloadReport::Denials(_) => None,
+            OffloadReport::Adopted(_) | OffloadReport::Denials(_) | OffloadReport::Partitions(_) => None,
         });
         answer.map_err(|_| silent())
+    }
+
+    /// The rules of partitions that the filter means.
+    fn partitions(&self, snapshot: &Snapshot, filter: &ConnectionFilter) -> Result<Vec<RuleRow>, Refusal> {
+        let told = |row: machine::PartitionRow| {
+            let service = snapshot.service(row.service)?;
+            let backend = snapshot.backend(row.backend)?;
+            let Affinity::Partition { bits } = service.affinity else { return None };
+            let meant = filter.means_partition(row.service, backend.address, |client| {
+                client.is_v4() == service.vip.is_v4() && partition::of(client, bits) == row.partition
+            });
+            if meant { self.partition_row(snapshot, &row) } else { None }
+        };
+        Ok(self.partition_rows()?.into_iter().filter_map(told).collect())
+    }
+
+    fn partition_rows(&self) -> Result<Vec<machine::PartitionRow>, Refusal> {
+        let answer = self.shared.mailbox.ask(0, OffloadCommand::Partitions, |report| match report {
+            OffloadReport::Partitions(rows) => Some(rows),
+            OffloadReport::Adopted(_) | OffloadReport::Rules(..) | OffloadReport::Denials(_) => None,
+        });
+        answer.map_err(|_| silent())
+    }
+
+    fn partition_row(&self, snapshot: &Snapshot, row: &machine::PartitionRow) -> Option<RuleRow> {
+        let service = snapshot.service(row.service)?;
+        let Affinity::Partition { bits } = service.affinity else { return None };
+        Some(RuleRow {
+            id: row.rule_id.0,
+            direction: "original".to_owned(),
+            service: service.name.clone(),
+            client: format!("partition {} of {}", row.partition, 1u32 << bits),
+            backend: snapshot.backend(row.backend)?.address.to_string(),
+            state: row.state.to_owned(),
+            age_ms: row.installed_ms,
+            packets: row.count.packets,
+            bytes: row.count.bytes,
+            rule: row.rule.testpmd(self.dialect()).to_string(),
+        })
     }
 
     /// The rules of one connection that are in hardware, or on their way in or out.
@@ -274,6 +344,7 @@ fn figures(counters: &OffloadCounters, workers: &[Arc<WorkerCounters>]) -> Offlo
         price_packets: price(counters),
         insertions_per_second: counters.insertions_per_second.get(),
         insertions: counters.insertions.get(),
+        partitions: tally(partitions(counters)),
         queues: tally([
             ("waiting", counters.waiting.get()),
             ("in_flight", counters.in_flight.get()),
@@ -296,6 +367,13 @@ fn figures(counters: &OffloadCounters, workers: &[Arc<WorkerCounters>]) -> Offlo
         base_failures: counters.base_failures.get(),
         ..OffloadRow::default()
     }
+}
+
+/// Rules of source partitions, by where they are.
+fn partitions(counters: &OffloadCounters) -> Vec<(&'static str, u64)> {
+    let absent = machine::Absent::ALL.iter().zip(&counters.partitions_absent);
+    let present = [("installed", counters.partitions.get()), ("moving", counters.partitions_moving.get())];
+    present.into_iter().chain(absent.map(|(why, counter)| (why.name(), counter.get()))).collect()
 }
 
 /// What a connection must have carried to be asked for; `None`: none is.

@@ -227,7 +227,10 @@ pub(crate) fn services(rows: &[ServiceRow]) -> String {
             row.protocol.clone(),
             row.ports.join(","),
             row.mode.clone(),
-            row.affinity.clone(),
+            match row.imbalance_percent {
+                Some(percent) => format!("{} ({percent} %)", row.affinity),
+                None => row.affinity.clone(),
+            },
             format!("{}/{}", row.backends_active, row.backends),
             row.connections.to_string(),
             (row.opened + row.picked_up).to_string(),
@@ -555,6 +558,7 @@ pub(crate) fn offload(row: &OffloadRow) -> String {
     }
     line("rules", format!("{} of {}", row.rules, row.capacity));
     line("connections", tally(&row.connections));
+    line("partitions", tally(&row.partitions));
     let price = row.price_packets.map_or_else(|| "none is asked for".to_owned(), |n| format!("{n} packets"));
     line("price", price);
     if row.denials + row.denied_packets > 0 {
@@ -757,6 +761,7 @@ mod tests {
         traffic in hardware  99.0%: 990 packets, 1.00 MiB
         rules                2000 of 65536
         connections          1000 installed, 1 declined
+        partitions           none
         price                none is asked for
         insertions           2400, at most 300000/s now
         under way            none

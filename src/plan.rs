@@ -13,12 +13,15 @@ const NAMES: [&str; 3] = ["name", "address", "to"];
 /// Arrays whose order means something.
 const ORDERED: [&str; 1] = ["policy"];
 
-/// The differences between two configurations, in the order of their keys. What is no TOML is empty.
-pub(crate) fn changes(old: &str, new: &str) -> Vec<ChangeRow> {
-    let parse = |text: &str| text.parse::<Table>().unwrap_or_default();
+/// The differences between two configurations, in the order of their keys.
+///
+/// # Errors
+///
+/// If one of them is no TOML, or has numbers that nothing can hold where nobody reads them.
+pub(crate) fn changes(old: &str, new: &str) -> Result<Vec<ChangeRow>, toml::de::Error> {
     let mut rows = Vec::new();
-    compare_inner(&At::default(), &parse(old), &parse(new), &mut rows);
-    rows
+    compare_inner(&At::default(), &old.parse::<Table>()?, &new.parse::<Table>()?, &mut rows);
+    Ok(rows)
 }
 
 /// What is in a list of changes, in a few words: `service: 1 changed; service backend: 2 added, 1 removed`.
@@ -220,12 +223,12 @@ address = "10.0.0.3"
             let keys: String = row.keys.iter().map(key).collect();
             format!("{} {}{keys}", row.change.name(), row.name)
         };
-        changes(old, new).iter().map(row).collect()
+        changes(old, new).expect("TOML").iter().map(row).collect()
     }
 
     #[test]
     fn changes_are_told_by_name_and_key() {
-        assert!(changes(OLD, OLD).is_empty());
+        assert!(changes(OLD, OLD).expect("TOML").is_empty());
         let new = OLD.replace("weight = 1", "weight = 2").replace("251", "65537").replace("s = 5", "s = 6");
         let expected = [
             "changed maglev table_size: 251 > 65537",
@@ -234,7 +237,7 @@ address = "10.0.0.3"
         ];
         assert_eq!(told(OLD, &new), expected);
         assert_eq!(
-            summary(&changes(OLD, &new)),
+            summary(&changes(OLD, &new).expect("TOML")),
             "maglev: 1 changed; service backend: 1 changed; service timeouts: 1 changed"
         );
     }
@@ -250,7 +253,10 @@ address = "10.0.0.3"
         assert_eq!(added, expected);
         let removed = told(&more, OLD);
         assert_eq!(removed[0], "removed service \"dns\" name: \"dns\" > -");
-        assert_eq!(summary(&changes(&more, OLD)), "service: 1 removed; service backend: 1 removed");
+        assert_eq!(
+            summary(&changes(&more, OLD).expect("TOML")),
+            "service: 1 removed; service backend: 1 removed"
+        );
         assert_eq!(summary(&[]), "nothing has changed");
     }
 

@@ -184,7 +184,34 @@ pub(crate) fn services(snapshot: &Snapshot, tenants: &[Tenant], books: &Books) -
         row.hardware.original += hardware.original;
         row.hardware.reply += hardware.reply;
     }
+    for service in snapshot.services.iter().flatten() {
+        let row = row_of.get(service.id.index()).copied().flatten();
+        if let Some(row) = row.and_then(|row| rows.get_mut(row)) {
+            row.imbalance_percent = imbalance(snapshot, books, service);
+        }
+    }
     rows
+}
+
+/// How far the busiest backend of a service by source partition is from its weight's share of the packets, of
+/// all so far that backends which take traffic now were given.
+fn imbalance(snapshot: &Snapshot, books: &Books, service: &Service) -> Option<u64> {
+    let Affinity::Partition { .. } = service.affinity else { return None };
+    let takes = |backend: &&Backend| {
+        backend.service == service.id && backend.state == BackendState::Active && backend.weight > 0
+    };
+    let part = |backend: &Backend| (traffic(&books.backend(backend.id)).0.packets, backend.weight);
+    busiest(&snapshot.backends.iter().flatten().filter(takes).map(part).collect::<Vec<_>>())
+}
+
+/// The largest of packets by weight, percent of the mean.
+fn busiest(parts: &[(u64, u32)]) -> Option<u64> {
+    let packets: u128 = parts.iter().map(|(packets, _)| u128::from(*packets)).sum();
+    let weights: u128 = parts.iter().map(|(_, weight)| u128::from(*weight)).sum();
+    let percent = |&(own, weight): &(u64, u32)| {
+        (100 * u128::from(own) * weights).checked_div(packets * u128::from(weight))
+    };
+    parts.iter().filter_map(percent).max().map(|percent| percent.min(u128::from(u64::MAX)) as u64)
 }
 
 /// A mode as the configuration writes it.
@@ -203,6 +230,7 @@ fn service_row(service: &Service, books: &Books) -> ServiceRow {
         Affinity::Connection => "connection",
         Affinity::Client => "client",
         Affinity::None => "none",
+        Affinity::Partition { .. } => "partition",
     };
     let range = |(first, last): (&u16, &u16)| {
         if first == last { first.to_string() } else { format!("{first}-{last}") }
@@ -329,6 +357,13 @@ impl ConnectionFilter {
         self.means(row.service, &row.key, row.backend_ip)
     }
 
+    /// Whether the partition of this service and backend is meant, which has the clients that `has` says.
+    pub(crate) fn means_partition(&self, service: ServiceId, backend: Ip, has: impl Fn(Ip) -> bool) -> bool {
+        self.service.is_none_or(|wanted| wanted == service)
+            && self.client.is_none_or(has)
+            && self.backend.is_none_or(|wanted| wanted == backend)
+    }
+
     /// Whether the connection with this key, service and backend is meant.
     pub(crate) fn means(&self, service: ServiceId, key: &FlowKey, backend: Ip) -> bool {
         self.service.is_none_or(|wanted| wanted == service)
@@ -419,6 +454,15 @@ mod tests {
         assert_eq!(backend_name(ip("10.0.0.1"), Some(80)), "10.0.0.1:80");
         assert_eq!(backend_name(ip("2001:db8::1"), None), "2001:db8::1");
         assert_eq!(backend_name(ip("2001:db8::1"), Some(80)), "[2001:db8::1]:80");
+    }
+
+    #[test]
+    fn the_busiest_is_measured_by_its_weight() {
+        assert_eq!(busiest(&[]), None);
+        assert_eq!(busiest(&[(0, 1), (0, 2)]), None);
+        assert_eq!(busiest(&[(10, 1), (20, 2)]), Some(100));
+        assert_eq!(busiest(&[(30, 1), (30, 2)]), Some(150));
+        assert_eq!(busiest(&[(7, 1), (0, 1), (0, 1)]), Some(300));
     }
 
     #[test]

@@ -292,10 +292,22 @@ impl Arrival {
         offloading: &Offloading,
         snapshot: &Snapshot,
     ) -> Option<RuleRow> {
-        let Packet { src, dst, ttl, .. } = self.packet;
         let denied = row.verdict == format!("dropped: {}", DropReason::PolicyDenied.label());
-        // What expires goes to software first of all.
-        if !denied || ttl <= 1 {
+        if !denied {
+            return None;
+        }
+        offloading.denial_of(self.port, &self.ends()?, snapshot)
+    }
+
+    /// The rule in hardware of the partition that the packet is of, which forwards it before a worker could.
+    pub(crate) fn parted_by(&self, offloading: &Offloading, snapshot: &Snapshot) -> Option<RuleRow> {
+        offloading.partition_of(self.port, &self.ends()?, snapshot)
+    }
+
+    /// What a rule could match of it; `None` if it goes to software first of all, as what expires does.
+    fn ends(&self) -> Option<FlowKey> {
+        let Packet { src, dst, ttl, .. } = self.packet;
+        if ttl <= 1 {
             return None;
         }
         let protocol = match self.packet.protocol {
@@ -303,15 +315,14 @@ impl Arrival {
             UDP => Protocol::Udp,
             _ => return None,
         };
-        let ends = FlowKey {
+        Some(FlowKey {
             src: src.0,
             dst: dst.0,
             src_port: src.1,
             dst_port: dst.1,
             tenant: self.tenant,
             protocol,
-        };
-        offloading.denial_of(self.port, &ends, snapshot)
+        })
     }
 
     /// An excerpt for its worker to fill.

@@ -114,3 +114,29 @@ fn version_and_help_need_nobody() {
     assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
     assert_eq!(millrace(&["show"]).status.code(), Some(2));
 }
+
+#[test]
+fn partitions_are_told_without_starting_anything() {
+    let example = "examples/source-partition.toml";
+    let plain = millrace(&["partitions", example]);
+    assert_eq!((plain.status.code(), text(&plain.stderr).as_str()), (Some(0), ""));
+    assert!(text(&plain.stdout).starts_with("dns: 64 partitions\n"), "{}", text(&plain.stdout));
+
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let list: String = (0..256).map(|n| format!("198.51.{}.{n} 3\n", n % 7)).collect();
+    std::fs::write(file.path(), list + "2001:db8::1 5 # of the other family\n").expect("written");
+    let path = file.path().to_str().expect("UTF-8");
+    let told = millrace(&["--json", "partitions", example, "--addresses", path]);
+    assert_eq!(told.status.code(), Some(0), "{}", text(&told.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    let backends = told[0]["backends"].as_array().expect("a list");
+    let sum =
+        |key: &str| backends.iter().map(|backend| backend[key].as_u64().expect("a number")).sum::<u64>();
+    assert_eq!((backends.len(), sum("partitions"), sum("packets")), (3, 64, 768));
+    assert!(told[0]["worst_percent"].as_f64().is_some_and(|worst| (100.0..104.0).contains(&worst)), "{told}");
+
+    std::fs::write(file.path(), "198.51.100.1\nnobody\n").expect("written");
+    let refused = millrace(&["partitions", example, "--addresses", path]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("line 2: `nobody` is not an address"));
+}

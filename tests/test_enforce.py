@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from lab import traffic
+from lab.api import ask
 from lab.eswitch import Eswitch
 from lab.lab import Lab
 from lab.millrace import Millrace
@@ -24,7 +25,7 @@ FIRST_CLIENT = "10.1.0.0"
 # From the reload's answer to the last packet that it denies. Removals take milliseconds; the rest is for what
 # is under way in the lab, whose processes share a few cores.
 BOUND_SECONDS = 0.5
-# What 99 of 100 connections must keep to at full size, from before the new configuration is read.
+# By when nothing may be forwarded any more at full size, from before the new configuration is read.
 FULL_SECONDS = 0.1
 BUCKETS_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
 TIME_TO_ENFORCE = "policy_time_to_enforce_seconds"
@@ -152,8 +153,10 @@ def test_what_a_reload_denies_leaves_hardware_at_once(labs, full, eswitch, fault
     if faults:
         millrace.eswitch.set_faults(faults)
     asked = time.time()
-    millrace.do("reload")
+    # As the command does it, without the time that takes to start.
+    status, told = ask(millrace.socket, "POST", "/v1/reload")
     answered = time.time()
+    assert status == 200, told
     wait_until("its connections to leave", lambda: held(millrace) <= flows - denied, timeout=60, pause=0.1)
     # Until those that are answered no more count as silent.
     time.sleep(4.5 * period)
@@ -172,12 +175,12 @@ def test_what_a_reload_denies_leaves_hardware_at_once(labs, full, eswitch, fault
     print(histogram("denied connections by their last packet after the reload was asked for", list(last.values())))
     print(histogram("packets forwarded after it was asked for", [at for at, _ in late]))
     latest = max(last.values(), default=0)
-    p99 = sorted(last.values())[len(last) * 99 // 100]
-    print(f"p99 {p99:.1f} ms, the last one {latest:.1f} ms, after the answer {latest - took:.1f} ms")
+    print(f"the last one {latest:.1f} ms after it was asked for, {latest - took:.1f} ms after the answer")
     assert len(last) == denied, "each has been seen"
     assert latest - took < 1000 * BOUND_SECONDS
     if full:
-        assert p99 < 1000 * FULL_SECONDS
+        # A percentile of connections would be of those that happened to send in this short time.
+        assert latest < 1000 * FULL_SECONDS
     # Each is timed: by the machine, or by the worker that saw its packet first.
     assert denied <= enforced <= denied + 16
     assert flowed["never"] == 0

@@ -6,7 +6,7 @@
 //! 1. [`packet`]: what a packet buffer can do; [`wire`]: header formats; [`wire::parse`] joins them.
 //! 2. [`flow`]: the key of a connection, its direction and its hash.
 //! 3. [`snapshot`]: the immutable configuration a worker forwards by; [`config`] is where it comes from;
-//!    [`maglev`] picks backends in it; [`owner`] says which worker has a client.
+//!    [`maglev`] picks backends in it, or [`partition`]; [`owner`] says which worker has a client.
 //!    [`policy`] says in it what is let through.
 //! 4. [`conntrack`]: the connection table.
 //! 5. [`neighbour`], [`fragments`], [`rewrite`], [`rate`]: next hops, fragments, header rewriting, and how
@@ -33,6 +33,7 @@ pub mod neighbour;
 pub mod offload;
 pub mod owner;
 pub mod packet;
+pub mod partition;
 pub mod policy;
 pub mod prefetch;
 pub mod rate;

@@ -50,6 +50,8 @@ pub const SETS_MAX: usize = 4096;
 pub const SET_PREFIXES_MAX: usize = 65536;
 /// Routes of one port.
 pub const ROUTES_MAX: usize = 256;
+/// Partitions of one service.
+pub const PARTITIONS_MAX: u32 = 1024;
 /// Port ranges of one service.
 pub const PORT_RANGES_MAX: usize = 64;
 /// Largest weight of a backend.

@@ -10,6 +10,7 @@ use crate::conntrack::Count;
 use crate::flow::{Direction, FlowKey};
 use crate::ids::{BackendId, PortId, ServiceId, TenantId, WorkerId};
 use crate::rewrite::{self, Around};
+use crate::snapshot::Hop;
 
 /// The name of a connection: the worker that owns it, its slot there and the slot's generation. A name
 /// outlives its connection harmlessly: once the slot is recycled the generation no longer matches.
@@ -201,6 +202,15 @@ pub struct Denied {
     pub key: FlowKey,
     /// About so many a second.
     pub per_second: u32,
+}
+
+/// Whom packets for a next hop are handed to: told of those that partitions go by, again and again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reached {
+    /// The next hop,
+    pub hop: Hop,
+    /// and its MAC address.
+    pub mac: MacAddr,
 }
 
 /// Why hardware must give a connection back.

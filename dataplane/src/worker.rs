@@ -28,6 +28,7 @@ mod meter;
 mod notes;
 mod offload;
 mod open;
+mod partition;
 mod policy;
 mod punt;
 mod shadow;
@@ -47,7 +48,7 @@ use crate::fragments::{FragmentLimits, Fragments};
 use crate::ids::{BackendId, PortId, TenantId, WorkerId};
 use crate::meter::Nanos;
 use crate::neighbour::{NeighbourLimits, NeighbourUpdate, Neighbours};
-use crate::offload::{Ask, Denied, Revoke};
+use crate::offload::{Ask, Denied, Reached, Revoke};
 use crate::owner::Owners;
 use crate::packet::{BURST, Burst, PacketBuf};
 use crate::policy::LogEvent;
@@ -112,6 +113,12 @@ pub trait Env {
     /// `false` if there is no room, or no engine; then it is told again a while later.
     fn denied(&mut self, denied: &Denied) -> bool {
         let _ = denied;
+        false
+    }
+
+    /// Tells the offload engine who is at a next hop. `false` if there is no room (or no engine).
+    fn reached(&mut self, reached: &Reached) -> bool {
+        let _ = reached;
         false
     }
 

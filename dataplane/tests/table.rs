@@ -50,3 +50,21 @@ fn a_table_of_eight_takes_eight() {
     operations.into_iter().for_each(|operation| world.step(operation));
     world.compare_all();
 }
+
+/// Found by chance: hardware kept a connection while time leapt by 80 minutes, and let go of it afterwards.
+#[test]
+fn what_was_put_off_in_a_leap_of_time_goes_a_little_later() {
+    let mut world = World::new([158, 81, 3, 61]);
+    let operations = [
+        [171, 48, 183, 0],
+        [48, 94, 0, 0],
+        [189, 94, 0, 66],
+        [75, 26, 184, 0],
+        [27, 0, 0, 0],
+        [235, 146, 207, 0],
+        [205, 94, 0, 34],
+        [107, 32, 23, 0],
+    ];
+    operations.into_iter().for_each(|operation| world.step(operation));
+    world.compare_all();
+}

@@ -1,5 +1,6 @@
 //! What the offload engine's machine counts: written by the one thread that drives it, read by anyone.
 
+use crate::machine::Absent;
 use dataplane::counters::Counter;
 use dataplane::offload::{Declined, Removal, Revocation};
 
@@ -264,6 +265,14 @@ pub struct OffloadCounters {
     pub bytes: Counter,
     /// See [`EngineState`] (gauge).
     pub state: Counter,
+    /// Rules of source partitions in force,
+    pub partitions: Counter,
+    /// on their way in or out,
+    pub partitions_moving: Counter,
+    /// out, with counts that may still come,
+    pub partitions_settling: Counter,
+    /// and those that are not in hardware, by [`Absent`] (gauges all).
+    pub partitions_absent: [Counter; Absent::ALL.len()],
 }
 
 impl OffloadCounters {

@@ -59,6 +59,10 @@ use dataplane::wire::{ether, ipv4};
 pub use denial::denial;
 use ports::TunnelPort;
 
+mod partition;
+pub(crate) use partition::crosses;
+pub use partition::{Parted, partition};
+
 /// The group of connections over IPv4 and TCP.
 pub const CONNECTIONS_V4_TCP: u32 = 1;
 /// IPv4, UDP.
@@ -410,6 +414,11 @@ fn edits(actions: &mut Actions, ask: &Ask, direction: Direction, path: &Leg, mac
         translation(actions, direction, vip, ask.backend_end);
     }
     actions.push(Action::DecTtl);
+}
+
+/// As [`edits`], where addresses stay.
+fn edits_of_dsr(actions: &mut Actions, path: &Leg, mac: MacAddr) {
+    actions.extend([Action::SetMacDst(path.next_hop), Action::SetMacSrc(mac), Action::DecTtl]);
 }
 
 /// The VIP becomes the backend in packets towards it, and the other way round in its replies; of address

@@ -6,6 +6,7 @@
 //! * `pair`: the rules of one connection, their states, and the slab that holds them;
 //! * `enter`: from a request to rules in force, and who has to make room;
 //! * `leave`: how rules are taken out, and what completions mean;
+//! * `partitions`: rules of services by source partition, which are the configuration's;
 //! * `meters`: rates that hardware and software share;
 //! * `fence`: what keeps packets from denied rules that are not out yet;
 //! * `hitters`: rules that drop what the policy denies;
@@ -26,6 +27,7 @@ mod hitters;
 mod leave;
 mod meters;
 mod pair;
+mod partitions;
 mod policy;
 mod recover;
 mod rounds;
@@ -46,12 +48,14 @@ use fence::Fence;
 use hitters::Hitters;
 use meters::Meters;
 use pair::Slab;
+use partitions::Partitions;
 use recover::Health;
 use rounds::{Round, Sweep};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 pub use hitters::DenialRow;
+pub use partitions::{Absent, PARTITION_RULES_MAX, PartitionRow};
 pub use rows::{LegRow, RuleRow};
 
 /// Requests that wait or whose refusal could not be delivered yet, at most.
@@ -202,6 +206,7 @@ pub struct Machine {
     fence: Fence,
     hitters: Hitters,
     meters: Meters,
+    partitions: Partitions,
     aged_ns: u64,
 
     step_ns: u64,
@@ -228,7 +233,6 @@ impl Machine {
         topology: Arc<Topology>,
         snapshot: Arc<Snapshot>,
     ) -> Machine {
-        let settings = *settings;
         let rules_max = settings.rules_max.min(traits.rules_max);
         let (slots, denials) = (pairs_max(rules_max), settings.deny_rules.min(DENY_RULES_MAX));
         let queue = || VecDeque::with_capacity((slots + denials) as usize + 1);
@@ -239,7 +243,7 @@ impl Machine {
         let price = Price::new(first_price, settings.policy == Policy::Earned);
         counters.price.set(u64::from(price.get()));
         Machine {
-            settings,
+            settings: *settings,
             traits,
             topology,
             snapshot,
@@ -280,6 +284,7 @@ impl Machine {
             fence: Fence::new(now_ns),
             hitters: Hitters::new(slots, denials),
             meters: Meters::new(now_ns),
+            partitions: Partitions::new(now_ns),
             aged_ns: now_ns,
             step_ns: now_ns,
             begun: 0,
@@ -333,8 +338,10 @@ impl Machine {
         let now_ns = self.begin_step(now_ns);
         self.pull(now_ns, engine);
         if self.recover(now_ns, engine) {
+            self.plan_partitions(now_ns);
             self.sweep_some(now_ns);
             if self.fence_some(now_ns, engine) {
+                self.move_partitions(now_ns, engine);
                 self.take_out(now_ns, engine);
                 self.put_in(now_ns, engine);
                 self.put_denials_in(now_ns, engine);
@@ -344,6 +351,7 @@ impl Machine {
                 self.pull(now_ns, engine);
             }
             self.read_some(now_ns, engine, outbox);
+            self.read_partitions(now_ns, engine, outbox);
             self.hear_aged(now_ns, engine);
             self.tend_denials(now_ns, engine);
             self.reserve_meters(now_ns);
@@ -394,7 +402,7 @@ impl Machine {
         counters.price.set(u64::from(self.price()));
         counters.fenced.set(u64::from(self.is_fenced()));
         counters.stats_age_ms.set(self.round.age_ms(now_ns));
-        let more = self.is_leaving() || self.sweep.is_some() || self.is_fenced();
+        let more = self.is_leaving() || self.partitions.is_busy() || self.sweep.is_some() || self.is_fenced();
         // What waits for an engine that is not running is not done any sooner by asking again.
         let busy =
             if self.health.is_running() { self.was_busy || more } else { self.health.is_at_work(now_ns) };
@@ -454,10 +462,10 @@ impl Machine {
 }
 
 /// Each [`dataplane::offload::RuleId`] is below this, where there may be so many rules: those of rules that
-/// drop come behind those of connections.
+/// drop come behind those of connections, and those of partitions behind both.
 #[must_use]
 pub const fn numbers_max(rules_max: u32) -> u32 {
-    pairs_max(rules_max).saturating_add(DENY_RULES_MAX)
+    pairs_max(rules_max).saturating_add(DENY_RULES_MAX + PARTITION_RULES_MAX)
 }
 
 /// Connections there can be in hardware with so many rules, those included whose rules are out and whose

@@ -91,6 +91,20 @@ pub enum Item {
         /// Hop limit.
         hop_limit: Option<Masked<u8>>,
     },
+    /// It has an IPv4 header.
+    Ipv4From {
+        /// Some bits of its source address.
+        src: Masked<u32>,
+        /// Destination address.
+        dst: u32,
+    },
+    /// It has an IPv6 header.
+    Ipv6From {
+        /// Some of the last 32 bits of its source address.
+        src: Masked<u32>,
+        /// Destination address.
+        dst: Ip,
+    },
     /// It has a TCP header.
     Tcp {
         /// Source port; `None` is any.
@@ -212,6 +226,12 @@ impl Rule {
         actions
     }
 
+    /// Whether its packets' sources are a partition, and not a connection's.
+    #[must_use]
+    pub fn is_of_partition(&self) -> bool {
+        self.items.iter().any(|item| matches!(item, Item::Ipv4From { .. } | Item::Ipv6From { .. }))
+    }
+
     /// The same rule, whose packets this meter has to find green. It ages no more: a rule of mlx5's has room
     /// for one object of the two kinds. `None`: it has too many actions, or it takes packets out of a tunnel,
     /// whose outer headers hardware would meter and software does not.
@@ -269,6 +289,10 @@ impl Item {
             Item::Ipv6 { src, dst, class, hop_limit } => {
                 let (src, dst) = (src.map(no_ip), dst.map(no_ip));
                 Item::Ipv6 { src, dst, class: class.map(none), hop_limit: hop_limit.map(none) }
+            }
+            Item::Ipv4From { src, .. } => Item::Ipv4From { src: Masked { value: 0, ..src }, dst: 0 },
+            Item::Ipv6From { src, .. } => {
+                Item::Ipv6From { src: Masked { value: 0, ..src }, dst: Ip::v6([0; 16]) }
             }
             Item::Tcp { src, dst, flags } => {
                 Item::Tcp { src: src.map(|_| 0), dst: dst.map(|_| 0), flags: flags.map(none) }

@@ -187,6 +187,17 @@ impl Fields<'_, '_> {
         self.field(name, value.as_ref().map(|ip| ip as &dyn Display), all)
     }
 
+    /// A source address of which some bits are matched.
+    fn bits(&mut self, value: &Ip, mask: &Ip) -> fmt::Result {
+        if self.say != Say::Mask {
+            write!(self.f, " src spec {value}")?;
+        }
+        if self.say != Say::Value {
+            write!(self.f, " src mask {mask}")?;
+        }
+        Ok(())
+    }
+
     fn masked(&mut self, name: &str, field: Option<Masked<u8>>) -> fmt::Result {
         let Some(Masked { value, mask }) = field else { return Ok(()) };
         if self.say != Say::Mask {
@@ -194,6 +205,17 @@ impl Fields<'_, '_> {
         }
         if self.say != Say::Value {
             write!(self.f, " {name} mask {mask:#x}")?;
+        }
+        Ok(())
+    }
+
+    fn tag(&mut self, Masked { value, mask }: Masked<u32>) -> fmt::Result {
+        self.f.write_str("tag index is 0")?;
+        if self.say != Say::Mask {
+            write!(self.f, " data spec {value:#x}")?;
+        }
+        if self.say != Say::Value {
+            write!(self.f, " data mask {mask:#x}")?;
         }
         Ok(())
     }
@@ -230,6 +252,17 @@ fn write_item(to: &mut Fields<'_, '_>, item: &Item, tagged: bool) -> fmt::Result
             to.masked("tc", class)?;
             to.masked("hop", hop_limit)
         }
+        Item::Ipv4From { src, dst } => {
+            to.f.write_str("ipv4")?;
+            to.bits(&Ip::v4(src.value), &Ip::v4(src.mask))?;
+            to.ip("dst", Some(Ip::v4(dst)))
+        }
+        Item::Ipv6From { src, dst } => {
+            to.f.write_str("ipv6")?;
+            let low = |bits: u32| Ip::from_words([0, u64::from(bits)]);
+            to.bits(&low(src.value), &low(src.mask))?;
+            to.ip("dst", Some(dst))
+        }
         Item::Tcp { src, dst, flags } => {
             to.f.write_str("tcp")?;
             to.number("src", src)?;
@@ -241,16 +274,7 @@ fn write_item(to: &mut Fields<'_, '_>, item: &Item, tagged: bool) -> fmt::Result
             to.number("src", src)?;
             to.number("dst", dst)
         }
-        Item::Tag(Masked { value, mask }) => {
-            to.f.write_str("tag index is 0")?;
-            if to.say != Say::Mask {
-                write!(to.f, " data spec {value:#x}")?;
-            }
-            if to.say != Say::Value {
-                write!(to.f, " data mask {mask:#x}")?;
-            }
-            Ok(())
-        }
+        Item::Tag(tag) => to.tag(tag),
         Item::Red => {
             to.f.write_str("meter")?;
             to.field("color", Some(&"red"), "all")
@@ -332,7 +356,7 @@ impl Layers {
     fn of(rule: &Rule) -> Layers {
         let has = |wanted: fn(&Item) -> bool| rule.innermost().iter().any(wanted);
         Layers {
-            v6: has(|item| matches!(item, Item::Ipv6 { .. })),
+            v6: has(|item| matches!(item, Item::Ipv6 { .. } | Item::Ipv6From { .. })),
             udp: has(|item| matches!(item, Item::Udp { .. })),
         }
     }

@@ -171,11 +171,11 @@ impl Scene {
         Scene { v6, ..self.clone() }.end("10.0.1.11", "fd00:2::11", self.backend_port)
     }
 
-    /// By port: what a tunnel adds fits.
+    /// By port: what a tunnel adds fits, and nothing larger comes out of one than the way on takes.
     fn mtus(&self) -> [u16; 2] {
         match (&self.tunnel, self.outside) {
             (Some(_), _) => [1500, 1570],
-            (None, Some(_)) => [1570, 1500],
+            (None, Some(outside)) => [if outside.v6 { 1570 } else { 1550 }, 1500],
             (None, None) => [1500; 2],
         }
     }

@@ -10,7 +10,7 @@ use dataplane::counters::Counter;
 use dataplane::drops::DropReason;
 use dataplane::flow::{FlowKey, Protocol};
 use dataplane::ids::{BackendId, PortId, ServiceId, TenantId, WorkerId};
-use dataplane::offload::{Answer, Ask, Denied, FlowRef, Leg, Token};
+use dataplane::offload::{Answer, Ask, Denied, FlowRef, Leg, Revocation, Revoke, Token};
 use dataplane::policy::{Action, Matches, Policy, Source, Statement};
 use dataplane::snapshot::{
     Affinity, Backend, BackendState, Mode, OnRemove, Parts, Port, Service, Snapshot, Timeouts, VlanTags,
@@ -183,6 +183,8 @@ impl Outbox for Answers {
 
 struct World {
     now_ns: u64,
+    /// So many rules that drop there may be.
+    deny_rules: usize,
     machine: Machine,
     device: Device,
     answers: Answers,
@@ -203,6 +205,7 @@ impl World {
         let snapshot = snapshot(Arc::clone(&policy));
         World {
             now_ns,
+            deny_rules: settings.deny_rules as usize,
             machine: Machine::new(now_ns, settings, device.traits, topology(), Arc::clone(&snapshot)),
             device,
             answers: Answers::default(),
@@ -297,7 +300,7 @@ impl World {
         assert!(counters.rules.get() <= counters.capacity.get());
         assert!(counters.denials.get() <= counters.rules.get());
         let there = self.machine.denial_rows().iter().filter(|row| row.state != "out").count();
-        assert!(there <= 16);
+        assert!(there <= self.deny_rules);
     }
 
     fn settle(&mut self) {
@@ -378,6 +381,59 @@ fn what_is_allowed_again_is_not_dropped_any_more() {
     let by_rule: u64 = denials.policy.rules.iter().map(Counter::get).sum();
     assert_eq!(by_rule, 0, "the rules had gone when it was known; their numbers may be others' soon");
     assert_eq!(denials.services[0].dropped.get() + denials.services[1].dropped.get(), 30);
+}
+
+#[test]
+fn what_is_allowed_again_does_not_wait_with_what_leaves_for_less() {
+    let settings = Settings { deny_rules: 200, ..settings() };
+    let mut world = World::new(&settings, Device::new(7, 1024, 8), vec![denies(Some("bad"), 0..200)]);
+    world.run(20 * MS, MS);
+    (0..200).for_each(|client| world.deny(client));
+    world.run(200 * MS, MS);
+    assert_eq!(world.drops().len(), 200);
+    // Another rule denies them now: each leaves, to come back and count for that one. Nobody is in a hurry.
+    world.govern(vec![denies(Some("other"), 0..200)]);
+    world.run(MS, MS);
+    let last = *world.drops().iter().rfind(|(_, (_, state))| *state == State::In).expect("one waits").0;
+    world.govern(vec![denies(Some("other"), (0..200).filter(|client| *client != last))]);
+    world.run(3 * MS, MS);
+    let left = world.drops();
+    assert!(!matches!(left.get(&last), Some((_, State::In))), "{last} is still dropped");
+    assert!(left.len() > 100, "{} others have left", 200 - left.len());
+    world.settle();
+    assert_eq!(world.dropped(), 0);
+}
+
+#[test]
+fn a_connection_that_is_denied_does_not_wait_with_what_leaves_for_less() {
+    let mut world = World::new(&settings(), Device::new(7, 1024, 8), vec![]);
+    world.run(20 * MS, MS);
+    for client in 0..200 {
+        world.ask(client);
+        world.run(2 * MS, MS);
+    }
+    world.run(200 * MS, MS);
+    let forwards = |world: &World, client: u32| {
+        let of_client = world.device.legs.values().filter(|held| client_of(&held.rule.items).is_some());
+        let mut of_client = of_client.filter(|held| client_of(&held.rule.items).unwrap().0 == client);
+        of_client.any(|held| held.state == State::In)
+    };
+    let in_hardware = |world: &World| (0..200).filter(|client| forwards(world, *client)).count();
+    assert_eq!(in_hardware(&world), 200);
+    let installed = std::mem::take(&mut world.answers.0);
+    for answer in installed {
+        if let Answer::Installed { flow, rule, .. } = answer {
+            world.machine.revoke(world.now_ns, &Revoke { flow, rule, why: Revocation::Moved });
+        }
+    }
+    world.run(MS, MS);
+    let last = (0..200).rev().find(|client| forwards(&world, *client)).expect("one waits");
+    world.govern(vec![denies(Some("no-more"), [last])]);
+    world.run(3 * MS, MS);
+    assert!(!forwards(&world, last), "{last} is still forwarded");
+    assert!(in_hardware(&world) > 50, "of the others {} are left", in_hardware(&world));
+    world.settle();
+    assert_eq!(in_hardware(&world), 0);
 }
 
 #[test]

@@ -6,9 +6,13 @@
 use super::stage::{Device, Rehearsal, Rehearsed, Scene, numbered};
 use dataplane::addr::Ip;
 use dataplane::config::Config;
+use dataplane::counters::{Counter, WorkerCounters};
+use dataplane::drops::DropReason;
 use dataplane::ids::TenantId;
 use dataplane::offload::{Answer, Ask, Declined, FlowRef, Revocation, Revoke, RuleId};
 use eswitch::model::profile::Profile;
+use eswitch::model::timing::Timing;
+use eswitch::model::types::Tick;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -18,6 +22,10 @@ const SETTLE_S: u64 = 10;
 const CHURN_S: u64 = 8;
 /// Connections after which a limit is out of reach.
 const CONNECTIONS_MAX: u32 = 20_000;
+/// How often the device's ceiling lets packets pass, how many times, and how many may wait for it.
+const POUR_STEP_NS: u64 = 10_000;
+const POUR_STEPS: u64 = 50_000;
+const WAITING_MAX: usize = 1000;
 
 /// What gave way, and how many connections there were by then.
 #[derive(Clone, PartialEq, Debug)]
@@ -154,13 +162,54 @@ pub(super) fn crowd(config: &Config, packets: u32, per_second: u32, seconds: u32
         walk.outside.notes.clear();
         let client = (Ip::v4(client.low32() ^ (n / 60_000)), 1024 + (n % 60_000) as u16);
         walk.open(&scene.snapshot, service, (client, front), packets);
-        let dropped =
-            walk.outside.notes.iter().any(|note| matches!(note, dataplane::worker::Note::Dropped(_)));
-        let (half_open, idle) = (counters.evicted_half_open.get(), counters.evicted_idle.get());
-        if dropped || half_open + idle > 0 {
-            let limit = if packets == 1 { "half_open" } else { "connections" };
-            return Some(Gave { limit: limit.into(), connections: n });
+        if let Some(limit) = gave_way(config, &counters) {
+            return Some(Gave { limit, connections: n });
         }
     }
     None
+}
+
+/// What the tables have no more of, if a newcomer had to be refused or another to go for it.
+fn gave_way(config: &Config, counters: &WorkerCounters) -> Option<String> {
+    let refused = |reason: DropReason| counters.dropped[reason as usize].get() > 0;
+    let drops: u64 = counters.dropped.iter().map(Counter::get).sum();
+    let (half_open, others) = (counters.evicted_half_open.get(), counters.evicted_idle.get());
+    if drops + half_open + others == 0 {
+        return None;
+    }
+    // One goes for another at the tenant's limit, too, while there is room in the table.
+    let full = counters.entries.get() + 1 >= u64::from(config.limits.connections);
+    let limit = if half_open > 0 || refused(DropReason::HalfOpenLimit) {
+        "half_open".to_owned()
+    } else if full && others > 0 || refused(DropReason::TableFull) {
+        "connections".to_owned()
+    } else if others > 0 || refused(DropReason::TenantLimit) {
+        format!("tenant_connections:{}", config.tenants.first().map_or("default", |tenant| &tenant.name))
+    } else {
+        panic!("{drops} packets dropped, and not for want of room");
+    };
+    Some(limit)
+}
+
+/// Packets of these rates and lengths come to the device's ceiling, evenly, for half a second: how many find
+/// more than [`WAITING_MAX`] others waiting.
+pub(super) fn pour(profile: &Profile, streams: &[(f64, usize)]) -> usize {
+    let mut timing = Timing::new(profile, 1);
+    let mut waiting: VecDeque<usize> = VecDeque::new();
+    let mut came = vec![0.0; streams.len()];
+    let mut lost = 0;
+    for step in 1..=POUR_STEPS {
+        for (came, (per_second, bytes)) in came.iter_mut().zip(streams) {
+            let due = (step * POUR_STEP_NS) as f64 / SECOND as f64 * per_second;
+            while *came + 1.0 <= due {
+                *came += 1.0;
+                waiting.push_back(*bytes);
+            }
+        }
+        let admitted = timing.admit(Tick(step * POUR_STEP_NS), waiting.len());
+        timing.shorten(waiting.drain(..admitted));
+        lost += waiting.len().saturating_sub(WAITING_MAX);
+        waiting.truncate(WAITING_MAX);
+    }
+    lost
 }

@@ -203,15 +203,46 @@ fn meters_that_are_too_many() {
     assert_eq!(drive::fill(&config, &tight), Gave { limit: "meters".into(), connections: 3 });
 }
 
+/// Connections that stay: the tables' first limit is what the walk runs into, where the plan says.
+#[track_caller]
+fn crowds(config: &Config, limit: &str) {
+    let (verdict, first) = verdict(config, &profile("bf3-hws", |_| ()), &traffic(config, 100.0, 0.0));
+    let gave = drive::crowd(config, 3, 200, 20).expect("it gives way");
+    assert_eq!((first.limit.as_str(), gave.limit.as_str()), (limit, limit), "{verdict:#?}");
+    let planned = first.reached.expect("it grows").connections;
+    assert!((planned - f64::from(gave.connections)).abs() <= 0.03 * planned, "planned {planned}, {gave:?}");
+}
+
 #[test]
 fn entries_of_the_connection_table() {
     let limits = "[limits]\nconnections = 1000\nhalf_open_percent = 50";
-    let config = config(limits, &web("web", "192.0.2.80", ""));
-    let (verdict, first) = verdict(&config, &profile("bf3-hws", |_| ()), &traffic(&config, 100.0, 0.0));
-    let gave = drive::crowd(&config, 3, 200, 20).expect("it gives way");
-    assert_eq!((first.limit.as_str(), gave.limit.as_str()), ("connections", "connections"), "{verdict:#?}");
-    let planned = first.reached.expect("it grows").connections;
-    assert!((planned - f64::from(gave.connections)).abs() <= 0.03 * planned, "planned {planned}, {gave:?}");
+    crowds(&config(limits, &web("web", "192.0.2.80", "")), "connections");
+}
+
+#[test]
+fn entries_of_a_tenant() {
+    let limits = "[limits]\nconnections = 4000\nhalf_open_percent = 50\n\
+                  [[tenant]]\nname = \"default\"\nconnections = 800\n";
+    crowds(&config(limits, &web("web", "192.0.2.80", "")), "tenant_connections:default");
+}
+
+/// Hardware would take the service, and by the traffic gets none of it: that is as wanted, and says why.
+#[test]
+fn hardware_that_is_not_used() {
+    let config = config("[offload]\nprice_min = 50\nidle_s = 10", &web("web", "192.0.2.80", ""));
+    let of = |packets_per_second: f64, new_per_second: f64| {
+        let mut traffic = traffic(&config, 100.0, new_per_second);
+        traffic.services[0].packets_per_second = packets_per_second;
+        let (verdict, _) = verdict(&config, &profile("bf3-hws", |_| ()), &traffic);
+        let service = &verdict.services[0];
+        let named = ["price_min", "idle_s"].map(|key| service.text.contains(key));
+        (service.verdict, service.reason.clone(), named, service.connections_in_hardware > 0.0, verdict.fits)
+    };
+    let said = |reason: &str| Some(reason.to_owned());
+    // A second of life: 49 packets, 51, and for ever one in twenty seconds.
+    assert_eq!(of(49.0, 100.0), ("unused", said("short"), [true, false], false, true));
+    assert_eq!(of(51.0, 100.0), ("hardware", None, [false, false], true, true));
+    assert_eq!(of(0.05, 0.0), ("unused", said("idle"), [false, true], false, true));
 }
 
 #[test]
@@ -226,4 +257,27 @@ fn half_open_connections_under_a_flood() {
     let driven = |share: f64| drive::crowd(&config, 1, (per_second * share) as u32, 25);
     assert_eq!(driven(0.97), None, "planned {per_second}");
     assert_eq!(driven(1.03).map(|gave| gave.limit).as_deref(), Some("half_open"), "planned {per_second}");
+}
+
+#[test]
+fn packets_of_the_device() {
+    let services = web("short", "192.0.2.80", "") + &web("long", "192.0.2.81", "");
+    let config = config("[offload]\nrules_max = 20000", &services);
+    let ceilings = profile("bf3-hws", |profile| {
+        (profile.packets_per_second, profile.short_packets_per_second) = (400_000, 1_000_000);
+        (profile.short_bytes_max, profile.burst_ns) = (64, 50_000);
+    });
+    let mut mix = traffic(&config, 10.0, 0.0);
+    mix.services[0].frame_bytes = 60;
+    let (verdict, first) = verdict(&config, &ceilings, &mix);
+    assert_eq!(first.limit, "packets_per_second", "{:#?}", verdict.limits);
+    let times = first.reached.expect("it grows").times;
+    let poured = |share: f64| {
+        let of = |load: &Load| load.connections * load.packets_per_second * times * share;
+        let streams: Vec<(f64, usize)> =
+            mix.services.iter().map(|load| (of(load), load.frame_bytes as usize)).collect();
+        drive::pour(&ceilings, &streams)
+    };
+    assert_eq!(poured(0.97), 0, "planned {times} times");
+    assert!(poured(1.03) > 0, "planned {times} times");
 }

@@ -64,6 +64,15 @@ pub(super) struct Cast<'a> {
     pub(super) taken: Option<Taken>,
 }
 
+/// Why none of a service's connections is in hardware that would take them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unused {
+    /// They send so seldom that their rules would be idle.
+    Idle,
+    /// They are over before they have carried enough to be asked for.
+    Short,
+}
+
 /// What a connection takes of the device.
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
@@ -110,21 +119,26 @@ impl Cast<'_> {
     /// New connections per second that hardware gets, and how long each is there, seconds.
     pub(super) fn flow(&self, config: &Config) -> (f64, f64) {
         let Load { connections, new_per_second, packets_per_second, .. } = *self.load;
-        if self.taken.is_none() || packets_per_second <= 0.0 || connections <= 0.0 {
+        if self.taken.is_none() || connections <= 0.0 || self.unused(config).is_some() {
             return (0.0, 0.0);
         }
         let until_asked = f64::from(config.offload.price_min) / packets_per_second;
-        let idle_s = f64::from(config.offload.idle_s);
-        if packets_per_second * idle_s < 1.0 {
-            return (0.0, 0.0);
-        }
         // Nothing says that UDP is over; its rules stay until they are idle.
-        let after = if self.service.protocol == Protocol::Udp { idle_s } else { 0.0 };
-        match self.load.life_s() {
-            None => (0.0, f64::INFINITY),
-            Some(life) if life <= until_asked => (0.0, 0.0),
-            Some(life) => (new_per_second, life - until_asked + after),
+        let after = match self.service.protocol {
+            Protocol::Udp => f64::from(config.offload.idle_s),
+            Protocol::Tcp => 0.0,
+        };
+        self.load.life_s().map_or((0.0, f64::INFINITY), |life| (new_per_second, life - until_asked + after))
+    }
+
+    /// Why none of its connections is in hardware, though that would take them, if none is.
+    pub(super) fn unused(&self, config: &Config) -> Option<Unused> {
+        let packets_per_second = self.load.packets_per_second;
+        if packets_per_second <= 0.0 || packets_per_second * f64::from(config.offload.idle_s) < 1.0 {
+            return Some(Unused::Idle);
         }
+        let until_asked = f64::from(config.offload.price_min) / packets_per_second;
+        self.load.life_s().filter(|life| *life <= until_asked).map(|_| Unused::Short)
     }
 
     /// Connections in hardware at a time.

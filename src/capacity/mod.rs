@@ -29,7 +29,7 @@ use dataplane::offload::{Answer, Ask};
 use dataplane::snapshot::Service;
 use eswitch::model::profile::Profile;
 use eswitch::model::types::Steering;
-use limits::{Bounds, Cast, Limit, Needs, Reached, Taken};
+use limits::{Bounds, Cast, Limit, Needs, Reached, Taken, Unused};
 use offload::engine::FlowEngine;
 use offload::lower;
 use offload::testpmd::Dialect;
@@ -79,7 +79,8 @@ pub(crate) struct Verdict {
 pub(crate) struct ServicePlan {
     service: String,
     mode: String,
-    /// `hardware`, `software` (as configured), or `refused`.
+    /// `hardware`, `unused` (hardware would take them, and by the traffic gets none), `software` (as
+    /// configured), `refused`, or `unplanned` (by source partition).
     verdict: &'static str,
     /// Directions that hardware forwards: `original`, `reply`.
     directions: Vec<&'static str>,
@@ -173,7 +174,7 @@ pub(crate) fn judge(config: &Config, profile: &Profile, traffic: &Traffic) -> Re
     for (row, cast) in services.iter_mut().zip(&cast) {
         row.connections_in_hardware = cast.in_hardware(config);
         row.insertions_per_second = cast.flow(config).0 * row.rules_per_connection as f64;
-        row.note_short(config, cast);
+        row.note_unused(config, cast);
     }
     let steering = scene.steering;
     let of_device = limits::Device { profile, steering, settle_s };
@@ -231,7 +232,11 @@ impl ServicePlan {
     /// It is not offloaded; if it should be, that is a limit.
     fn stays(mut self, service: &Service, scene: &Scene, reason: &str, text: String) -> ServicePlan {
         let wanted = service.offload && scene.no_engine.is_none() && reason != "barred";
-        self.verdict = if wanted { "refused" } else { "software" };
+        self.verdict = match wanted {
+            true if reason == stage::UNPLANNED => stage::UNPLANNED,
+            true => "refused",
+            false => "software",
+        };
         (self.reason, self.text) = (Some(reason.to_owned()), text);
         self
     }
@@ -297,15 +302,26 @@ impl ServicePlan {
         (self, Some(Taken { ask, rules, objects, meter }))
     }
 
-    /// Says so if no connection lives long enough to be asked for.
-    fn note_short(&mut self, config: &Config, cast: &Cast<'_>) {
-        if cast.taken.is_none() || self.connections_in_hardware > 0.0 || cast.load.connections <= 0.0 {
+    /// Says so if hardware would take its connections, and by the traffic gets none of them.
+    fn note_unused(&mut self, config: &Config, cast: &Cast<'_>) {
+        if cast.taken.is_none() || cast.load.connections <= 0.0 {
             return;
         }
-        self.text = format!(
-            "hardware would take it, but none of its connections carries [offload] price_min = {} packets in its life",
-            config.offload.price_min
-        );
+        let offload = &config.offload;
+        let (reason, why) = match cast.unused(config) {
+            None => return,
+            Some(Unused::Idle) => {
+                let why = format!("each sends less than a packet in [offload] idle_s = {} s", offload.idle_s);
+                ("idle", why)
+            }
+            Some(Unused::Short) => {
+                let least = offload.price_min;
+                ("short", format!("none carries [offload] price_min = {least} packets in its life"))
+            }
+        };
+        self.verdict = "unused";
+        self.reason = Some(reason.to_owned());
+        self.text = format!("hardware would take its connections, but {why}");
     }
 
     /// A service that should be offloaded and is not: reached by its first connection.

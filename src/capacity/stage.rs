@@ -29,6 +29,8 @@ use offload::machine::{Machine, Outbox, Settings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Why nothing is said of a service whose rules do not come and go with connections.
+pub(super) const UNPLANNED: &str = "unplanned";
 /// Rules of a rehearsal's device: a few for each service.
 pub(super) const REHEARSAL_RULES: u32 = 32_768;
 /// Packets that hardware is asked after, in a rehearsal.
@@ -161,6 +163,17 @@ impl Scene {
             return Rehearsed::stays(
                 "barred",
                 "without affinity no connections are kept that hardware could have",
+            );
+        }
+        if let Affinity::Partition { bits } = service.affinity {
+            let ports: usize = service.ports.iter().map(|ports| ports.len()).sum();
+            return Rehearsed::stays(
+                UNPLANNED,
+                format!(
+                    "by source partition: {} rules for each way in, of the configuration's own, beside what is \
+                     planned here; its packets are counted as software's",
+                    (1usize << bits) * ports
+                ),
             );
         }
         let Some((client, front)) = self.client(config, service, client) else {

@@ -13,7 +13,7 @@ use dataplane::ids::{PortId, WorkerId};
 use dataplane::limits::DEVICES_MAX;
 use dataplane::meter::Nanos;
 use dataplane::neighbour::NeighbourUpdate;
-use dataplane::offload::{Ask, Denied, Revoke};
+use dataplane::offload::{Ask, Denied, Reached, Revoke};
 use dataplane::packet::{Burst, PacketBuf};
 use dataplane::policy::LogEvent;
 use dataplane::worker::Env;
@@ -151,6 +151,10 @@ impl Env for Outside<'_> {
 
     fn denied(&mut self, denied: &Denied) -> bool {
         self.offload.is_some_and(|offload| offload.deny(denied))
+    }
+
+    fn reached(&mut self, reached: &Reached) -> bool {
+        self.offload.is_some_and(|offload| offload.reached(reached))
     }
 
     fn log(&mut self, event: &LogEvent) -> bool {

@@ -20,7 +20,7 @@ use dataplane::snapshot::Snapshot;
 use dpdk::Eal;
 use offload::counters::OffloadCounters;
 use offload::engine::{FlowEngine, Kind};
-use offload::machine::{DenialRow, Machine, RuleRow};
+use offload::machine::{DenialRow, Machine, PartitionRow, RuleRow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub(crate) enum OffloadCommand {
     Rules(u32, usize),
     /// Copy the rules that drop; answered by [`OffloadReport::Denials`].
     Denials,
+    /// Copy the rules of partitions; answered by [`OffloadReport::Partitions`].
+    Partitions,
 }
 
 /// What the offload thread answers.
@@ -53,6 +55,8 @@ pub(crate) enum OffloadReport {
     Rules(Vec<RuleRow>, Option<u32>),
     /// All of them.
     Denials(Vec<DenialRow>),
+    /// The rows.
+    Partitions(Vec<PartitionRow>),
 }
 
 impl From<Arc<Snapshot>> for OffloadCommand {
@@ -210,6 +214,7 @@ impl<E: FlowEngine + Send> Unit<E> {
         let now_ns = self.clock.nanoseconds(dpdk::clock::rdtsc());
         self.obey(now_ns);
         let rings = &*self.shared.rings;
+        rings.take_reached(|told| self.machine.reached(told));
         rings.take_revocations(|wish| self.machine.revoke(now_ns, wish));
         rings.take_denied(|denied| self.machine.deny(now_ns, denied));
         let asks_max = self.machine.room().min(ASKS_PER_TURN);
@@ -239,6 +244,10 @@ impl<E: FlowEngine + Send> Unit<E> {
                 let generation = snapshot.generation;
                 let old = self.machine.adopt(now_ns, snapshot);
                 self.shared.mailbox.adopted(generation, old);
+            }
+            Some(OffloadCommand::Partitions) => {
+                let rows = self.machine.partition_rows();
+                self.shared.mailbox.report(OffloadReport::Partitions(rows));
             }
             Some(OffloadCommand::Rules(from, max)) => {
                 let (rows, next) = self.machine.rows(from, max);
@@ -394,7 +403,9 @@ mod tests {
                     crate::runtime::mailbox::publish(std::slice::from_ref(&shared.mailbox), &next);
                 let rules = shared.mailbox.ask(0, OffloadCommand::Rules(0, 8), |report| match report {
                     OffloadReport::Rules(rows, next) => Some((rows.len(), next)),
-                    OffloadReport::Adopted(_) | OffloadReport::Denials(_) => None,
+                    OffloadReport::Adopted(_) | OffloadReport::Denials(_) | OffloadReport::Partitions(_) => {
+                        None
+                    }
                 });
                 (published, rules)
             });

@@ -13,7 +13,7 @@
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use dataplane::ids::WorkerId;
-use dataplane::offload::{Answer, Ask, Denied, Revoke};
+use dataplane::offload::{Answer, Ask, Denied, Reached, Revoke};
 use offload::machine::Outbox;
 use std::sync::atomic::{
     AtomicBool, AtomicU32,
@@ -30,6 +30,8 @@ const ANSWERS_MAX: usize = 8192;
 
 /// Tuples that one worker drops and that may wait. One that finds no room is told again a second later.
 const DENIED_MAX: usize = 256;
+/// Next hops of one worker that may wait. One that finds no room is told again soon.
+const REACHED_MAX: usize = 64;
 
 /// The price while nothing is to be asked for.
 const NEVER: u32 = u32::MAX;
@@ -48,6 +50,7 @@ struct Channel {
     revocations: ArrayQueue<Revoke>,
     answers: ArrayQueue<Answer>,
     denied: ArrayQueue<Denied>,
+    reached: ArrayQueue<Reached>,
 }
 
 impl OffloadRings {
@@ -59,6 +62,7 @@ impl OffloadRings {
                 revocations: ArrayQueue::new(REVOCATIONS_MAX),
                 answers: ArrayQueue::new(ANSWERS_MAX),
                 denied: ArrayQueue::new(DENIED_MAX),
+                reached: ArrayQueue::new(REACHED_MAX),
             })
         };
         OffloadRings {
@@ -110,6 +114,16 @@ impl OffloadRings {
         }
     }
 
+    /// Hands on what was told of next hops.
+    pub(crate) fn take_reached(&self, mut reached: impl FnMut(&Reached)) {
+        for channel in &self.workers {
+            for _ in 0..channel.reached.len() {
+                let Some(told) = channel.reached.pop() else { break };
+                reached(&told);
+            }
+        }
+    }
+
     /// Hands on requests, `max` at most, of every worker its share.
     pub(crate) fn take_asks(&self, max: usize, mut ask: impl FnMut(&Ask)) {
         for channel in &self.workers {
@@ -150,6 +164,11 @@ impl WorkerEnd<'_> {
     #[inline]
     pub(crate) fn is_fenced(&self) -> bool {
         self.fenced.load(Acquire)
+    }
+
+    /// Tells who is at a next hop; `false` if there is no room.
+    pub(crate) fn reached(&self, reached: &Reached) -> bool {
+        self.channel.reached.push(*reached).is_ok()
     }
 
     /// Asks; `false` if there is no room.

@@ -8,7 +8,7 @@ use dataplane::meter::Colour;
 use dataplane::offload::{Declined, OffloadState};
 use dataplane::policy::Verdict;
 use dataplane::rewrite::IcmpError;
-use dataplane::snapshot::Snapshot;
+use dataplane::snapshot::{Affinity, Snapshot};
 use dataplane::worker::{Hardware, MeterOf, Note, Walked};
 use std::fmt::Write as _;
 
@@ -100,6 +100,10 @@ impl Words<'_> {
                     self.snapshot.backend(backend).and_then(|found| self.snapshot.service(found.service));
                 let len = service.map_or(0, |service| service.lookup.len() as u64);
                 let place = hash.checked_rem(len).unwrap_or(0);
+                if let Some(Affinity::Partition { bits }) = service.map(|service| service.affinity) {
+                    let whose = self.backend(backend);
+                    return format!("partition {place} of {len}, the address's last {bits} bits: {whose}");
+                }
                 format!("place {place} of {len} in the lookup table: {}", self.backend(backend))
             }
             Note::Leaves { hop, mtu } => {

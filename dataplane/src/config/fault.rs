@@ -4,6 +4,7 @@ use core::cell::RefCell;
 use core::fmt;
 use core::ops::Range;
 use serde::Serialize;
+use std::rc::Rc;
 
 /// How bad a fault is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -117,11 +118,58 @@ impl Fault {
     }
 }
 
+/// The path of a key or value, such as `service[2] "web".ports[0]`. It is put together when it is told: of
+/// tens of thousands, hardly one ever is.
+#[derive(Clone, Debug)]
+pub(super) struct Path {
+    section: Rc<str>,
+    /// Empty for the section itself.
+    key: &'static str,
+    index: Option<usize>,
+}
+
+impl Path {
+    pub(super) fn new(section: impl Into<Rc<str>>) -> Path {
+        Path { section: section.into(), key: "", index: None }
+    }
+
+    /// Of a key of this section.
+    pub(super) fn key(&self, key: &'static str) -> Path {
+        let section = if self.key.is_empty() { Rc::clone(&self.section) } else { self.to_string().into() };
+        Path { section, key, index: None }
+    }
+
+    /// Of an element of this array.
+    pub(super) fn element(&self, index: usize) -> Path {
+        Path { index: Some(index), ..self.clone() }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dot = if self.section.is_empty() || self.key.is_empty() { "" } else { "." };
+        write!(f, "{}{dot}{}", self.section, self.key)?;
+        self.index.map_or(Ok(()), |index| write!(f, "[{index}]"))
+    }
+}
+
 /// A key or value in the file: its path, and where it stands.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
-    pub(super) path: String,
+    pub(super) path: Path,
     pub(super) span: Range<usize>,
+}
+
+impl Place {
+    /// Of something that is not in the file by itself.
+    pub(super) fn new(path: impl Into<Rc<str>>, span: Range<usize>) -> Place {
+        Place { path: Path::new(path), span }
+    }
+
+    /// As if this key were there, in this section.
+    pub(super) fn key(&self, key: &'static str) -> Place {
+        Place { path: self.path.key(key), span: self.span.clone() }
+    }
 }
 
 /// A value and where it came from.
@@ -165,7 +213,7 @@ impl<'a> Sink<'a> {
             severity,
             line,
             column: before + 1,
-            path: place.path.clone(),
+            path: place.path.to_string(),
             message,
             remedy,
             source: source.to_owned(),
@@ -180,15 +228,17 @@ impl<'a> Sink<'a> {
 
     /// Whether something below `section` is already known to be wrong, so that what would follow from
     /// it is better not mentioned.
-    pub(super) fn has_errors_in(&self, section: &str) -> bool {
-        self.faults
-            .borrow()
-            .iter()
-            .any(|fault| fault.severity == Severity::Error && fault.path.starts_with(section))
+    pub(super) fn has_errors_in(&self, section: &(impl fmt::Display + ?Sized)) -> bool {
+        let section = section.to_string();
+        self.any(|fault| fault.severity == Severity::Error && fault.path.starts_with(&section))
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.has_errors_in("")
+        self.any(|fault| fault.severity == Severity::Error)
+    }
+
+    fn any(&self, is: impl Fn(&Fault) -> bool) -> bool {
+        self.faults.borrow().iter().any(is)
     }
 
     /// Everything collected, in the order of the file.

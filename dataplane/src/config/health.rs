@@ -2,10 +2,9 @@
 
 use super::fault::Sink;
 use super::reader::Section;
-use super::values::{Complaint, boolean, choice, integer, string};
+use super::values::{Complaint, Value, boolean, choice, integer, string, whole};
 use crate::snapshot::OnRemove;
 use core::ops::RangeInclusive;
-use toml_edit::Value;
 
 /// Bytes of an HTTP path, of a host name, and of a datagram's payload, at most.
 const TEXT_MAX: usize = 255;
@@ -149,7 +148,7 @@ fn read_probe(section: &Section<'_>, kind: Kind, sink: &Sink<'_>) -> Option<Prob
     }
 }
 
-fn text(value: &Value) -> Result<String, Complaint> {
+fn text(value: &Value<'_>) -> Result<String, Complaint> {
     let text = string(value)?;
     if text.len() > TEXT_MAX {
         return Err(Complaint::new(
@@ -161,7 +160,7 @@ fn text(value: &Value) -> Result<String, Complaint> {
 }
 
 /// Printable characters without spaces: what may stand in a request line or header.
-fn word(value: &Value) -> Result<String, Complaint> {
+fn word(value: &Value<'_>) -> Result<String, Complaint> {
     let text = text(value)?;
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         let remedy = "use printable ASCII characters without spaces, others as %XX";
@@ -170,7 +169,7 @@ fn word(value: &Value) -> Result<String, Complaint> {
     Ok(text)
 }
 
-fn path(value: &Value) -> Result<String, Complaint> {
+fn path(value: &Value<'_>) -> Result<String, Complaint> {
     let path = word(value)?;
     if path.starts_with('/') {
         return Ok(path);
@@ -178,7 +177,7 @@ fn path(value: &Value) -> Result<String, Complaint> {
     Err(Complaint::new(format!("{path:?} is not a path"), format!("begin it with a slash: \"/{path}\"")))
 }
 
-fn domain(value: &Value) -> Result<String, Complaint> {
+fn domain(value: &Value<'_>) -> Result<String, Complaint> {
     let name = word(value)?;
     let labels = name.strip_suffix('.').unwrap_or(&name).split('.');
     if labels.clone().all(|label| (1..=LABEL_MAX).contains(&label.len())) && name.len() < TEXT_MAX {
@@ -189,21 +188,20 @@ fn domain(value: &Value) -> Result<String, Complaint> {
 }
 
 /// A status, or a range of them.
-fn statuses(value: &Value) -> Result<RangeInclusive<u16>, Complaint> {
+fn statuses(value: &Value<'_>) -> Result<RangeInclusive<u16>, Complaint> {
     let known = 100..=599;
     let parse = |text: &str| text.trim().parse::<u16>().ok().filter(|status| known.contains(status));
     let remedy = "give a status such as 204, or a range such as \"200-399\"";
     let range = match value {
-        Value::Integer(number) => u16::try_from(*number.value())
-            .ok()
+        Value::Integer(_) => whole(value)
+            .and_then(|number| u16::try_from(number).ok())
             .filter(|status| known.contains(status))
             .map(|status| status..=status),
         Value::String(text) => text
-            .value()
             .split_once('-')
             .and_then(|(first, last)| Some(parse(first)?..=parse(last)?))
             .filter(|range| !range.is_empty()),
-        _ => return Err(Complaint::wrong_type("a status", value.type_name(), remedy)),
+        _ => return Err(Complaint::wrong_type("a status", value.type_str(), remedy)),
     };
     range.ok_or_else(|| Complaint::new("is not an HTTP status, nor a range of them", remedy))
 }

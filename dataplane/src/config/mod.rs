@@ -17,6 +17,7 @@ mod network;
 mod policy;
 mod raw;
 mod reader;
+mod schedule;
 mod services;
 mod suggest;
 #[cfg(test)]
@@ -38,7 +39,7 @@ use std::path::PathBuf;
 use fault::{Place, Sink};
 use raw::RawConfig;
 use reader::Section;
-use toml_edit::{Document, TomlError};
+use toml::de::{DeTable, Error as TomlError};
 
 pub use fault::{Fault, Faults, Severity};
 pub use health::{Health, Http, Probe};
@@ -91,8 +92,8 @@ impl Config {
     /// Everything that is wrong, warnings included.
     pub fn parse(file_name: &str, text: &str) -> Result<Config, Faults> {
         let sink = Sink::new(text);
-        let config = match Document::parse(text) {
-            Ok(document) => build(&raw::read(&Section::root(document.as_table(), &sink), &sink), &sink),
+        let config = match DeTable::parse(text) {
+            Ok(document) => build(&raw::read(&Section::root(document.get_ref(), &sink), &sink), &sink),
             Err(error) => {
                 report_syntax(&error, text, &sink);
                 None
@@ -141,7 +142,7 @@ fn report_syntax(error: &TomlError, text: &str, sink: &Sink<'_>) {
     } else {
         "correct the line: text stands in quotes, tables in [brackets], and a key has one value".to_owned()
     };
-    sink.error(&Place { path: String::new(), span }, format!("not TOML: {}", error.message()), remedy);
+    sink.error(&Place::new("", span), format!("not TOML: {}", error.message()), remedy);
 }
 
 /// The tenant of ports and services that name none.

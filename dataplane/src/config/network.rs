@@ -80,7 +80,7 @@ pub(super) fn tenant_id(name: Option<&At<String>>, tenants: &[Tenant], sink: &Si
 
 /// The ports that are complete; all of them unless an error was reported.
 pub(super) fn ports(raw: &[RawPort], tenants: &[Tenant], limits: &Limits, sink: &Sink<'_>) -> Vec<Port> {
-    let top = Place { path: "port".to_owned(), span: 0..0 };
+    let top = Place::new("port", 0..0);
     if raw.is_empty() && !sink.has_errors_in("port") {
         sink.error(&top, "there are no ports", "add a [[port]] with a name, a device and addresses");
     }
@@ -227,7 +227,7 @@ fn check_gateway(raw: &RawPort, gateway: Option<&At<Ip>>, is_v4: bool, sink: &Si
 
 fn check_next_hop(raw: &RawPort, hop: &At<Ip>, sink: &Sink<'_>) {
     // A refused address is missing from the list, and may be the very one.
-    if sink.has_errors_in(&format!("{}.addresses", raw.place.path)) {
+    if sink.has_errors_in(&raw.place.path.key("addresses")) {
         return;
     }
     if let Some((message, remedy)) = next_hop_fault(raw, hop.value) {

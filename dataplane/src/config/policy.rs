@@ -4,16 +4,18 @@ use super::Tenant;
 use super::fault::{At, Place, Sink};
 use super::network::{check_unique, find_name, tenant_id};
 use super::reader::Section;
-use super::values::{Complaint, boolean, choice, destination, host, integer, name, port_range, string};
+use super::values::{
+    Complaint, Value, boolean, choice, destination, host, integer, name, port_range, string,
+};
 use crate::addr::Prefix;
 use crate::ids::TenantId;
 use crate::limits;
 use crate::policy::{
     Action, ByWay, Defaults, IcmpTypes, Matches, Opening, PortRange, Source, Statement, Way,
 };
+use foldhash::fast::FixedState;
 use std::collections::HashMap;
 use std::sync::Arc;
-use toml_edit::Value;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -69,7 +71,7 @@ pub(super) fn read(root: &Section<'_>) -> RawPolicy {
     }
 }
 
-fn actions() -> impl Fn(&Value) -> Result<Action, Complaint> {
+fn actions() -> impl Fn(&Value<'_>) -> Result<Action, Complaint> {
     let words = Action::ALL.map(|action| (action.name(), action));
     move |value| choice(&words)(value)
 }
@@ -112,7 +114,7 @@ fn read_default(section: &Section<'_>) -> RawDefault {
 }
 
 /// A prefix, or an address for the prefix that holds it alone.
-fn prefix(value: &Value) -> Result<Prefix, Complaint> {
+fn prefix(value: &Value<'_>) -> Result<Prefix, Complaint> {
     if string(value)?.contains('/') {
         return destination(value);
     }
@@ -120,7 +122,7 @@ fn prefix(value: &Value) -> Result<Prefix, Complaint> {
     Ok(Prefix { address, length: if address.is_v4() { 32 } else { 128 } })
 }
 
-fn addresses(value: &Value) -> Result<Addresses, Complaint> {
+fn addresses(value: &Value<'_>) -> Result<Addresses, Complaint> {
     match string(value)?.strip_prefix('@') {
         Some(set) => Ok(Addresses::Set(set.to_owned())),
         None => prefix(value).map(Addresses::Prefix),
@@ -128,7 +130,7 @@ fn addresses(value: &Value) -> Result<Addresses, Complaint> {
 }
 
 /// `None` is any.
-fn protocol(value: &Value) -> Result<Option<u8>, Complaint> {
+fn protocol(value: &Value<'_>) -> Result<Option<u8>, Complaint> {
     if value.is_integer() {
         return integer(0..=255)(value).map(Some);
     }
@@ -143,13 +145,13 @@ fn protocol(value: &Value) -> Result<Option<u8>, Complaint> {
 }
 
 /// A type, `8`, or a type and a code, `"3/4"`.
-fn icmp_types(value: &Value) -> Result<IcmpTypes, Complaint> {
+fn icmp_types(value: &Value<'_>) -> Result<IcmpTypes, Complaint> {
     let remedy = "give a type from 0 to 255, or a type and a code like \"3/4\"";
     if value.is_integer() {
         return Ok(IcmpTypes { kind: integer(0..=255)(value)?, code: None });
     }
     let text =
-        value.as_str().ok_or_else(|| Complaint::wrong_type("an ICMP type", value.type_name(), remedy))?;
+        value.as_str().ok_or_else(|| Complaint::wrong_type("an ICMP type", value.type_str(), remedy))?;
     let (kind, code) = text.split_once('/').map_or((text, None), |(kind, code)| (kind, Some(code)));
     let number = |text: &str| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -280,15 +282,12 @@ fn check_lists(raw: &RawRule, sink: &Sink<'_>) {
         ("icmp_types", long(raw.icmp.as_ref()), limits::PORT_RANGES_MAX),
     ];
     for (key, length, most) in lists {
-        let place = Place { path: format!("{}.{key}", raw.place.path), span: raw.place.span.clone() };
-        if length == Some(0) && !sink.has_errors_in(&place.path) {
-            sink.error(
-                &place,
-                "is empty, so the rule never matches",
-                "fill it, or leave the key out for any",
-            );
+        let place = || raw.place.key(key);
+        if length == Some(0) && !sink.has_errors_in(&place().path) {
+            let remedy = "fill it, or leave the key out for any";
+            sink.error(&place(), "is empty, so the rule never matches", remedy);
         } else if length.is_some_and(|length| length > most) {
-            sink.error(&place, "is too long", format!("list at most {most}, or split the rule"));
+            sink.error(&place(), "is too long", format!("list at most {most}, or split the rule"));
         }
     }
 }
@@ -330,7 +329,8 @@ fn check_families(raw: &RawRule, from: Option<&[Prefix]>, to: Option<&[Prefix]>,
 
 /// Rules that an earlier one leaves nothing to.
 fn check_shadowed(built: &[(&RawRule, Option<Statement>)], sink: &Sink<'_>) {
-    let mut seen: HashMap<&Matches, usize> = HashMap::new();
+    let mut seen: HashMap<&Matches, usize, FixedState> =
+        HashMap::with_capacity_and_hasher(built.len(), FixedState::default());
     let any = Matches::default();
     for (raw, statement) in built {
         let Some(statement) = statement else { continue };

@@ -9,6 +9,7 @@ use super::health;
 use super::meters;
 use super::policy::{self, RawPolicy};
 use super::reader::Section;
+use super::schedule::{self, RawSchedule};
 use super::tunnel_ports::{self, RawTunnelEnd};
 use super::tunnels::{self, RawTunnel};
 use super::values::{
@@ -106,6 +107,7 @@ pub(super) struct RawService {
     pub(super) ports: Option<Vec<At<RangeInclusive<u16>>>>,
     pub(super) mode: Option<At<Mode>>,
     pub(super) affinity: Option<At<Affinity>>,
+    pub(super) schedule: RawSchedule,
     pub(super) strict: Option<At<bool>>,
     pub(super) on_remove: OnRemove,
     pub(super) offload: bool,
@@ -462,6 +464,7 @@ fn read_service(section: &Section<'_>, sink: &Sink<'_>) -> RawService {
     let removals = [("drain", OnRemove::Drain), ("reset", OnRemove::Reset)];
     RawService {
         place: section.place.clone(),
+        schedule: schedule::read(section),
         name: section.required("name", "\"web\"", name),
         tenant: section.optional("tenant", name),
         vip: section.required("vip", "\"192.0.2.80\"", host),

@@ -6,9 +6,11 @@
 
 use super::fault::{At, Place, Sink};
 use super::suggest::nearest;
-use super::values::Complaint;
+use super::values::{Complaint, Value};
 use crate::limits;
-use toml_edit::{Item, TableLike, Value};
+use core::ops::Range;
+use toml::Spanned;
+use toml::de::{DeString, DeTable};
 
 /// Every section by its dotted name, with its keys; the documentation is tested against it.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
@@ -104,6 +106,8 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "protocol",
             "ports",
             "mode",
+            "scheduler",
+            "partitions",
             "affinity",
             "strict",
             "on_remove",
@@ -196,26 +200,27 @@ fn keys_of(name: &str) -> &'static [&'static str] {
 pub(super) struct Section<'a> {
     name: &'static str,
     pub(super) place: Place,
-    table: Option<&'a dyn TableLike>,
+    table: Option<&'a DeTable<'a>>,
     sink: &'a Sink<'a>,
 }
 
 impl<'a> Section<'a> {
     /// The whole file.
-    pub(super) fn root(table: &'a dyn TableLike, sink: &'a Sink<'a>) -> Section<'a> {
-        Section::open("", Place { path: String::new(), span: 0..0 }, Some(table), sink)
+    pub(super) fn root(table: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Section<'a> {
+        Section::open("", Place::new("", 0..0), Some(table), sink)
     }
 
     fn open(
         name: &'static str,
         place: Place,
-        table: Option<&'a dyn TableLike>,
+        table: Option<&'a DeTable<'a>>,
         sink: &'a Sink<'a>,
     ) -> Section<'a> {
         let section = Section { name, place, table, sink };
-        for (key, item) in table.into_iter().flat_map(TableLike::iter) {
-            if !keys_of(name).contains(&key) {
-                section.report_unknown(key, item);
+        let known = keys_of(name);
+        for key in table.into_iter().flat_map(|table| table.keys()) {
+            if !known.contains(&key.get_ref().as_ref()) {
+                section.report_unknown(key);
             }
         }
         section
@@ -235,15 +240,14 @@ impl<'a> Section<'a> {
     pub(super) fn optional<T>(
         &self,
         key: &'static str,
-        read: impl Fn(&Value) -> Result<T, Complaint>,
+        read: impl Fn(&Value<'_>) -> Result<T, Complaint>,
     ) -> Option<At<T>> {
-        let item = self.item(key)?;
-        let place = self.place_of(key);
-        let outcome = match item.as_value() {
-            Some(value) => read(value),
-            None => Err(Complaint::wrong_type("a value", item.type_name(), "write `key = value`")),
+        let value = self.item(key)?.get_ref();
+        let outcome = match is_section(value) {
+            false => read(value),
+            true => Err(Complaint::wrong_type("a value", value.type_str(), "write `key = value`")),
         };
-        self.accept(outcome, place)
+        self.accept(outcome, self.place_of(key))
     }
 
     /// A value that must be there.
@@ -251,7 +255,7 @@ impl<'a> Section<'a> {
         &self,
         key: &'static str,
         example: &str,
-        read: impl Fn(&Value) -> Result<T, Complaint>,
+        read: impl Fn(&Value<'_>) -> Result<T, Complaint>,
     ) -> Option<At<T>> {
         self.require(key, example);
         self.optional(key, read)
@@ -262,7 +266,7 @@ impl<'a> Section<'a> {
         &self,
         key: &'static str,
         example: &str,
-        read: impl Fn(&Value) -> Result<T, Complaint>,
+        read: impl Fn(&Value<'_>) -> Result<T, Complaint>,
     ) -> Option<Vec<At<T>>> {
         self.require(key, example);
         self.list(key, read)
@@ -279,7 +283,7 @@ impl<'a> Section<'a> {
         &self,
         key: &'static str,
         default: T,
-        read: impl Fn(&Value) -> Result<T, Complaint>,
+        read: impl Fn(&Value<'_>) -> Result<T, Complaint>,
     ) -> Option<At<T>> {
         if self.has(key) {
             return self.optional(key, read);
@@ -292,7 +296,7 @@ impl<'a> Section<'a> {
         &self,
         key: &'static str,
         default: T,
-        read: impl Fn(&Value) -> Result<T, Complaint>,
+        read: impl Fn(&Value<'_>) -> Result<T, Complaint>,
     ) -> T {
         self.optional(key, read).map_or(default, |at| at.value)
     }
@@ -301,31 +305,31 @@ impl<'a> Section<'a> {
     pub(super) fn list<T>(
         &self,
         key: &'static str,
-        read: impl Fn(&Value) -> Result<T, Complaint>,
+        read: impl Fn(&Value<'_>) -> Result<T, Complaint>,
     ) -> Option<Vec<At<T>>> {
         let item = self.item(key)?;
-        let Some(array) = item.as_array() else {
-            let complaint =
-                Complaint::wrong_type("an array", item.type_name(), "write the values in brackets");
-            self.complain(&self.place_of(key), complaint);
+        let place = self.place_of(key);
+        let Some(array) = item.get_ref().as_array().filter(|_| !is_section(item.get_ref())) else {
+            let found = if item.get_ref().is_array() { "array of tables" } else { item.get_ref().type_str() };
+            self.complain(&place, Complaint::wrong_type("an array", found, "write the values in brackets"));
             return None;
         };
         let elements = array.iter().enumerate().filter_map(|(index, value)| {
-            let span = value.span().unwrap_or_else(|| self.place.span.clone());
-            self.accept(read(value), Place { path: format!("{}[{index}]", self.path_of(key)), span })
+            let place = Place { path: place.path.element(index), span: value.span() };
+            self.accept(read(value.get_ref()), place)
         });
         Some(elements.collect())
     }
 
     /// A table below this one, present or not.
     pub(super) fn table(&self, key: &'static str, name: &'static str) -> Section<'a> {
-        let table = self.item(key).and_then(|item| {
-            let table = item.as_table_like();
+        let table = self.item(key).map(Spanned::get_ref).and_then(|item| {
+            let table = item.as_table();
             if table.is_none() {
                 let remedy = format!("write `{}` and its keys below", header(name));
                 self.complain(
                     &self.place_of(key),
-                    Complaint::wrong_type("a table", item.type_name(), &remedy),
+                    Complaint::wrong_type("a table", item.type_str(), &remedy),
                 );
             }
             table
@@ -336,46 +340,35 @@ impl<'a> Section<'a> {
     /// The tables of an array of tables below this one.
     pub(super) fn tables(&self, key: &'static str, name: &'static str) -> Vec<Section<'a>> {
         let Some(item) = self.item(key) else { return Vec::new() };
-        let tables: Option<Vec<(&'a dyn TableLike, _)>> = match item {
-            Item::ArrayOfTables(tables) => {
-                Some(tables.iter().map(|table| (table as &dyn TableLike, table.span())).collect())
-            }
-            Item::Value(Value::Array(array)) => array
-                .iter()
-                .map(|value| Some((value.as_inline_table()? as &dyn TableLike, value.span())))
-                .collect(),
-            _ => None,
-        };
+        let table = |value: &'a Spanned<Value<'a>>| Some((value.get_ref().as_table()?, value.span()));
+        let array = item.get_ref().as_array();
+        let tables = array.and_then(|array| array.iter().map(table).collect::<Option<Vec<_>>>());
         let Some(tables) = tables else {
             let remedy = format!("write `{}`, in double brackets: there may be several", header(name));
-            let complaint = Complaint::wrong_type("an array of tables", item.type_name(), &remedy);
+            let complaint = Complaint::wrong_type("an array of tables", item.get_ref().type_str(), &remedy);
             self.complain(&self.place_of(key), complaint);
             return Vec::new();
         };
-        let open = |(index, (table, span)): (usize, (&'a dyn TableLike, Option<_>))| {
-            let path = format!("{}[{index}]{}", self.path_of(key), quoted_name(table));
-            let span = span.unwrap_or_else(|| self.place.span.clone());
-            Section::open(name, Place { path, span }, Some(table), self.sink)
+        let path = self.place.path.key(key);
+        let open = |(index, (table, span)): (usize, (&'a DeTable<'a>, Range<usize>))| {
+            let path = format!("{path}[{index}]{}", quoted_name(table));
+            Section::open(name, Place::new(path, span), Some(table), self.sink)
         };
         tables.into_iter().enumerate().map(open).collect()
     }
 
-    fn item(&self, key: &str) -> Option<&'a Item> {
+    fn item(&self, key: &str) -> Option<&'a Spanned<Value<'a>>> {
         debug_assert!(keys_of(self.name).contains(&key), "{key} is not in SECTIONS under {:?}", self.name);
         self.table?.get(key)
     }
 
-    fn path_of(&self, key: &str) -> String {
-        if self.place.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.place.path) }
-    }
-
     /// Where a key's value stands; where its section stands if the key is absent.
-    pub(super) fn place_of(&self, key: &str) -> Place {
-        let span = self.table.and_then(|table| table.get_key_value(key)).and_then(|(key, item)| match item {
-            Item::Value(value) => value.span(),
-            _ => item.span().or_else(|| key.span()),
-        });
-        Place { path: self.path_of(key), span: span.unwrap_or_else(|| self.place.span.clone()) }
+    pub(super) fn place_of(&self, key: &'static str) -> Place {
+        let item = self.table.and_then(|table| table.get(key));
+        item.map_or_else(
+            || self.place.key(key),
+            |item| Place { path: self.place.path.key(key), span: item.span() },
+        )
     }
 
     fn accept<T>(&self, outcome: Result<T, Complaint>, place: Place) -> Option<At<T>> {
@@ -392,10 +385,11 @@ impl<'a> Section<'a> {
         self.sink.error(place, complaint.message, complaint.remedy);
     }
 
-    fn report_unknown(&self, key: &str, item: &Item) {
-        let span = self.table.and_then(|table| table.get_key_value(key)).and_then(|(key, _)| key.span());
-        let span = span.or_else(|| item.span()).unwrap_or_else(|| self.place.span.clone());
-        let place = Place { path: self.path_of(key), span };
+    fn report_unknown(&self, key: &Spanned<DeString<'_>>) {
+        let (span, key) = (key.span(), key.get_ref());
+        let path = &self.place.path;
+        let dot = if self.name.is_empty() { "" } else { "." };
+        let place = Place::new(format!("{path}{dot}{key}"), span);
         let here = if self.name.is_empty() {
             "at the top level".to_owned()
         } else {
@@ -418,9 +412,15 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Whether it was written as a section of its own, `[key]` or `[[key]]`, or as what stands for one.
+fn is_section(value: &Value<'_>) -> bool {
+    let is_table = |value: &Spanned<Value<'_>>| value.get_ref().is_table();
+    value.is_table() || value.as_array().and_then(|array| array.iter().next()).is_some_and(is_table)
+}
+
 /// ` "web"` for a table with such a name, so that a person need not count.
-fn quoted_name(table: &dyn TableLike) -> String {
-    let name = table.get("name").and_then(Item::as_str);
+fn quoted_name(table: &DeTable<'_>) -> String {
+    let name = table.get("name").and_then(|name| name.get_ref().as_str());
     let fit = |name: &&str| {
         name.len() <= limits::NAME_LENGTH_MAX && !name.contains(|c: char| c.is_control() || c == '"')
     };

@@ -3,6 +3,7 @@
 use super::fault::{At, Place, Sink};
 use super::network::{Reach, Reachable, check_not_link_local, check_unique, is_link_local, tenant_id};
 use super::raw::{RawBackend, RawConfig, RawService};
+use super::schedule;
 use super::tunnels;
 use super::values::next_prime;
 use super::{Backend, Port, Service, Tenant};
@@ -56,7 +57,7 @@ pub(super) fn services(raw: &RawConfig, tenants: &[Tenant], ports: &[Port], sink
 }
 
 fn check_totals(raw: &RawConfig, sink: &Sink<'_>) {
-    let top = Place { path: "service".to_owned(), span: 0..0 };
+    let top = Place::new("service", 0..0);
     if raw.services.is_empty() && !sink.has_errors_in("service") {
         sink.warning(&top, "there are no services", "add a [[service]], or nothing will be balanced");
     }
@@ -106,6 +107,7 @@ fn build_service(raw: &RawService, tenant: TenantId, context: &Context<'_>) -> O
     let ports = raw.ports.as_ref().and_then(|ports| check_ports(raw, ports, context.sink));
     check_protocol(raw, context.sink);
     let mode = tunnels::mode(raw, context.sink);
+    let affinity = schedule::affinity(raw, context.sink);
     let backends = check_backends(raw, tenant, ports.as_deref(), context);
     check_weights(raw, context);
     check_health(raw, tenant, context);
@@ -116,7 +118,7 @@ fn build_service(raw: &RawService, tenant: TenantId, context: &Context<'_>) -> O
         protocol: raw.protocol.as_ref()?.value,
         ports: ports?,
         mode: mode?,
-        affinity: raw.affinity.as_ref()?.value,
+        affinity: affinity?,
         strict: raw.strict.as_ref()?.value,
         on_remove: raw.on_remove,
         offload: raw.offload,
@@ -133,7 +135,7 @@ fn check_ports(
     ports: &[At<RangeInclusive<u16>>],
     sink: &Sink<'_>,
 ) -> Option<Vec<RangeInclusive<u16>>> {
-    let place = Place { path: format!("{}.ports", raw.place.path), span: raw.place.span.clone() };
+    let place = raw.place.key("ports");
     if ports.is_empty() {
         if !sink.has_errors_in(&place.path) {
             sink.error(&place, "no ports", "list at least one port or range");
@@ -250,7 +252,7 @@ fn check_health(raw: &RawService, tenant: TenantId, context: &Context<'_>) {
     if sink.has_errors_in("port") || raw.backends.is_empty() || context.own.iter().any(fits) {
         return;
     }
-    let place = Place { path: format!("{}.health", raw.place.path), span: raw.place.span.clone() };
+    let place = raw.place.key("health");
     let family = if is_v4 { "IPv4" } else { "IPv6" };
     let message = format!("no port of the service's tenant has an {family} address for probes to come from");
     let remedy = format!(
@@ -327,8 +329,7 @@ fn check_backend_port(
 /// Whether anybody gets connections, and shares them fairly.
 fn check_weights(raw: &RawService, context: &Context<'_>) {
     let sink = context.sink;
-    let backends = format!("{}.backend", raw.place.path);
-    let place = Place { path: backends, span: raw.place.span.clone() };
+    let place = raw.place.key("backend");
     let is_active = |backend: &&RawBackend| backend.weight.as_ref().is_none_or(|weight| weight.value > 0);
     let active = raw.backends.iter().filter(is_active).count();
     if active == 0 && !sink.has_errors_in(&place.path) {
@@ -338,6 +339,9 @@ fn check_weights(raw: &RawService, context: &Context<'_>) {
             ("every weight is 0", "give a backend a weight above 0; until then, new clients are refused")
         };
         sink.warning(&place, message, remedy);
+    }
+    if !raw.schedule.is_maglev() {
+        return;
     }
     let size = context.table_size as usize;
     let remedy = || {

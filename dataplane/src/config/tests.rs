@@ -3,6 +3,7 @@
 use super::reader::SECTIONS;
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
+use toml::de::DeTable;
 
 const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
 
@@ -93,18 +94,18 @@ fn documented_defaults_are_the_defaults() {
 /// The leaves of a parsed file by section name, each with the byte range of its value.
 fn leaves(
     section: &str,
-    table: &dyn toml_edit::TableLike,
+    table: &DeTable<'_>,
     into: &mut BTreeMap<(String, String), core::ops::Range<usize>>,
 ) {
-    for (key, item) in table.iter() {
-        let name = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
-        if let Some(tables) = item.as_array_of_tables() {
-            tables.iter().for_each(|table| leaves(&name, table, into));
-        } else if let Some(table) = item.as_table_like() {
-            leaves(&name, table, into);
-        } else {
-            into.insert((section.to_owned(), key.to_owned()), item.span().expect("parsed"));
+    for (key, item) in table {
+        let key = key.get_ref();
+        let name = if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
+        let members = item.get_ref().as_array().into_iter().flat_map(|array| array.iter());
+        let mut tables = members.chain([item]).filter_map(|value| value.get_ref().as_table()).peekable();
+        if tables.peek().is_none() {
+            into.insert((section.to_owned(), key.to_string()), item.span());
         }
+        tables.for_each(|table| leaves(&name, table, into));
     }
 }
 
@@ -112,9 +113,9 @@ fn leaves(
 #[test]
 fn every_known_key_is_read() {
     parse(EVERY_KEY);
-    let document = toml_edit::Document::parse(EVERY_KEY).expect("TOML");
+    let document = DeTable::parse(EVERY_KEY).expect("TOML");
     let mut leaf = BTreeMap::new();
-    leaves("", document.as_table(), &mut leaf);
+    leaves("", document.get_ref(), &mut leaf);
     let documented: BTreeSet<_> = documented().into_iter().map(|(section, key, _)| (section, key)).collect();
     assert_eq!(leaf.keys().cloned().collect::<BTreeSet<_>>(), documented);
     for ((section, key), span) in leaf {

@@ -3,11 +3,10 @@
 use super::fault::{At, Place, Sink};
 use super::raw::RawService;
 use super::reader::Section;
-use super::values::{Complaint, boolean, integer, mac};
+use super::values::{Complaint, Value, boolean, integer, mac};
 use crate::addr::MacAddr;
 use crate::snapshot::{Encapsulation, Mode, Tunnel};
 use crate::wire::vxlan::VNI_MAX;
-use toml_edit::Value;
 
 /// What of a tunnel is written down.
 pub(super) struct RawTunnel {
@@ -36,7 +35,7 @@ pub(super) fn read(section: &Section<'_>) -> RawTunnel {
 }
 
 /// `"copy"`, or a code point.
-fn dscp(value: &Value) -> Result<Option<u8>, Complaint> {
+fn dscp(value: &Value<'_>) -> Result<Option<u8>, Complaint> {
     match value.as_str() {
         Some("copy") => Ok(None),
         Some(text) => {
@@ -92,7 +91,7 @@ fn check_needless(raw: &RawService, encapsulation: Encapsulation, sink: &Sink<'_
 /// Reports keys that the encapsulation cannot do without.
 fn check_missing(raw: &RawService, encapsulation: Encapsulation, sink: &Sink<'_>) {
     let tunnel = &raw.tunnel;
-    let path = format!("{}.tunnel", raw.place.path);
+    let path = raw.place.path.key("tunnel");
     if !encapsulation.has_ethernet() || sink.has_errors_in(&path) {
         return;
     }

@@ -4,10 +4,14 @@ use super::suggest::nearest;
 use crate::addr::{Ip, MacAddr, Prefix};
 use crate::limits;
 use crate::maglev::is_prime;
+use core::fmt::Display;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
 use std::path::PathBuf;
-use toml_edit::Value;
+use toml::de::DeValue;
+
+/// A value as it stands in the file. Its numbers are digits yet.
+pub(super) type Value<'a> = DeValue<'a>;
 
 /// Why a value is refused, and what to write instead.
 pub(super) struct Complaint {
@@ -26,18 +30,18 @@ impl Complaint {
     }
 }
 
-pub(super) fn boolean(value: &Value) -> Result<bool, Complaint> {
+pub(super) fn boolean(value: &Value<'_>) -> Result<bool, Complaint> {
     let remedy = "write true or false, without quotes";
-    value.as_bool().ok_or_else(|| Complaint::wrong_type("a boolean", value.type_name(), remedy))
+    value.as_bool().ok_or_else(|| Complaint::wrong_type("a boolean", value.type_str(), remedy))
 }
 
-pub(super) fn string(value: &Value) -> Result<&str, Complaint> {
+pub(super) fn string<'a>(value: &'a Value<'_>) -> Result<&'a str, Complaint> {
     let remedy = "write it in quotes";
-    value.as_str().ok_or_else(|| Complaint::wrong_type("a string", value.type_name(), remedy))
+    value.as_str().ok_or_else(|| Complaint::wrong_type("a string", value.type_str(), remedy))
 }
 
 /// A string that something else will take as it is: anything but nothing and NUL.
-pub(super) fn verbatim(value: &Value) -> Result<String, Complaint> {
+pub(super) fn verbatim(value: &Value<'_>) -> Result<String, Complaint> {
     match string(value)? {
         "" => Err(Complaint::new("is empty", "fill it in")),
         text if text.contains('\0') => Err(Complaint::new("contains a NUL", "remove the NUL")),
@@ -45,24 +49,32 @@ pub(super) fn verbatim(value: &Value) -> Result<String, Complaint> {
     }
 }
 
+/// A whole number that 64 bits hold.
+pub(super) fn whole(value: &Value<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
 /// A whole number within a range that lies within `T`.
 pub(super) fn integer<T: TryFrom<i64>>(
     range: RangeInclusive<i64>,
-) -> impl Fn(&Value) -> Result<T, Complaint> {
+) -> impl Fn(&Value<'_>) -> Result<T, Complaint> {
     move |value| {
         let remedy = format!("give a whole number from {} to {}, without quotes", range.start(), range.end());
         let Some(number) = value.as_integer() else {
-            return Err(Complaint::wrong_type("an integer", value.type_name(), &remedy));
+            return Err(Complaint::wrong_type("an integer", value.type_str(), &remedy));
         };
-        let fitting = Some(number).filter(|number| range.contains(number));
+        let fitting = whole(value).filter(|number| range.contains(number));
+        let is_number = || number.as_str().chars().all(|c| c.is_digit(number.radix()) || "+-".contains(c));
+        let what = || if is_number() { "is out of range" } else { "is not a whole number" };
         fitting
             .and_then(|number| T::try_from(number).ok())
-            .ok_or_else(|| Complaint::new(format!("{number} is out of range"), remedy))
+            .ok_or_else(|| Complaint::new(format!("{number} {}", what()), remedy))
     }
 }
 
 /// A whole number within a range, and a power of two.
-pub(super) fn power_of_two(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Result<u32, Complaint> {
+pub(super) fn power_of_two(range: RangeInclusive<i64>) -> impl Fn(&Value<'_>) -> Result<u32, Complaint> {
     move |value| {
         let number: u32 = integer(range.clone())(value)?;
         if number.is_power_of_two() {
@@ -75,7 +87,7 @@ pub(super) fn power_of_two(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Res
 }
 
 /// A whole number within a range, and a prime.
-pub(super) fn prime(range: RangeInclusive<i64>) -> impl Fn(&Value) -> Result<u32, Complaint> {
+pub(super) fn prime(range: RangeInclusive<i64>) -> impl Fn(&Value<'_>) -> Result<u32, Complaint> {
     move |value| {
         let number: u32 = integer(range.clone())(value)?;
         if is_prime(number) {
@@ -96,7 +108,7 @@ pub(super) fn next_prime(number: u32) -> Option<u32> {
 }
 
 /// One of a few words.
-pub(super) fn choice<T: Copy>(words: &[(&'static str, T)]) -> impl Fn(&Value) -> Result<T, Complaint> {
+pub(super) fn choice<T: Copy>(words: &[(&'static str, T)]) -> impl Fn(&Value<'_>) -> Result<T, Complaint> {
     move |value| {
         let text = string(value)?;
         if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
@@ -111,7 +123,7 @@ pub(super) fn choice<T: Copy>(words: &[(&'static str, T)]) -> impl Fn(&Value) ->
 }
 
 /// A name, fit for a metric's label, a command line and a table's column.
-pub(super) fn name(value: &Value) -> Result<String, Complaint> {
+pub(super) fn name(value: &Value<'_>) -> Result<String, Complaint> {
     let text = string(value)?;
     let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=limits::NAME_LENGTH_MAX).contains(&text.len()) && text.chars().all(fit) {
@@ -165,7 +177,7 @@ fn require_host(ip: Ip) -> Result<Ip, Complaint> {
 }
 
 /// The address of one host.
-pub(super) fn host(value: &Value) -> Result<Ip, Complaint> {
+pub(super) fn host(value: &Value<'_>) -> Result<Ip, Complaint> {
     parse_ip(string(value)?).and_then(require_host)
 }
 
@@ -198,7 +210,7 @@ pub(super) fn network(prefix: Prefix) -> Prefix {
 }
 
 /// A host's address with the prefix of its link.
-pub(super) fn interface(value: &Value) -> Result<Prefix, Complaint> {
+pub(super) fn interface(value: &Value<'_>) -> Result<Prefix, Complaint> {
     let prefix = parse_prefix(string(value)?)?;
     require_host(prefix.address)?;
     if prefix.length == 0 {
@@ -222,7 +234,7 @@ pub(super) fn interface(value: &Value) -> Result<Prefix, Complaint> {
 }
 
 /// The destinations of a route.
-pub(super) fn destination(value: &Value) -> Result<Prefix, Complaint> {
+pub(super) fn destination(value: &Value<'_>) -> Result<Prefix, Complaint> {
     let prefix = parse_prefix(string(value)?)?;
     if network(prefix) != prefix {
         let remedy = format!("write \"{}\"", network(prefix));
@@ -232,7 +244,7 @@ pub(super) fn destination(value: &Value) -> Result<Prefix, Complaint> {
 }
 
 /// A unicast MAC address.
-pub(super) fn mac(value: &Value) -> Result<MacAddr, Complaint> {
+pub(super) fn mac(value: &Value<'_>) -> Result<MacAddr, Complaint> {
     let text = string(value)?;
     let octet = |part: &str| {
         let hexadecimal = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -251,7 +263,7 @@ pub(super) fn mac(value: &Value) -> Result<MacAddr, Complaint> {
 }
 
 /// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
-pub(super) fn endpoint(value: &Value) -> Result<(Ip, Option<u16>), Complaint> {
+pub(super) fn endpoint(value: &Value<'_>) -> Result<(Ip, Option<u16>), Complaint> {
     let text = string(value)?;
     if let Ok(socket) = text.parse::<SocketAddr>() {
         let address = parse_ip(&socket.ip().to_string()).and_then(require_host)?;
@@ -272,24 +284,24 @@ pub(super) fn endpoint(value: &Value) -> Result<(Ip, Option<u16>), Complaint> {
 }
 
 /// Where to listen.
-pub(super) fn listen(value: &Value) -> Result<SocketAddr, Complaint> {
+pub(super) fn listen(value: &Value<'_>) -> Result<SocketAddr, Complaint> {
     let text = string(value)?;
     let remedy = "write an address and a port, like \"127.0.0.1:9095\" or \"[::1]:9095\"";
     text.parse().map_err(|_| Complaint::new(format!("{text:?} is not an address with a port"), remedy))
 }
 
 /// One port or a range of them: `80` or `"8000-8010"`.
-pub(super) fn port_range(value: &Value) -> Result<RangeInclusive<u16>, Complaint> {
+pub(super) fn port_range(value: &Value<'_>) -> Result<RangeInclusive<u16>, Complaint> {
     let remedy = "give a port from 1 to 65535, or a range like \"8000-8010\"";
-    let found = || value.to_string().trim().to_owned();
-    let refuse = || Complaint::new(format!("{} is not a port", found()), remedy);
+    let refuse = |found: &dyn Display| Complaint::new(format!("{found} is not a port"), remedy);
     if let Some(number) = value.as_integer() {
-        let port = u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(refuse)?;
-        return Ok(port..=port);
+        let port = whole(value).and_then(|number| u16::try_from(number).ok()).filter(|port| *port > 0);
+        return port.map(|port| port..=port).ok_or_else(|| refuse(number));
     }
     let Some(text) = value.as_str() else {
-        return Err(Complaint::wrong_type("a port", value.type_name(), remedy));
+        return Err(Complaint::wrong_type("a port", value.type_str(), remedy));
     };
+    let refuse = || refuse(&format_args!("{text:?}"));
     let parse = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(refuse);
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (parse(first)?, parse(last)?);
@@ -303,7 +315,7 @@ pub(super) fn port_range(value: &Value) -> Result<RangeInclusive<u16>, Complaint
 }
 
 /// The path of a Unix socket. The kernel's `sun_path` holds 108 bytes with the NUL (unix(7)).
-pub(super) fn socket_path(value: &Value) -> Result<PathBuf, Complaint> {
+pub(super) fn socket_path(value: &Value<'_>) -> Result<PathBuf, Complaint> {
     let text = verbatim(value)?;
     if !text.starts_with('/') {
         return Err(Complaint::new(format!("{text:?} is not an absolute path"), "start it with a slash"));
@@ -318,7 +330,7 @@ pub(super) fn socket_path(value: &Value) -> Result<PathBuf, Complaint> {
 }
 
 /// The path of a file.
-pub(super) fn absolute_path(value: &Value) -> Result<PathBuf, Complaint> {
+pub(super) fn absolute_path(value: &Value<'_>) -> Result<PathBuf, Complaint> {
     let text = verbatim(value)?;
     if !text.starts_with('/') {
         return Err(Complaint::new(format!("{text:?} is not an absolute path"), "start it with a slash"));
@@ -327,9 +339,9 @@ pub(super) fn absolute_path(value: &Value) -> Result<PathBuf, Complaint> {
 }
 
 /// Permission bits in octal.
-pub(super) fn file_mode(value: &Value) -> Result<u32, Complaint> {
+pub(super) fn file_mode(value: &Value<'_>) -> Result<u32, Complaint> {
     let remedy = "write permission bits in octal and in quotes, like \"0600\"";
-    let text = value.as_str().ok_or_else(|| Complaint::wrong_type("a string", value.type_name(), remedy))?;
+    let text = value.as_str().ok_or_else(|| Complaint::wrong_type("a string", value.type_str(), remedy))?;
     let octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777);
     mode.ok_or_else(|| Complaint::new(format!("{text:?} is not a file mode"), remedy))

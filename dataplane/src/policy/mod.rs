@@ -22,7 +22,8 @@ use crate::ids::TenantId;
 use crate::limits::{POLICY_BOUNDS_MAX, RULE_NUMBERS_MAX, RULES_MAX};
 use classifier::Classifier;
 use core::fmt;
-use std::collections::{HashMap, VecDeque};
+use foldhash::fast::FixedState;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use log::LogEvent;
@@ -350,15 +351,20 @@ fn number(
     for slot in &mut slots {
         *slot = if matches!(slot, Slot::Rule(_)) { Slot::Left } else { Slot::Free };
     }
-    // Several rules without a name may say the same: they keep their order.
-    let mut known: HashMap<Identity<'_>, VecDeque<RuleNumber>> = HashMap::new();
-    for rule in previous.iter().flat_map(|previous| &previous.rules) {
-        known.entry(Identity::of(&rule.statement)).or_default().push_back(rule.number);
+    let before = previous.map_or(&[][..], |previous| &previous.rules);
+    // Several rules without a name may say the same: they keep their order. Each knows the next like it.
+    let mut first = HashMap::with_capacity_and_hasher(before.len(), FixedState::default());
+    let mut next: Vec<Option<usize>> = vec![None; before.len()];
+    for (at, rule) in before.iter().enumerate().rev() {
+        next[at] = first.insert(Identity::of(&rule.statement), Some(at)).flatten();
     }
-    let kept: Vec<Option<RuleNumber>> = statements
-        .iter()
-        .map(|statement| known.get_mut(&Identity::of(statement)).and_then(VecDeque::pop_front))
-        .collect();
+    let kept = |statement| {
+        let first = first.get_mut(&Identity::of(statement))?;
+        let at = (*first)?;
+        *first = next[at];
+        Some(before[at].number)
+    };
+    let kept: Vec<Option<RuleNumber>> = statements.iter().map(kept).collect();
     let mut free =
         (0..).filter(|&index| slots.get(usize::from(index)).is_none_or(|slot| *slot == Slot::Free));
     let mut rules = Vec::with_capacity(statements.len());

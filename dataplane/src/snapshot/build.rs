@@ -428,6 +428,7 @@ mod tests {
             include_str!("../../../examples/dns.toml"),
             include_str!("../../../examples/dsr-one-arm.toml"),
             include_str!("../../../examples/ipip.toml"),
+            include_str!("../../../examples/source-partition.toml"),
             include_str!("../../../examples/vxlan.toml"),
             include_str!("../../../examples/nat-two-arm.toml"),
         ];

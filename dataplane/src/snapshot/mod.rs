@@ -67,6 +67,21 @@ pub enum Affinity {
     Client,
     /// Nothing: each UDP datagram is scheduled on its own and no connection is kept.
     None,
+    /// All clients whose addresses have the same low bits, and no connection is kept: see
+    /// [`crate::partition`].
+    Partition {
+        /// How many bits.
+        bits: u8,
+    },
+}
+
+impl Affinity {
+    /// Whether packets belong to connections that are kept.
+    #[inline]
+    #[must_use]
+    pub const fn keeps_connections(self) -> bool {
+        matches!(self, Affinity::Connection | Affinity::Client)
+    }
 }
 
 /// What happens to the live connections of a backend that the configuration no longer names.
@@ -267,8 +282,8 @@ pub struct Service {
     pub health: Option<Arc<Health>>,
     /// Idle timeouts.
     pub timeouts: Timeouts,
-    /// The Maglev lookup table: hash modulo its length gives a backend. Empty when no backend takes new
-    /// connections.
+    /// The Maglev lookup table: hash modulo its length gives a backend; or, of [`Affinity::Partition`], the
+    /// backend of each partition. Empty when no backend takes new connections.
     pub lookup: Arc<[BackendId]>,
 }
 
@@ -383,6 +398,8 @@ pub struct Snapshot {
     /// The same in a row, so that a worker can take them up some at a time.
     hops: Box<[Hop]>,
     announced: Box<[(PortId, Ip)]>,
+    /// The ways to backends of partitions.
+    parted_hops: Box<[Hop]>,
     /// The addresses of our ports.
     own: HashSet<(TenantId, Ip), FixedState>,
     /// Whether any backends are checked.
@@ -447,8 +464,8 @@ impl Snapshot {
         let name = |id: ServiceId| services[id.index()].as_ref().map_or_else(String::new, |s| s.name.clone());
         let endpoints = Endpoints::new(service_endpoints(&services))
             .map_err(|(a, b)| BuildError::ServicesOverlap(name(a), name(b)))?;
-        let keeps_none = |service: &Service| service.affinity == Affinity::None;
-        let keeps_some = |service: &Service| service.affinity != Affinity::None;
+        let keeps_some = |service: &Service| service.affinity.keeps_connections();
+        let keeps_none = |service: &Service| !keeps_some(service);
         let tracked = Endpoints::unambiguous(reply_endpoints(&services, &backends, keeps_some));
         let stateless = Endpoints::new(reply_endpoints(&services, &backends, keeps_none))
             .map_err(|(a, b)| BuildError::RepliesOverlap(name(a.service), name(b.service)))?;
@@ -464,6 +481,7 @@ impl Snapshot {
         let named = routes.gateways().chain(to_backends).chain(tunnel_ports.hops());
         let next_hops: HashSet<Hop, FixedState> = named.collect();
         let hops = next_hops.iter().copied().collect();
+        let parted_hops = queries::parted_hops(&services, &backends);
         let announced = queries::announced(&ports, &services).collect();
         let resets = backends.iter().flatten().any(|backend| backend.state.resets());
         let own = queries::own(&ports).collect();
@@ -490,6 +508,7 @@ impl Snapshot {
             next_hops,
             hops,
             announced,
+            parted_hops,
             own,
             probes,
             probed,

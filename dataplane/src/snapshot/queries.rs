@@ -1,6 +1,8 @@
 //! Questions of the walk that combine several parts of a snapshot.
 
-use super::{Backend, BackendState, Draining, Hop, Mode, OnRemove, Port, Service, Snapshot, Timeouts, Way};
+use super::{
+    Affinity, Backend, BackendState, Draining, Hop, Mode, OnRemove, Port, Service, Snapshot, Timeouts, Way,
+};
 use crate::addr::Ip;
 use crate::flow::Direction;
 use crate::ids::{BackendId, PortId, ServiceId, TenantId};
@@ -102,6 +104,12 @@ impl Snapshot {
         near.or_else(|| own(&self.ports).map(|(_, ip)| ip).find(fits))
     }
 
+    /// The ways to backends of services by source partition, each once.
+    #[must_use]
+    pub fn parted_hops(&self) -> &[Hop] {
+        &self.parted_hops
+    }
+
     /// Whether some backend was removed, or is down, and its connections are to be reset.
     #[must_use]
     pub fn resets(&self) -> bool {
@@ -124,6 +132,16 @@ impl Service {
 /// The addresses of all ports, with their tenants.
 pub(super) fn own(ports: &[Port]) -> impl Iterator<Item = (TenantId, Ip)> {
     ports.iter().flat_map(|port| port.addresses.iter().map(|prefix| (port.tenant, prefix.address)))
+}
+
+/// See [`Snapshot::parted_hops`].
+pub(super) fn parted_hops(services: &[Option<Service>], backends: &[Option<Backend>]) -> Box<[Hop]> {
+    let mut seen = std::collections::HashSet::new();
+    let parted =
+        services.iter().flatten().filter(|service| matches!(service.affinity, Affinity::Partition { .. }));
+    let ids = parted.flat_map(|service| service.lookup.iter());
+    let hops = ids.filter_map(|id| backends.get(id.index())?.as_ref()?.hop);
+    hops.filter(|hop| seen.insert(*hop)).collect()
 }
 
 /// Who answers probes: checked backends, by the address that is asked.

@@ -1,9 +1,10 @@
 //! The Maglev tables of a snapshot: kept where nothing that goes into them has changed, else built, by as
 //! many threads as this one has CPUs.
 
-use super::{Backend, BackendState, BuildError, Service, Snapshot};
+use super::{Affinity, Backend, BackendState, BuildError, Service, Snapshot};
 use crate::ids::BackendId;
 use crate::maglev::{self, Identity, MaglevError};
+use crate::partition::{self, Member};
 use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
@@ -26,11 +27,16 @@ pub(super) fn fill(
     let before = previous.map(|previous| active_by_service(previous.services.len(), &previous.backends));
     let mut wanted: Vec<(&mut Service, &[&Backend])> = Vec::new();
     for service in services.iter_mut().flatten() {
+        if let Affinity::Partition { bits } = service.affinity {
+            service.lookup = if service.removed { Arc::new([]) } else { parted(bits, service, backends) };
+            continue;
+        }
         let active = &active[service.id.index()];
         let kept = previous.and_then(|previous| previous.service(service.id)).filter(|old| {
             let before = before.as_ref().and_then(|before| before.get(service.id.index()));
             let size = if active.is_empty() { 0 } else { table_size as usize };
-            old.lookup.len() == size && before.is_some_and(|before| same_table(before, active))
+            let maglev = !matches!(old.affinity, Affinity::Partition { .. });
+            maglev && old.lookup.len() == size && before.is_some_and(|before| same_table(before, active))
         });
         match kept {
             Some(old) => service.lookup = Arc::clone(&old.lookup),
@@ -67,12 +73,33 @@ fn build(table_size: u32, active: &[&Backend]) -> Table {
     maglev::build_named(table_size, &weighted(active), &ids)
 }
 
+/// The backend of each of a service's partitions.
+fn parted(bits: u8, service: &Service, backends: &[Option<Backend>]) -> Arc<[BackendId]> {
+    // Those that are down or drained have their homes, too.
+    let is_configured = |backend: &&Backend| {
+        let gone = matches!(backend.state, BackendState::Removed(_));
+        backend.service == service.id && backend.weight > 0 && !gone
+    };
+    let configured: Vec<&Backend> = backends.iter().flatten().filter(is_configured).collect();
+    let member = |backend: &&Backend| Member {
+        identity: identity(backend),
+        weight: backend.weight,
+        share_percent: if backend.state == BackendState::Active { backend.share_percent } else { 0 },
+    };
+    let members: Vec<Member> = configured.iter().map(member).collect();
+    partition::assign(bits, &members).into_iter().map(|at| configured[at as usize].id).collect()
+}
+
+fn identity(backend: &Backend) -> Identity {
+    Identity { address: backend.address, port: backend.port }
+}
+
 /// What the table of these backends is made of.
 fn weighted(active: &[&Backend]) -> Vec<(Identity, u32)> {
     // All nodes with the same configuration have the same table, except while a backend starts slowly.
     let slow = active.iter().any(|backend| backend.share_percent != 100);
     let weight = |b: &Backend| if slow { b.weight * u32::from(b.share_percent) } else { b.weight };
-    active.iter().map(|b| (Identity { address: b.address, port: b.port }, weight(b))).collect()
+    active.iter().map(|b| (identity(b), weight(b))).collect()
 }
 
 impl Snapshot {
@@ -83,7 +110,12 @@ impl Snapshot {
         let mut slots = vec![0; self.backends.len()];
         let active = active_by_service(self.services.len(), &self.backends);
         for (service, active) in self.services.iter().zip(active) {
-            let size = service.as_ref().map_or(0, |service| service.lookup.len());
+            let Some(service) = service else { continue };
+            if let Affinity::Partition { .. } = service.affinity {
+                service.lookup.iter().for_each(|backend| slots[backend.index()] += 1);
+                continue;
+            }
+            let size = service.lookup.len();
             if size > 0 {
                 let of = maglev::slots(size as u32, &weighted(&active));
                 active.iter().zip(of).for_each(|(backend, of)| slots[backend.id.index()] = of);

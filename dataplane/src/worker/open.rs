@@ -12,6 +12,7 @@ use crate::ids::BackendId;
 use crate::maglev;
 use crate::offload::Revocation;
 use crate::packet::{BURST, PacketBuf};
+use crate::partition;
 use crate::rewrite::{self, End};
 use crate::snapshot::{Affinity, Backend, BackendState, Mode, Service};
 use crate::wire::{Parsed, TcpFlags};
@@ -86,7 +87,7 @@ impl<'a, E: Env> Walk<'a, E> {
     fn foresee_one(&mut self, key: FlowKey, flags: TcpFlags, hash: u64) -> Option<Foreseen<'a>> {
         let snapshot = self.snapshot;
         let service = self.classify(&key)?;
-        if service.affinity == Affinity::None || first_of(key.protocol, flags) == First::Resets {
+        if !service.affinity.keeps_connections() || first_of(key.protocol, flags) == First::Resets {
             return None;
         }
         let backend = snapshot.backend(service.pick(flow_hash(&key, service))?)?;
@@ -161,7 +162,7 @@ impl<'a, E: Env> Walk<'a, E> {
             return self.count_service_drop(service);
         };
         let Some(packet) = self.metered(packet, parsed, service.id) else { return };
-        if service.affinity == Affinity::None {
+        if !service.affinity.keeps_connections() {
             return self.forward_datagram(packet, parsed, service);
         }
         match first(parsed) {
@@ -276,7 +277,7 @@ impl<'a, E: Env> Walk<'a, E> {
             return self.refuse(packet, DropReason::NoService);
         };
         self.env.note(Note::ReplyFrom { service: service.id, backend: backend.id });
-        if service.affinity == Affinity::None {
+        if !service.affinity.keeps_connections() {
             return self.forward_datagram_reply(packet, parsed, service, backend, vip_port);
         }
         let picks_up = protocol == Protocol::Tcp && first(parsed) == First::PicksUp;
@@ -311,8 +312,12 @@ impl<'a, E: Env> Walk<'a, E> {
         }
     }
 
-    /// `affinity = "none"`: each datagram goes to the next place in the Maglev table, so weights hold.
+    /// `affinity = "none"`: each datagram goes to the next place in the Maglev table, so weights hold. Of a
+    /// partition, each packet goes to its backend.
     fn forward_datagram(&mut self, packet: E::Buf, parsed: &Parsed, service: &Service) {
+        if let Affinity::Partition { .. } = service.affinity {
+            return self.forward_stateless(packet, parsed, service, flow_hash(&parsed.key, service));
+        }
         self.state.datagrams = self.state.datagrams.wrapping_add(1);
         let hash = spread(self.state.datagrams);
         self.forward_stateless(packet, parsed, service, hash);
@@ -565,7 +570,9 @@ pub(super) fn refusal(error: InsertError) -> DropReason {
 pub(super) fn flow_hash(key: &FlowKey, service: &Service) -> u64 {
     match service.affinity {
         Affinity::Client => maglev::client_hash(key.src),
-        _ => maglev::flow_hash(key),
+        // Its table has a place for each partition.
+        Affinity::Partition { bits } => u64::from(partition::of(key.src, bits)),
+        Affinity::Connection | Affinity::None => maglev::flow_hash(key),
     }
 }
 

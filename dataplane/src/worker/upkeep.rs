@@ -3,6 +3,7 @@
 
 use super::local;
 use super::offload::revoke_gone;
+use super::partition::Told;
 use super::transit::WIRE;
 use super::tunnel_port::{Aside, send_or_set_aside};
 use super::{Env, State, Walk, Worker};
@@ -39,7 +40,7 @@ const MEET_BUDGET: usize = 32;
 const ANNOUNCE_BUDGET: usize = 8;
 
 /// The worker that announces addresses: one is enough.
-const ANNOUNCER: WorkerId = WorkerId(0);
+pub(super) const ANNOUNCER: WorkerId = WorkerId(0);
 
 /// How far the long jobs have come.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub(super) struct Cursors {
     meet: Option<usize>,
     /// The sweep for connections of removed backends, if there is one.
     sweep: Option<Sweep>,
+    /// Whom hardware has been told of.
+    pub(super) told: Told,
     /// The tenant counted last.
     pub(super) tenant: usize,
 }
@@ -76,7 +79,13 @@ impl Cursors {
     /// At start every address is announced: neighbours that knew an earlier owner of a VIP update their
     /// caches.
     pub(super) fn new(worker: WorkerId) -> Cursors {
-        Cursors { announce: (worker == ANNOUNCER).then_some(0), meet: None, sweep: None, tenant: 0 }
+        Cursors {
+            announce: (worker == ANNOUNCER).then_some(0),
+            meet: None,
+            sweep: None,
+            told: Told::default(),
+            tenant: 0,
+        }
     }
 }
 
@@ -90,6 +99,7 @@ impl<B: PacketBuf> Worker<B> {
         walk.sweep_captured();
         walk.review_offload();
         walk.meet();
+        walk.tell_reached();
         walk.tend_neighbours();
         walk.tend_fragments();
         walk.announce_addresses();

@@ -53,6 +53,8 @@ struct Connection {
     offload: OffloadState,
     /// When hardware was last known to have let go of it.
     released: Tick,
+    /// How far the table was behind with its work when it put this one off, milliseconds.
+    behind_ms: u32,
     /// Order of opening.
     serial: u64,
 }
@@ -92,6 +94,8 @@ pub(crate) struct World {
     /// What either tenant may hold.
     shares: [Share; 2],
     now: Tick,
+    /// When the table had last looked at all that was due.
+    swept: Tick,
     serial: u64,
     live: HashMap<u64, Connection>,
     keys: HashMap<FlowKey, (u64, Direction)>,
@@ -122,6 +126,7 @@ impl World {
             shape,
             shares,
             now,
+            swept: now,
             serial: 0,
             live: HashMap::new(),
             keys: HashMap::new(),
@@ -230,6 +235,7 @@ impl World {
             totals: Totals::default(),
             offload: OffloadState::Software,
             released: self.now,
+            behind_ms: 0,
             serial: self.serial,
         };
         self.keys.insert(new.key, (self.serial, Direction::Original));
@@ -376,6 +382,8 @@ impl World {
             let entry = self.table.entry(slot);
             let silence_ms = timeout(entry.service(), entry.state()) + HARDWARE_STALE_MS;
             assert!(entry.is_pending() && self.now.since(entry.last_seen()) >= silence_ms);
+            let behind_ms = self.now.since(self.swept);
+            self.live.values_mut().filter(|one| one.slot == slot).for_each(|one| one.behind_ms = behind_ms);
         }
         assert!(looked_at <= budget && gone.len() <= looked_at);
         for gone in gone {
@@ -386,10 +394,13 @@ impl World {
             self.bury(&gone);
         }
         if looked_at < budget {
+            self.swept = self.now;
             for connection in self.live.values().filter(|connection| !connection.is_pending()) {
                 let slack = (timeout(connection.new.service, connection.state) / 20).max(1_000);
                 // It may have been in hardware when it was looked at last.
                 let slack = slack + HARDWARE_STALE_MS;
+                // Where time leaps, or there is too much to do, the wheel files by how far it has got.
+                let slack = slack + connection.behind_ms / 30;
                 let late = |since: Tick| self.now.reached(since.after_ms(slack));
                 let late = late(connection.deadline()) && late(connection.released);
                 assert!(!late, "late: {connection:?}");

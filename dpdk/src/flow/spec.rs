@@ -99,6 +99,23 @@ impl Pattern {
         traffic_class(item, class);
     }
 
+    /// It has an IPv4 header, to `dst`, from a source of which the bits of the mask are the value's.
+    pub fn ipv4_from(&mut self, (value, mask): (u32, u32), dst: u32) {
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_IPV4);
+        item.value.src[..4].copy_from_slice(&value.to_be_bytes());
+        item.mask.src[..4].copy_from_slice(&mask.to_be_bytes());
+        item.value.dst[..4].copy_from_slice(&dst.to_be_bytes());
+        item.mask.dst[..4].fill(0xff);
+    }
+
+    /// It has an IPv6 header, to `dst`; of its source's last 32 bits those of the mask are the value's.
+    pub fn ipv6_from(&mut self, (value, mask): (u32, u32), dst: [u8; 16]) {
+        let item = self.item(dpdk_sys::MILLRACE_ITEM_IPV6);
+        item.value.src[12..].copy_from_slice(&value.to_be_bytes());
+        item.mask.src[12..].copy_from_slice(&mask.to_be_bytes());
+        (item.value.dst, item.mask.dst) = (dst, [0xff; 16]);
+    }
+
     /// It has an IPv6 header, with these addresses; `class`: its traffic class.
     pub fn ipv6(
         &mut self,

@@ -29,7 +29,7 @@ enum Laid {
     Due,
     UnderWay,
     InForce(RuleKey),
-    Leaving,
+    Leaving(RuleKey),
 }
 
 #[derive(Debug)]
@@ -219,10 +219,10 @@ impl TemplateEngine<'_> {
     fn end_mark(&mut self, number: u32) -> Result<(), FlowError> {
         let Some(mark) = self.marks.held.get_mut(&number) else { return Ok(()) };
         match mark.red {
-            Laid::UnderWay | Laid::Leaving => Ok(()),
+            Laid::UnderWay | Laid::Leaving(_) => Ok(()),
             Laid::InForce(rule) => {
                 self.queue.enqueue_destroy(rule)?;
-                (mark.red, self.unpushed) = (Laid::Leaving, true);
+                (mark.red, self.unpushed) = (Laid::Leaving(rule), true);
                 Ok(())
             }
             Laid::Due => {
@@ -243,9 +243,9 @@ impl TemplateEngine<'_> {
                 *laid = Laid::Due;
                 self.dead.push_back((done.tag, done.rule));
             }
-            // Of a failed one that is buried, these say nothing.
-            End::Destroyed if *laid == Laid::Leaving => *laid = Laid::Due,
-            End::DestroyFailed if *laid == Laid::Leaving => *laid = Laid::InForce(done.rule),
+            // Of a failed one that is buried, these say nothing, however late that ends.
+            End::Destroyed if *laid == Laid::Leaving(done.rule) => *laid = Laid::Due,
+            End::DestroyFailed if *laid == Laid::Leaving(done.rule) => *laid = Laid::InForce(done.rule),
             End::Destroyed | End::DestroyFailed => {}
         }
     }

@@ -39,6 +39,8 @@ pub(super) fn pattern(rule: &Rule) -> Pattern {
                 let octets = |ip: Option<Ip>| ip.map(Ip::octets);
                 pattern.ipv6(octets(src), octets(dst), byte(class), byte(hop_limit));
             }
+            Item::Ipv4From { src, dst } => pattern.ipv4_from((src.value, src.mask), dst),
+            Item::Ipv6From { src, dst } => pattern.ipv6_from((src.value, src.mask), dst.octets()),
             Item::Tcp { src, dst, flags } => pattern.tcp(src, dst, byte(flags)),
             Item::Udp { src, dst } => pattern.udp(src, dst),
             Item::Tag(Masked { value, mask }) => pattern.tag(value, mask),
@@ -63,7 +65,8 @@ pub(super) struct Objects {
 /// What happens to it, in the order of `ordered`: the rule's actions as the steering wants them.
 pub(super) fn actions(rule: &Rule, ordered: &[Action], objects: Objects) -> Actions {
     let Objects { counter, meter: mark, context } = objects;
-    let v4 = rule.innermost().iter().any(|item| matches!(item, Item::Ipv4 { .. }));
+    let is_v4 = |item: &Item| matches!(item, Item::Ipv4 { .. } | Item::Ipv4From { .. });
+    let v4 = rule.innermost().iter().any(is_v4);
     let udp = rule.innermost().iter().any(|item| matches!(item, Item::Udp { .. }));
     let transport = if udp { Transport::Udp } else { Transport::Tcp };
     let mut actions = Actions::new();

@@ -7,6 +7,7 @@
 use super::spell;
 use super::{EngineError, base_table_rules, table_rules};
 use crate::colours::COLOURS;
+use crate::machine::PARTITION_RULES_MAX;
 use crate::rule::{Action, Item, Rule};
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::limits::DENY_RULES_MAX;
@@ -30,13 +31,15 @@ pub(super) struct Tables {
     tables: Vec<Table>,
     rules_max: u32,
     base_rules_max: u32,
+    /// Whether a table of so many rules was refused since that was last asked.
+    refused: bool,
 }
 
 impl Tables {
     /// For so many rules of connections, all of which may be in one table, and so many that lead to these.
     pub(super) fn new(rules_max: u32, base_rules: usize) -> Tables {
         let (rules_max, base_rules_max) = (table_rules(rules_max), base_table_rules(base_rules));
-        Tables { tables: Vec::new(), rules_max, base_rules_max }
+        Tables { tables: Vec::new(), rules_max, base_rules_max, refused: false }
     }
 
     /// The table for a rule, and which of its actions are the rule's.
@@ -57,16 +60,30 @@ impl Tables {
             COLOURS => DECIDING_RULES_MAX,
             _ if is_base(rule) => self.base_rules_max,
             _ if drops(rule) => table_rules(DENY_RULES_MAX).min(self.rules_max),
+            _ if rule.is_of_partition() => table_rules(PARTITION_RULES_MAX),
             _ => self.rules_max,
         };
         let made = queue.create_table(attr, rules_max, pattern, &known);
         let made = made.map_err(|error| (spell::of_creation(&error), error));
+        self.refused |= made.is_err() && rules_max == self.rules_max;
         // Room may come; what cannot be, cannot be.
         if !matches!(made, Err((EngineError::TableFull | EngineError::Lost(_), _))) {
             let made = made.as_ref().map(|key| *key).map_err(|(means, _)| *means);
             self.tables.push(Table { attr, pattern: pattern.clone(), actions: known, made });
         }
         made.map(|key| (key, 0)).map_err(|(means, error)| (means, Some(error)))
+    }
+
+    /// What to do about it if a table for connections was refused since this was last asked: nothing but the
+    /// driver's words, which need not name it, tells whether its size was the reason.
+    pub(super) fn remedy(&mut self) -> Option<String> {
+        std::mem::take(&mut self.refused).then(|| {
+            let room = self.rules_max;
+            format!(
+                "a table for {room} rules was refused, and what it is for stays in software; if it is too large for \
+                 the device, lower [offload] rules_max: tables have room for a quarter more than that"
+            )
+        })
     }
 
     /// Lets what was refused be tried again.
@@ -90,7 +107,7 @@ fn alternatives(rule: &Rule, own: &Actions) -> Vec<Actions> {
     let mut all = vec![own.clone()];
     // Rules of tunnels have a pattern of their own. With each actions template of a table, mlx5 sets memory
     // for the headers of all its rules aside (mlx5_flow_hw.c, `mlx5dr_action_create_reformat`).
-    let alone = is_base(rule) || drops(rule) || rule.attr.group == COLOURS;
+    let alone = is_base(rule) || drops(rule) || rule.attr.group == COLOURS || rule.is_of_partition();
     if alone || rule.actions.contains(&Action::RawEncap) {
         return all;
     }

@@ -279,7 +279,11 @@ fn is_for(queue: &FlowQueue<'_>, rule: &Rule) -> bool {
 
 impl FlowEngine for TemplateEngine<'_> {
     fn complaint(&mut self) -> Option<String> {
-        self.last_error.take().map(|error| error.to_string())
+        let error = self.last_error.take()?;
+        Some(match self.tables.remedy() {
+            Some(remedy) => format!("{error}; {remedy}"),
+            None => error.to_string(),
+        })
     }
 
     fn traits(&self) -> Traits {

@@ -384,6 +384,11 @@ impl Machine {
                 hitter.enforced = true;
                 self.enforcing += 1;
                 self.fence.note_denied(now_ns, group_of(&denied.key));
+                if hitter.state == State::Leaving {
+                    // It waits with those that are idle, and does not any more. Who comes to it there will
+                    // find it gone.
+                    self.denied.push_back(self.hitters.number(at));
+                }
             }
             self.close_denial(at);
         }

@@ -111,7 +111,7 @@ impl Machine {
 
     /// A configuration's wish is timed from the configuration, if that is what is being enforced; a wish
     /// that comes long after it, from itself.
-    fn enforce_from(&self, since_ns: u64) -> u64 {
+    pub(super) fn enforce_from(&self, since_ns: u64) -> u64 {
         const RELATED_NS: u64 = 1_000_000_000;
         if since_ns.saturating_sub(self.adopted_ns) < RELATED_NS { self.adopted_ns } else { since_ns }
     }
@@ -206,6 +206,9 @@ impl Machine {
         | Completion::Removed(leg)
         | Completion::Stuck(leg, _)) = *completion;
         let (index, direction) = (leg.rule.0, leg.direction);
+        if let Some(number) = index.checked_sub(self.first_partition()) {
+            return self.complete_partition(now_ns, number, completion);
+        }
         if let Some(at) = self.hitters.at(index) {
             return self.complete_denial(now_ns, completion, at);
         }

@@ -450,7 +450,8 @@ impl Machine {
         rules: &[Option<Rule>; 2],
     ) -> Result<Option<Found>, Declined> {
         let Some(meter) = self.snapshot.hardware_meter(ask.service)? else { return Ok(None) };
-        let crosses = |rule: &Rule| rule.attr.domain == Domain::Transfer;
+        // What has no rule that a meter can be put into must not cost the limit a meter, either.
+        let crosses = |rule: &Rule| rule.attr.domain == Domain::Transfer && !rule.decaps();
         let rules = || rules.iter().flatten();
         let (port, count) = (rules().map(|rule| rule.port).next(), rules().count() as u32);
         let port = port.filter(|_| rules().all(crosses)).ok_or(Declined::Metered)?;

@@ -26,6 +26,7 @@ impl Machine {
     pub fn adopt(&mut self, now_ns: u64, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let now_ns = self.clock.at(now_ns);
         self.adopted_ns = now_ns;
+        self.partitions.replan();
         let before = std::mem::replace(&mut self.snapshot, snapshot);
         self.meters.rehome(&self.snapshot);
         self.prove_denials(now_ns, &before);
@@ -81,6 +82,10 @@ impl Machine {
         }
         if denied && !pair.denied {
             pair.denied = true;
+            if pair.queued {
+                // It waits for a lesser reason, and goes first now. Who comes to it there will find it gone.
+                self.denied.push_back(index);
+            }
             self.fence.note_denied(now_ns, group_of(&self.topology, &pair.ask));
         }
     }
@@ -132,6 +137,9 @@ fn objection(snapshot: &Snapshot, ask: &Ask) -> Option<Revocation> {
         && service.tenant == ask.key.tenant
         && (service.mode == Mode::Nat) == ask.nat
         && keeps_tunnel(snapshot, ask);
+    // What comes in by a port of another tenant's is looked up among that one's services.
+    let whose = |port| snapshot.port(port).map(|port| port.tenant);
+    let same = same && ask.legs.iter().flatten().all(|leg| whose(leg.ingress) == Some(ask.key.tenant));
     if !same || !snapshot.allows_offload(ask.service, ask.backend) {
         return Some(Revocation::Policy);
     }
@@ -154,7 +162,17 @@ mod tests {
 
     /// One service, whose backend is behind a tunnel over IPv6.
     fn snapshot(mode: &str) -> Snapshot {
-        let text = format!(
+        snapshot_of(&text(mode))
+    }
+
+    fn snapshot_of(text: &str) -> Snapshot {
+        let config = Config::parse("test.toml", text).unwrap_or_else(|faults| panic!("{faults}"));
+        let facts = [1, 2].map(|last| PortFacts { mac: MacAddr([2, 0, 0, 0, 0, last]), mtu: 1500 });
+        Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0).expect("it builds")
+    }
+
+    fn text(mode: &str) -> String {
+        format!(
             r#"
             [[port]]
             name = "front"
@@ -174,16 +192,13 @@ mod tests {
             [[service.backend]]
             address = "fd00:2::11"
             "#
-        );
-        let config = Config::parse("test.toml", &text).unwrap_or_else(|faults| panic!("{faults}"));
-        let facts = [1, 2].map(|last| PortFacts { mac: MacAddr([2, 0, 0, 0, 0, last]), mtu: 1500 });
-        Snapshot::build(&config, &facts, &Overrides::default(), None, &|_| 0).expect("it builds")
+        )
     }
 
-    #[test]
-    fn a_tunnel_that_has_changed_is_not_the_connections() {
-        let gue = "mode = \"gue\"\ntunnel = { udp6_checksum = false }";
-        let now = snapshot(gue);
+    const GUE: &str = "mode = \"gue\"\ntunnel = { udp6_checksum = false }";
+
+    /// A connection in the direction of its backend.
+    fn ask(now: &Snapshot) -> Ask {
         let key = FlowKey {
             src: Ip::v4(0xc633_6407),
             dst: Ip::v4(0xc000_0250),
@@ -194,7 +209,7 @@ mod tests {
         };
         let outer = now.tunnel(BackendId(0)).expect("it has a tunnel");
         let there = Leg { ingress: PortId(0), egress: PortId(1), next_hop: MacAddr::default() };
-        let ask = Ask {
+        Ask {
             flow: FlowRef { worker: WorkerId(0), slot: 1, generation: 1 },
             token: Token(1),
             key,
@@ -207,15 +222,29 @@ mod tests {
             legs: [Some(there), None],
             packets: 10,
             age_ms: 100,
-        };
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_anothers_now_takes_its_connections_out() {
+        let ask = ask(&snapshot(GUE));
+        let given = text(GUE).replacen("name = \"front\"", "name = \"front\"\ntenant = \"other\"", 1);
+        let now = snapshot_of(&format!("{given}\n[[tenant]]\nname = \"other\""));
+        assert_eq!(objection(&now, &ask), Some(Revocation::Policy));
+    }
+
+    #[test]
+    fn a_tunnel_that_has_changed_is_not_the_connections() {
+        let now = snapshot(GUE);
+        let ask = ask(&now);
         assert!(ask.tunnel.is_some());
         assert_eq!(objection(&now, &ask), None);
         let untunnelled = Ask { tunnel: None, ..ask };
         assert_eq!(objection(&now, &untunnelled), Some(Revocation::Policy));
-        for other in [gue.replace("false", "false, port = 6081"), gue.replace("false", "false, dscp = 46")] {
+        for other in [GUE.replace("false", "false, port = 6081"), GUE.replace("false", "false, dscp = 46")] {
             assert_eq!(objection(&snapshot(&other), &ask), Some(Revocation::Policy));
         }
-        let summed = gue.replace("false", "true");
+        let summed = GUE.replace("false", "true");
         assert_eq!(objection(&snapshot(&summed), &ask), Some(Revocation::Policy));
         assert_eq!(objection(&snapshot("mode = \"ipip\""), &ask), Some(Revocation::Policy));
     }

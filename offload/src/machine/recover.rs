@@ -159,6 +159,7 @@ impl Machine {
 
     fn flush<E: FlowEngine>(&mut self, now_ns: u64, engine: &mut E, retry_ms: u32) {
         self.meters.count_drops(engine);
+        self.salvage_partitions(engine);
         if engine.flush().is_err() {
             self.counters.flush_failures.add(1);
             self.health.stage = Stage::Flushing {
@@ -173,6 +174,7 @@ impl Machine {
         self.meters.forget();
         self.lose_denials(now_ns);
         self.fence.fall();
+        self.lose_partitions(now_ns);
         self.denied.clear();
         self.leaving.clear();
         self.health.stage = Stage::Reporting { cursor: 0 };

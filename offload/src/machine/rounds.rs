@@ -18,7 +18,7 @@ const SETTLED_PER_STEP: usize = 512;
 /// How often the engine is asked for aged rules, nanoseconds.
 const AGED_NS: u64 = 100 * MS;
 /// So many counters in a row that the device says it has lost mean that it has lost everything.
-const LOST_STREAK: u32 = 4;
+pub(super) const LOST_STREAK: u32 = 4;
 /// So many times in a row the counters of one pair may be lost.
 const LOST_READINGS: u8 = 3;
 const RETRY_IDLE_MS: u32 = 1_000;
@@ -298,7 +298,7 @@ pub(super) fn ip_count(count: Count, overhead: u64) -> Count {
     }
 }
 
-fn add(sum: &mut Count, new: Count) {
+pub(super) fn add(sum: &mut Count, new: Count) {
     sum.packets += new.packets;
     sum.bytes += new.bytes;
 }

@@ -47,6 +47,13 @@ impl Spelt {
         self
     }
 
+    fn bits(self, at: usize, word: Masked<u32>) -> Spelt {
+        let bytes = word.value.to_be_bytes().into_iter().zip(word.mask.to_be_bytes());
+        bytes.enumerate().fold(self, |spelt, (offset, (value, mask))| {
+            spelt.masked(at + offset, Some(Masked { value, mask }))
+        })
+    }
+
     fn maybe<const N: usize>(self, at: usize, value: Option<[u8; N]>) -> Spelt {
         match value {
             Some(value) => self.exactly(at, &value),
@@ -100,6 +107,8 @@ pub(super) fn items(rule: &Rule) -> Vec<Spelt> {
             .masked(0, class.map(|Masked { value, mask }| Masked { value: value >> 4, mask: mask >> 4 }))
             .masked(1, class.map(|Masked { value, mask }| Masked { value: value << 4, mask: mask << 4 }))
             .masked(7, hop_limit),
+        Item::Ipv4From { src, dst } => Spelt::new(Layer::Ipv4).bits(12, src).exactly(16, &dst.to_be_bytes()),
+        Item::Ipv6From { src, dst } => Spelt::new(Layer::Ipv6).bits(20, src).exactly(24, &dst.octets()),
         Item::Tcp { src, dst, flags } => Spelt::new(Layer::Tcp)
             .maybe(0, src.map(u16::to_be_bytes))
             .maybe(2, dst.map(u16::to_be_bytes))
@@ -235,7 +244,7 @@ impl Transport {
         let has = |wanted: fn(&Item) -> bool| rule.innermost().iter().any(wanted);
         Transport {
             udp: has(|item| matches!(item, Item::Udp { .. })),
-            v6: has(|item| matches!(item, Item::Ipv6 { .. })),
+            v6: has(|item| matches!(item, Item::Ipv6 { .. } | Item::Ipv6From { .. })),
         }
     }
 }

@@ -186,6 +186,7 @@ fn tunnels_that_are_softwares() {
     assert_eq!(told(unknown), Err(Declined::Tunnel));
     assert_eq!(told(|topology| topology.ports[1].tunnel = topology.ports[2].tunnel), Err(Declined::Tunnel));
     assert_eq!(told(|topology| topology.ports[1].mtu = 1449), Err(Declined::Mtu));
+    assert_eq!(told(|topology| topology.ports[0].mtu = 1501), Err(Declined::Mtu), "larger ones may come");
     let of_a_host = |topology: &mut Topology| {
         topology.ports.iter_mut().for_each(|port| port.proxy = 1);
     };
