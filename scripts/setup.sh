@@ -23,8 +23,8 @@ PACKAGES=(
     # The lab: namespaces, servers, clients, monitoring. dnsmasq-base is the server without its service.
     bind9-dnsutils curl dnsmasq-base dnsperf ethtool iproute2 iputils-ping nginx-light procps
     prometheus python3 tcpdump util-linux wrk
-    # The system tests.
-    python3-pytest python3-scapy python3-venv valgrind
+    # The system tests and the load generator where TRex is not: testpmd is in dpdk-dev.
+    dpdk-dev python3-pytest python3-scapy python3-venv valgrind
 )
 
 # The bench against others: Open vSwitch built with DPDK. No service of it is started or needed.
