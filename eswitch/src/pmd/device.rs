@@ -13,6 +13,7 @@ use super::flow::{DeviceFlows, PortFlows};
 use super::lock::Fair;
 use super::log;
 use super::pulse::Pulse;
+use super::requests::Requests;
 use super::service::Service;
 use super::wire::{self, State, Wire};
 use super::{border, copy_name, ffi, port, telemetry};
@@ -63,6 +64,22 @@ pub(super) struct PortShared {
     device: AtomicPtr<ffi::rte_eth_dev>,
 }
 
+impl PortShared {
+    /// A port that is not started, whose wire has not appeared.
+    fn new(device: *mut ffi::rte_eth_dev, port_id: u16) -> PortShared {
+        PortShared {
+            port_id,
+            started: AtomicBool::new(false),
+            wire: AtomicU16::new(NO_PORT),
+            aged: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            cut_told: AtomicBool::new(false),
+            turned: AtomicBool::new(false),
+            device: AtomicPtr::new(device),
+        }
+    }
+}
+
 /// A device.
 pub(super) struct Switch {
     /// The vdev's name.
@@ -76,10 +93,14 @@ pub(super) struct Switch {
     pub(super) clock: Clock,
     /// What flow operations keep beside the model.
     pub(super) flow: DeviceFlows,
-    /// The model. Control threads `lock` it, for short.
+    /// The model. Control threads `lock` it, for short; what takes longer or is frequent they ask for.
     pub(super) eswitch: CachePadded<Fair<Eswitch>>,
+    /// What they ask for.
+    pub(super) requests: CachePadded<Requests<Eswitch>>,
     /// What moves packets.
     pub(super) plumbing: CachePadded<Fair<Drive>>,
+    /// What is asked of it.
+    pub(super) plumbing_requests: CachePadded<Requests<Drive>>,
     /// By vport.
     pub(super) ports: Vec<PortShared>,
     /// Runs of the service so far; 0: there is none.
@@ -189,11 +210,22 @@ impl Switch {
             return false;
         };
         let (moved, events) = plumbing.round(self);
+        self.plumbing_requests.visit(self.clock.now(), &mut plumbing);
         drop(plumbing);
         if !events.is_empty() {
             self.announce(&events);
         }
         moved
+    }
+
+    /// Has something done with the model: see [`Requests`].
+    pub(super) fn ask<R: Send>(&self, body: impl FnOnce(&mut Eswitch) -> R + Send) -> R {
+        self.requests.ask(&self.eswitch, &self.clock, body)
+    }
+
+    /// Has something done with what moves packets.
+    pub(super) fn ask_plumbing<R: Send>(&self, body: impl FnOnce(&mut Drive) -> R + Send) -> R {
+        self.plumbing_requests.ask(&self.plumbing, &self.clock, body)
     }
 
     /// Takes the wires that have appeared into service.
@@ -445,16 +477,7 @@ fn assemble(
         port_id: *port_id,
     });
     let plumbing = Fair::new(Drive::new(ends.collect(), pool));
-    let ports = devices.iter().zip(&port_ids).map(|(device, port_id)| PortShared {
-        port_id: *port_id,
-        started: AtomicBool::new(false),
-        wire: AtomicU16::new(NO_PORT),
-        aged: AtomicBool::new(false),
-        cut: AtomicBool::new(false),
-        cut_told: AtomicBool::new(false),
-        turned: AtomicBool::new(false),
-        device: AtomicPtr::new(*device),
-    });
+    let ports = devices.iter().zip(&port_ids).map(|(device, port_id)| PortShared::new(*device, *port_id));
     let context = Arc::new(judge(&args, &profile, topology.clone()));
     let eswitch = Eswitch::new(Arc::clone(&context), &profile, args.seed);
     Ok(Arc::new_cyclic(|this| Switch {
@@ -466,7 +489,9 @@ fn assemble(
         clock: Clock::start(),
         flow: DeviceFlows::new(),
         eswitch: CachePadded::new(Fair::new(eswitch)),
+        requests: CachePadded::new(Requests::new()),
         plumbing: CachePadded::new(plumbing),
+        plumbing_requests: CachePadded::new(Requests::new()),
         ports: ports.collect(),
         beats: CachePadded::new(AtomicU64::new(0)),
         domain_id,

@@ -8,7 +8,8 @@
 //! 3. [`wire`]: the other drivers' ethdevs behind the vports. [`drive`]: what moves packets between wires,
 //!    model and queues; [`service`]: the core that may do it;
 //!    [`pulse`]: what goes on without either.
-//! 4. [`stats`]: what was counted. [`mbuf`], [`clock`], [`lock`], [`log`]: what all this stands on.
+//! 4. [`stats`]: what was counted. [`mbuf`], [`clock`], [`lock`], [`requests`], [`log`]: what all this
+//!    stands on.
 //! 5. [`flow`]: flow operations; [`mtr`]: meters. [`show`], [`telemetry`]: what a person can ask.
 //! 6. [`border`]: every function that C calls goes through it, so that nothing unwinds into C.
 
@@ -27,6 +28,7 @@ mod mtr;
 mod port;
 mod pulse;
 mod queues;
+mod requests;
 mod rxtx;
 mod service;
 mod show;

@@ -103,7 +103,8 @@ impl Switch {
     fn beat(&self) {
         let begin = self.clock.now();
         let mut more = true;
-        while more && self.clock.now().since(begin) < BUDGET_NS {
+        while more && self.clock.now().since(begin) < BUDGET_NS && !self.requests.is_driven(self.clock.now())
+        {
             let mut eswitch = self.eswitch.lock();
             more = eswitch.advance(self.clock.now());
             let events = eswitch.take_events();

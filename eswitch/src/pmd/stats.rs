@@ -52,12 +52,11 @@ fn totals(data: &ffi::rte_eth_dev_data) -> Totals {
 fn rows(port: &PortPrivate, data: &ffi::rte_eth_dev_data) -> Vec<Row> {
     let at = usize::from(port.vport.0);
     let totals = totals(data);
-    let (ring, wire, waiting) = {
-        let plumbing = port.switch.plumbing.lock();
+    let (ring, wire, waiting) = port.switch.ask_plumbing(|plumbing| {
         let end = &plumbing.ends[at];
         (end.stats, end.wire.stats, end.wire.waiting())
-    };
-    let model = port.switch.eswitch.lock().statistics().clone();
+    });
+    let model = port.switch.ask(|eswitch| eswitch.statistics().clone());
     let mut rows = vec![
         row("app_rx_packets", totals.rx_packets),
         row("app_rx_bytes", totals.rx_bytes),
@@ -110,10 +109,7 @@ fn device_rows(switch: &Switch, model: &Statistics, rows: &mut Vec<Row>) {
     rows.extend(
         DropReason::ALL.iter().map(|reason| row(&format!("dropped_{}", reason.name()), model.drops(*reason))),
     );
-    let (rounds, busy) = {
-        let plumbing = switch.plumbing.lock();
-        (plumbing.rounds, plumbing.busy)
-    };
+    let (rounds, busy) = switch.ask_plumbing(|plumbing| (plumbing.rounds, plumbing.busy));
     rows.extend([
         row("mirrored_packets", model.mirrored),
         row("mirror_failed_packets", model.mirror_failed),

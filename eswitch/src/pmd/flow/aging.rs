@@ -10,7 +10,7 @@ use crate::model::refusal::{Cause, Errno, Refusal};
 use crate::pmd::device::PortPrivate;
 use crate::pmd::ffi;
 
-/// Contexts fetched under one hold of the model's lock.
+/// Contexts fetched at once, while packets wait.
 const SLICE: usize = 256;
 
 pub(super) unsafe extern "C" fn get_aged_flows(
@@ -65,17 +65,20 @@ unsafe fn aged(
     };
     let switch = &port.switch;
     // Without traffic nobody else may have looked at the ages.
-    switch.eswitch.lock().advance(switch.clock.now());
+    if !switch.requests.is_driven(switch.clock.now()) {
+        switch.eswitch.lock().advance(switch.clock.now());
+    }
+    let vport = port.vport;
     if out.is_empty() {
-        return switch.eswitch.lock().aged(port.vport, queue, out);
+        return switch.ask(|eswitch| eswitch.aged(vport, queue, out));
     }
     let (room, mut written, mut from) = (out.len(), 0, AgedCursor::default());
     for slice in out.chunks_mut(SLICE) {
-        let fetched = switch.eswitch.lock().aged_slice(port.vport, queue, &mut from, slice)?;
+        let fetched = switch.ask(|eswitch| eswitch.aged_slice(vport, queue, &mut from, slice))?;
         written += fetched;
         if fetched < slice.len() {
             break;
         }
     }
-    Ok(switch.eswitch.lock().aged_answer(port.vport, room, written))
+    Ok(switch.ask(|eswitch| eswitch.aged_answer(vport, room, written)))
 }

@@ -58,7 +58,7 @@ pub(super) unsafe extern "C" fn update(
                 return with_action(port, change.cast(), |action| change_queues(port, shared, action));
             }
             let change = read_update(port, shared, change)?;
-            switch.eswitch.lock().indirect_update(switch.clock.now(), shared, change)
+            switch.ask(|eswitch| eswitch.indirect_update(switch.clock.now(), shared, change))
         })
     }
 }
@@ -88,10 +88,10 @@ pub(super) fn make(
 ) -> Result<*mut ffi::rte_flow_action_handle, Refusal> {
     let switch = &port.switch;
     let now = switch.clock.now();
-    let shared = switch.eswitch.lock().indirect_create(now, port.vport, action)?;
+    let shared = switch.ask(|eswitch| eswitch.indirect_create(now, port.vport, action))?;
     switch.flow.lives.begin(shared).inspect_err(|_| {
         // Nobody uses it yet, so that this cannot be refused.
-        let _ = switch.eswitch.lock().indirect_destroy(now, shared);
+        let _ = switch.ask(|eswitch| eswitch.indirect_destroy(now, shared));
     })
 }
 
@@ -99,10 +99,11 @@ pub(super) fn make(
 pub(super) fn remove(port: &PortPrivate, shared: Shared) -> Result<(), Refusal> {
     let switch = &port.switch;
     // Its number may be another's as soon as the device is left.
-    let mut eswitch = switch.eswitch.lock();
-    eswitch.indirect_destroy(switch.clock.now(), shared)?;
-    switch.flow.lives.end(shared);
-    Ok(())
+    switch.ask(|eswitch| {
+        eswitch.indirect_destroy(switch.clock.now(), shared)?;
+        switch.flow.lives.end(shared);
+        Ok(())
+    })
 }
 
 /// Answers a query into the application's structure.
@@ -125,12 +126,12 @@ pub(super) unsafe fn answer(
             let data = data.cast::<ffi::rte_flow_query_count>();
             // SAFETY: the caller's promise.
             let reset = unsafe { (*data).reset() } != 0;
-            let value = switch.eswitch.lock().indirect_count(now, counter, reset)?;
+            let value = switch.ask(|eswitch| eswitch.indirect_count(now, counter, reset))?;
             // SAFETY: the caller's promise.
             unsafe { answer_count(data, value) };
         }
         Shared::Age(age) => {
-            let value = switch.eswitch.lock().indirect_age(now, age)?;
+            let value = switch.ask(|eswitch| eswitch.indirect_age(now, age))?;
             // SAFETY: the caller's promise.
             unsafe { answer_age(data.cast(), value) };
         }

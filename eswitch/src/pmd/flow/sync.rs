@@ -112,10 +112,14 @@ pub(super) unsafe extern "C" fn query(
                 ffi::RTE_FLOW_ACTION_TYPE_COUNT => {
                     let data = data.cast::<ffi::rte_flow_query_count>();
                     let reset = (*data).reset() != 0;
-                    answer_count(data, switch.eswitch.lock().query_count(now, port.vport, rule, reset)?);
+                    let vport = port.vport;
+                    let value = switch.ask(|eswitch| eswitch.query_count(now, vport, rule, reset))?;
+                    answer_count(data, value);
                 }
                 ffi::RTE_FLOW_ACTION_TYPE_AGE => {
-                    answer_age(data.cast(), switch.eswitch.lock().query_age(now, port.vport, rule)?);
+                    let vport = port.vport;
+                    let value = switch.ask(|eswitch| eswitch.query_age(now, vport, rule))?;
+                    answer_age(data.cast(), value);
                 }
                 _ => return Err(Refusal::new(Errno::Notsup, Cause::Actions, "action not supported")),
             }
@@ -282,22 +286,21 @@ unsafe fn prepare(
 
 /// Keeps the caller as long as the hardware would since the call's beginning, or since it was done with
 /// another caller; then lets it into the device. It enters once, unless there is time to wait for.
-fn in_turn<T>(
+fn in_turn<T: Send>(
     switch: &Switch,
     begin: Tick,
     cost: fn(&mut Eswitch) -> u64,
-    body: impl FnOnce(&mut Eswitch) -> Result<T, Refusal>,
+    body: impl FnOnce(&mut Eswitch) -> Result<T, Refusal> + Send,
 ) -> Result<T, Refusal> {
     let mut turn = switch.flow.alone.lock();
-    let mut eswitch = switch.eswitch.lock();
-    let until = turn.until(begin, cost(&mut eswitch));
-    if switch.clock.now() < until {
-        drop(eswitch);
+    let (until, body) = switch.ask(|eswitch| {
+        let until = turn.until(begin, cost(eswitch));
+        (until, if switch.clock.now() < until { Err(body) } else { Ok(body(eswitch)) })
+    });
+    let done = body.unwrap_or_else(|body| {
         switch.clock.wait(until);
-        eswitch = switch.eswitch.lock();
-    }
-    let done = body(&mut eswitch);
-    drop(eswitch);
+        switch.ask(body)
+    });
     turn.end(until, switch.clock.now());
     done
 }
