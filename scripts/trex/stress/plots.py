@@ -31,7 +31,8 @@ def _figure(title: str, x: str, y: str):
 def _legend(figure, axes) -> None:
     """Beside the plot, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), fontsize=8, frameon=False,
+                  handlelength=3)
 
 
 def _save(figure, path: Path) -> str:
@@ -96,16 +97,14 @@ def latency(path: Path, title: str, lines: dict[str, list[dict]]) -> str:
     """Latency by load: p50 and p99 of each configuration."""
     figure, axes = _figure(title, "load, % of the no-drop rate", "one-way latency, microseconds (log)")
     for number, (name, points) in enumerate(lines.items()):
-        for quantile, style in (("p50", "-"), ("p99", "--")):
+        for quantile, style in (("p50", "o-"), ("p99", "x--")):
             some = [one for one in points if quantile in one["latency_us"]]
             x = [100 * one["share"] for one in some]
             y = [max(one["latency_us"][quantile]["median"], 0.1) for one in some]
-            axes.plot(x, y, style, marker="o", markersize=4, label=f"{name}, {quantile}",
-                      color=COLOURS[number % len(COLOURS)])
+            axes.plot(x, y, style, markersize=4, label=f"{name}, {quantile}", color=COLOURS[number % len(COLOURS)])
     axes.set_yscale("log")
-    # As numbers, not as powers.
-    for axis_of in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis_of(lambda value, _: f"{value:g}")
-    axes.tick_params(axis="y", which="minor", labelsize=7)
+    # As numbers, not as powers; between decades without, which would lie on one another.
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(lambda _value, _at: "")
     _legend(figure, axes)
     return _save(figure, path)
