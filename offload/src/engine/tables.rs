@@ -60,7 +60,7 @@ impl Tables {
             COLOURS => DECIDING_RULES_MAX,
             _ if is_base(rule) => self.base_rules_max,
             _ if drops(rule) => table_rules(DENY_RULES_MAX).min(self.rules_max),
-            _ if rule.is_of_partition() => table_rules(PARTITION_RULES_MAX),
+            _ if rule.is_of_partition() => table_rules(PARTITION_RULES_MAX).min(self.rules_max),
             _ => self.rules_max,
         };
         let made = queue.create_table(attr, rules_max, pattern, &known);

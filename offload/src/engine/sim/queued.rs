@@ -7,7 +7,9 @@ use crate::colours::COLOURS;
 use crate::engine::base::Base;
 use crate::engine::{Completion, EngineError, LegId, base_table_rules, table_rules};
 use crate::lower;
+use crate::machine::PARTITION_RULES_MAX;
 use crate::rule::{Domain, Rule};
+use dataplane::limits::DENY_RULES_MAX;
 use eswitch::model::action::{Action, Shared};
 use eswitch::model::pattern::PatternTemplate;
 use eswitch::model::program::ActionsTemplate;
@@ -299,9 +301,13 @@ fn make_table(
     let does = |wanted: fn(&crate::rule::Action) -> bool| shape.actions.iter().any(wanted);
     let counts = does(|action| matches!(action, crate::rule::Action::Count));
     let leads_on = !counts && does(|action| matches!(action, crate::rule::Action::Jump(_)));
+    let drops = does(|action| matches!(action, crate::rule::Action::Drop));
+    // As the template engine makes them.
     let nb_flows = match shape.attr.group {
         COLOURS => 2 * meters_max.max(1),
         _ if leads_on => base_rules_max,
+        _ if drops => table_rules(DENY_RULES_MAX.min(rules_max)).max(1),
+        _ if shape.is_of_partition() => table_rules(PARTITION_RULES_MAX.min(rules_max)).max(1),
         _ => table_rules(rules_max).max(1),
     };
     let attr = TableAttr { attr: spell::attr(shape), nb_flows };
