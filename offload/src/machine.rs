@@ -55,7 +55,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 pub use hitters::DenialRow;
-pub use partitions::{Absent, PARTITION_RULES_MAX, PartitionRow};
+pub use partitions::{
+    Absent, PARTITION_RULES_MAX, PARTITION_RULES_PLANNED_MAX, PartitionRow, PartitionTally,
+};
 pub use rows::{LegRow, RuleRow};
 
 /// Requests that wait or whose refusal could not be delivered yet, at most.

@@ -360,6 +360,35 @@ fn what_finds_no_room_stays_in_software() {
     }
 }
 
+#[test]
+fn tallies_say_how_the_rules_of_each_service_stand() {
+    let service = &CONFIG[CONFIG.find("[[service]]").expect("a service")..];
+    let other = |name: &str, vip: &str| service.replace("dns", name).replace("192.0.2.53", vip);
+    let limited = other("time", "192.0.2.55").replace("= 16", "= 16\nlimit = { packets_per_second = 1000 }");
+    let mut bed = Bed::new("bf3-xenoflow", 20);
+    bed.adopt(&format!("{CONFIG}{}{limited}", other("names", "192.0.2.54")), &[]);
+    bed.pass_ms(3000);
+    let tallies = bed.machine.partition_tallies();
+    let of = |service: u16| {
+        let tally = tallies[&ServiceId(service)];
+        let full = tally.put_off[Absent::Full as usize];
+        let metered = tally.unplanned[Absent::Metered as usize];
+        assert!(tally.is_settled());
+        [tally.planned, tally.installed, full, metered]
+    };
+    assert_eq!([of(0), of(1), of(2)], [[16, 16, 0, 0], [16, 4, 12, 0], [0, 0, 0, 16]]);
+    let counters = bed.machine.counters();
+    let absent = |why: Absent| counters.partitions_absent[why as usize].get();
+    assert_eq!([counters.partitions.get(), absent(Absent::Full), absent(Absent::Metered)], [20, 12, 16]);
+    // What is on its way is neither.
+    let mut bed = Bed::new("bf3-xenoflow", 1000);
+    bed.tell();
+    while bed.machine.partition_tallies().is_empty() {
+        bed.turn();
+    }
+    assert!(!bed.machine.partition_tallies()[&ServiceId(0)].is_settled());
+}
+
 /// Neither a name nor a number of partitions has rules meet of which both match.
 #[test]
 fn rules_of_one_port_with_other_names_or_bits_never_meet() {

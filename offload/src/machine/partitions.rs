@@ -31,6 +31,8 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Rules of partitions there can be, those included whose counters may still grow.
 pub const PARTITION_RULES_MAX: u32 = 4096;
+/// Of these so many are planned: the others may be on their way out, or their counters awaited.
+pub const PARTITION_RULES_PLANNED_MAX: u32 = PARTITION_RULES_MAX / 2;
 
 /// Operations begun in one step, with an engine that has queues,
 const MOVES_PER_STEP: usize = 512;
@@ -172,6 +174,27 @@ pub struct PartitionRow {
     pub installed_ms: u64,
 }
 
+/// How a service's rules stand.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PartitionTally {
+    /// Rules that there is a plan for.
+    pub planned: u64,
+    /// Of these, in force as planned,
+    pub installed: u64,
+    /// and what could not be put in, by [`Absent`].
+    pub put_off: [u64; Absent::ALL.len()],
+    /// Rules that there is no plan for, by [`Absent`].
+    pub unplanned: [u64; Absent::ALL.len()],
+}
+
+impl PartitionTally {
+    /// Whether each planned rule is in force or was tried in vain.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.installed + self.put_off.iter().sum::<u64>() >= self.planned
+    }
+}
+
 /// See the module's header.
 #[derive(Debug)]
 pub(super) struct Partitions {
@@ -182,8 +205,8 @@ pub(super) struct Partitions {
     wanted: BTreeMap<Key, Wanted>,
     /// What could not be put in, and until when it is not tried again.
     put_off: HashMap<Key, (u64, Absent)>,
-    /// Rules that were not planned, and why.
-    unplanned: [u64; Absent::ALL.len()],
+    /// Rules of services that were not planned, and why.
+    unplanned: BTreeMap<ServiceId, [u64; Absent::ALL.len()]>,
     /// Rules for which there was a plan, or could have been.
     tried: usize,
     reached: HashMap<Hop, MacAddr>,
@@ -203,7 +226,7 @@ impl Partitions {
             by_key: HashMap::new(),
             wanted: BTreeMap::new(),
             put_off: HashMap::new(),
-            unplanned: [0; Absent::ALL.len()],
+            unplanned: BTreeMap::new(),
             tried: 0,
             reached: HashMap::new(),
             owed: BTreeMap::new(),
@@ -216,6 +239,17 @@ impl Partitions {
     /// Something has changed that rules follow from.
     pub(super) fn replan(&mut self) {
         self.dirty = true;
+    }
+
+    /// There are to be no such rules.
+    fn leave(&mut self, service: ServiceId, absent: Absent, rules: u64) {
+        self.unplanned.entry(service).or_default()[absent as usize] += rules;
+    }
+
+    /// What could not be put in, and is still wanted.
+    fn put_off(&self) -> impl Iterator<Item = (&Key, Absent)> {
+        let put_off = self.put_off.iter().filter(|(key, _)| !self.by_key.contains_key(key));
+        put_off.map(|(key, (_, why))| (key, *why))
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -265,7 +299,7 @@ impl Machine {
         self.partitions.reached.retain(|hop, _| hops.contains(hop));
         self.partitions.wanted.clear();
         self.partitions.put_off.clear();
-        self.partitions.unplanned = [0; Absent::ALL.len()];
+        self.partitions.unplanned.clear();
         self.partitions.tried = 0;
         for service in snapshot.services.iter().flatten().filter(|service| !service.removed) {
             if let Affinity::Partition { bits } = service.affinity {
@@ -295,7 +329,7 @@ impl Machine {
         };
         if let Some(absent) = absent {
             let ports: u64 = service.ports.iter().map(|ports| ports.len() as u64).sum();
-            self.partitions.unplanned[absent as usize] += all * ports * ingresses.len().max(1) as u64;
+            self.partitions.leave(service.id, absent, all * ports * ingresses.len().max(1) as u64);
             return;
         }
         for ingress in ingresses {
@@ -310,8 +344,8 @@ impl Machine {
     /// Plans the rules of one port of a service: all of them, or none if they have no numbers.
     fn plan_door(&mut self, service: &Service, bits: u8, door: Key) {
         let all = 1usize << bits;
-        if self.partitions.tried + all > PARTITION_RULES_MAX as usize / 2 {
-            self.partitions.unplanned[Absent::Full as usize] += all as u64;
+        if self.partitions.tried + all > PARTITION_RULES_PLANNED_MAX as usize {
+            self.partitions.leave(service.id, Absent::Full, all as u64);
             return;
         }
         self.partitions.tried += all;
@@ -319,7 +353,7 @@ impl Machine {
             let key = Key { partition, ..door };
             match self.plan_rule(service, bits, key) {
                 Ok(wanted) => _ = self.partitions.wanted.insert(key, wanted),
-                Err(absent) => self.partitions.unplanned[absent as usize] += 1,
+                Err(absent) => self.partitions.leave(service.id, absent, 1),
             }
         }
     }
@@ -672,12 +706,32 @@ impl Machine {
         self.counters.partitions.set(installed);
         self.counters.partitions_moving.set(moving);
         self.counters.partitions_settling.set(settling);
-        let mut absent = self.partitions.unplanned;
-        let put_off = self.partitions.put_off.iter();
-        put_off
-            .filter(|(key, _)| !self.partitions.by_key.contains_key(key))
-            .for_each(|(_, (_, why))| absent[*why as usize] += 1);
+        let mut absent = [0; Absent::ALL.len()];
+        let unplanned = self.partitions.unplanned.values();
+        unplanned.for_each(|of| absent.iter_mut().zip(of).for_each(|(sum, rules)| *sum += rules));
+        self.partitions.put_off().for_each(|(_, why)| absent[why as usize] += 1);
         self.counters.partitions_absent.iter().zip(absent).for_each(|(counter, count)| counter.set(count));
+    }
+
+    /// How the rules of each service by source partition stand.
+    #[must_use]
+    pub fn partition_tallies(&self) -> BTreeMap<ServiceId, PartitionTally> {
+        let mut tallies: BTreeMap<ServiceId, PartitionTally> = BTreeMap::new();
+        for wanted in self.partitions.wanted.values() {
+            tallies.entry(wanted.service).or_default().planned += 1;
+        }
+        for (service, unplanned) in &self.partitions.unplanned {
+            tallies.entry(*service).or_default().unplanned = *unplanned;
+        }
+        let in_force = |entry: &&Entry| !entry.stale && matches!(entry.state, State::In { .. });
+        for entry in self.partitions.entries.iter().flatten().filter(in_force) {
+            tallies.entry(entry.wanted.service).or_default().installed += 1;
+        }
+        for (key, why) in self.partitions.put_off() {
+            let Some(wanted) = self.partitions.wanted.get(key) else { continue };
+            tallies.entry(wanted.service).or_default().put_off[why as usize] += 1;
+        }
+        tallies
     }
 
     /// The rules of partitions that are in hardware, or on their way in or out.
