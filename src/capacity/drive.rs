@@ -13,6 +13,7 @@ use dataplane::offload::{Answer, Ask, Declined, FlowRef, Revocation, Revoke, Rul
 use eswitch::model::profile::Profile;
 use eswitch::model::timing::Timing;
 use eswitch::model::types::Tick;
+use offload::machine::pairs_max;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -94,15 +95,24 @@ fn tenant(config: &Config, tenant: TenantId) -> &str {
     &config.tenants[tenant.index()].name
 }
 
-/// Has connections come and go, evenly, so many a second, each for `life_s`: how many were told that the
-/// budget is spent, in [`CHURN_S`] after a while of [`SETTLE_S`]. The machine first measures an engine that
-/// has nothing to remove yet.
-pub(super) fn churn(config: &Config, profile: &Profile, per_second: f64, life_s: f64) -> u32 {
+/// How many connections were turned away, and why.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub(super) struct Churned {
+    /// The budget was spent.
+    pub(super) budget: u32,
+    /// There was room for rules, and none for connections: those that are over are still being counted.
+    pub(super) settling: u32,
+}
+
+/// Has connections come and go, evenly, so many a second, each for `life_s`: how many were turned away in
+/// [`CHURN_S`] after a while of [`SETTLE_S`]. The machine first measures an engine that has nothing to remove
+/// yet.
+pub(super) fn churn(config: &Config, profile: &Profile, per_second: f64, life_s: f64) -> Churned {
     let scene = Scene::new(config, profile).expect("a scene");
     let mut device = scene.device(config, profile, config.offload.rules_max).expect("a device");
     let asks = asks(config, &scene);
     let begun = device.now_ns;
-    let (mut n, mut declined) = (0, 0);
+    let (mut n, mut churned) = (0, Churned::default());
     let mut rules: HashMap<FlowRef, RuleId> = HashMap::new();
     let mut leaving: VecDeque<(u64, FlowRef)> = VecDeque::new();
     while device.now_ns < begun + (SETTLE_S + CHURN_S) * SECOND {
@@ -124,7 +134,10 @@ pub(super) fn churn(config: &Config, profile: &Profile, per_second: f64, life_s:
             match answer {
                 Answer::Installed { flow, rule, .. } => drop(rules.insert(flow, rule)),
                 Answer::Declined { reason: Declined::Budget, .. } => {
-                    declined += u32::from(elapsed_s >= SETTLE_S as f64);
+                    churned.budget += u32::from(elapsed_s >= SETTLE_S as f64);
+                }
+                Answer::Declined { reason: Declined::TableFull, .. } if is_settling(config, &mut device) => {
+                    churned.settling += u32::from(elapsed_s >= SETTLE_S as f64);
                 }
                 Answer::Declined { reason, .. } => panic!("{reason:?} after {n} connections"),
                 Answer::Removed { flow, .. } => drop(rules.remove(&flow)),
@@ -132,7 +145,16 @@ pub(super) fn churn(config: &Config, profile: &Profile, per_second: f64, life_s:
             }
         }
     }
-    declined
+    churned
+}
+
+/// Whether nearly all places for connections are taken, and there is room for more rules. A few places may
+/// have become free since somebody was turned away.
+fn is_settling(config: &Config, device: &mut Device) -> bool {
+    let (places, places_max) =
+        (device.machine.rows(0, usize::MAX).0.len(), pairs_max(config.offload.rules_max));
+    let room = u64::from(config.offload.rules_max) - device.holds()[0];
+    room > 2 && 100 * places >= 97 * places_max as usize
 }
 
 /// Whether hardware takes the first connection of the last service, on this profile.
