@@ -195,6 +195,24 @@ fn a_table_that_is_too_large() {
     }
 }
 
+/// Connections do not fill a table: it is made with room for a quarter more of them than there may be.
+#[test]
+fn a_table_that_is_just_large_enough() {
+    let config = config("[offload]\nrules_max = 1000", &direct());
+    let just = profile("bf3-hws", |profile| profile.table_rules_max = 1250);
+    fills(&config, &just, "rules_max");
+    let short = profile("bf3-hws", |profile| profile.table_rules_max = 1249);
+    refuses(&config, &short, &just, "table_rules_max");
+}
+
+/// Nor is it taken for large enough because a rehearsal needs a smaller one.
+#[test]
+fn a_table_that_is_too_large_in_truth() {
+    let config = config("[offload]\nrules_max = 40000", &direct());
+    let tight = profile("bf3-hws", |profile| profile.table_rules_max = 45_000);
+    refuses(&config, &tight, &profile("bf3-hws", |_| ()), "table_rules_max");
+}
+
 #[test]
 fn tables_that_are_too_many() {
     let tight = profile("bf3-hws", |profile| profile.tables_max = 6);

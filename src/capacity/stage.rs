@@ -21,9 +21,9 @@ use dataplane::time::Tick;
 use dataplane::worker::{Env, Hardware, Note, Sizes, Worker, WorkerSetup};
 use eswitch::model::profile::Profile;
 use eswitch::model::types::{Role, Steering, VportInfo};
-use offload::engine::FlowEngine;
 use offload::engine::sim::{SimEngine, SimSetup};
 use offload::engine::template::QUEUE_SIZE;
+use offload::engine::{FlowEngine, table_rules};
 use offload::lower::{self, PortFacts, Topology};
 use offload::machine::{Machine, Outbox, Settings};
 use std::collections::BTreeMap;
@@ -133,7 +133,7 @@ impl Scene {
         rules_max: u32,
     ) -> Result<Device, String> {
         let setup = SimSetup {
-            profile: profile.clone(),
+            profile: scaled(config, profile, rules_max),
             steering: self.steering,
             vports: self.vports.clone(),
             topology: Arc::clone(&self.topology),
@@ -244,6 +244,17 @@ fn beside(ip: Ip, n: u8) -> Ip {
     let mut octets = ip.octets();
     octets[15] ^= n;
     Ip::v6(octets)
+}
+
+/// The profile for a rehearsal with fewer rules than are configured: a table that would be too large for the
+/// device is too large for it there.
+fn scaled(config: &Config, profile: &Profile, rules_max: u32) -> Profile {
+    let [whole, rehearsed] = [config.offload.rules_max, rules_max].map(table_rules);
+    let mut scaled = profile.clone();
+    if (rehearsed..whole).contains(&profile.table_rules_max) {
+        scaled.table_rules_max = rehearsed - 1;
+    }
+    scaled
 }
 
 /// Operations that the engine has under way at most.
