@@ -67,7 +67,7 @@ fn machines_get_a_stable_shape() {
     let verdict = &plan["profiles"][0];
     assert_eq!(
         keys(verdict),
-        wanted("first_limit fits limits needs notes profile services steering summary")
+        wanted("first_limit fits limits needs notes partitions profile services steering summary")
     );
     let limit = &verdict["limits"][0];
     assert_eq!(keys(limit), wanted("exceeded headroom_percent limit need of reached remedy room unit"));
@@ -77,17 +77,43 @@ fn machines_get_a_stable_shape() {
     assert_eq!(service["rules_per_connection"], 2);
     let rule = service["sample"][0].as_str().unwrap_or_default();
     assert!(rule.contains("represented_port") && rule.contains("count"), "{rule}");
-    // The page says what they are.
-    let page =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plan.md")).expect("the page");
-    let described = |value: &Value| {
-        for key in keys(value).unwrap_or_default() {
-            assert!(page.contains(&format!("`{key}`")), "docs/plan.md should say what `{key}` is");
-        }
-    };
     [&plan, verdict, limit, &limit["reached"], service, &verdict["needs"], &plan["traffic"]["services"][0]]
         .into_iter()
-        .for_each(described);
+        .for_each(assert_described);
+}
+
+/// The page says what the keys of an object are.
+#[track_caller]
+fn assert_described(value: &Value) {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/plan.md")).expect("the page");
+    for key in value.as_object().expect("an object").keys() {
+        assert!(page.contains(&format!("`{key}`")), "docs/plan.md should say what `{key}` is");
+    }
+}
+
+/// On the example, by each profile that docs speak of.
+#[test]
+fn source_partitions_are_planned() {
+    let example = "examples/source-partition.toml";
+    let profiles = ["--profile", "bf2-sws", "--profile", "bf3-hws", "--profile", "bf3-xenoflow", "--json"];
+    let output = plan(&[&[example][..], &profiles].concat());
+    assert_eq!(output.status.code(), Some(0));
+    let plan_of_all = json(&output);
+    for verdict in plan_of_all["profiles"].as_array().expect("profiles") {
+        let (parted, service) = (&verdict["partitions"], &verdict["services"][0]);
+        let counted = ["rules", "counters", "insertions_at_start", "masks"].map(|key| parted[key].as_u64());
+        assert_eq!(counted, [Some(64), Some(64), Some(64), Some(1)], "{verdict}");
+        assert_eq!(parted["first_limit"], "partition_rules");
+        assert_eq!((&service["verdict"], &service["partitions"]["rules"]), (&"hardware".into(), &64.into()));
+        [parted, service, &service["partitions"]].into_iter().for_each(assert_described);
+    }
+    // No connections are counted of such a service; its packets are.
+    let page = file("lb_packets_total{service=\"dns\",backend=\"b\",path=\"sw\"} 4000000\n");
+    let path = page.path().to_str().expect("UTF-8");
+    let seen = ["--snapshot", path, "--snapshot-seconds", "100"];
+    let plan = json(&plan(&[&[example, "--profile", "bf3-hws", "--json"][..], &seen].concat()));
+    assert_eq!(plan["profiles"][0]["needs"]["hardware_packets_per_second"], 40_000.0);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use dataplane::offload::{Answer, Ask, Declined, FlowRef, Revocation, Revoke, Rul
 use eswitch::model::profile::Profile;
 use eswitch::model::timing::Timing;
 use eswitch::model::types::Tick;
-use offload::machine::pairs_max;
+use offload::machine::{Absent, pairs_max};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -51,14 +51,57 @@ pub(super) fn asks(config: &Config, scene: &Scene) -> Vec<Ask> {
     let ask = |service| match scene.rehearse(config, service, None) {
         Rehearsed::Asks(ask) => *ask,
         Rehearsed::Stays(reason, text) => panic!("{}: {reason}: {text}", service.name),
+        Rehearsed::Parted => panic!("{}: it keeps no connections", service.name),
     };
-    scene.snapshot.services.iter().flatten().map(ask).collect()
+    let services = scene.snapshot.services.iter().flatten();
+    services.filter(|service| service.affinity.keeps_connections()).map(ask).collect()
+}
+
+/// Adds one port of a service by source partition after the other until some rule of theirs is not in
+/// hardware: what gave way, how many rules there were, and of how many ports.
+pub(super) fn part(profile: &Profile, config_of: impl Fn(u16) -> Config) -> (Gave, u16) {
+    for ports in 1..64 {
+        let config = config_of(ports);
+        let mut device = with_partitions(&config, profile);
+        let tallies = device.machine.partition_tallies();
+        let all: u64 =
+            tallies.values().map(|tally| tally.planned + tally.unplanned.iter().sum::<u64>()).sum();
+        let installed: u64 = tallies.values().map(|tally| tally.installed).sum();
+        if installed == all {
+            continue;
+        }
+        let [rules, counters, ..] = device.holds();
+        let unplanned = tallies.values().any(|tally| tally.unplanned[Absent::Full as usize] > 0);
+        let limit = match () {
+            () if unplanned => "partition_rules",
+            () if rules == u64::from(config.offload.rules_max) => "rules_max",
+            () if counters == u64::from(profile.counters_max) => "counters",
+            () if device.engine.device().statistics().rules == profile.rules_max => "device_rules",
+            () => panic!("{installed} of {all} rules are in, and nothing is full: {tallies:?}"),
+        };
+        return (Gave { limit: limit.into(), connections: installed as u32 }, ports);
+    }
+    panic!("no limit within 64 ports");
+}
+
+/// Rules of source partitions that a device takes.
+pub(super) fn parted(config: &Config, profile: &Profile) -> u64 {
+    let device = with_partitions(config, profile);
+    device.machine.partition_tallies().values().map(|tally| tally.installed).sum()
+}
+
+fn with_partitions(config: &Config, profile: &Profile) -> Device {
+    let scene = Scene::new(config, profile).expect("a scene");
+    let mut device = scene.device(config, profile, config.offload.rules_max).expect("a device");
+    device.put_partitions_in(&scene.snapshot);
+    device
 }
 
 /// Has hardware take one connection of each service after the other, over and over, until it takes no more.
 pub(super) fn fill(config: &Config, profile: &Profile) -> Gave {
     let scene = Scene::new(config, profile).expect("a scene");
     let mut device = scene.device(config, profile, config.offload.rules_max).expect("a device");
+    device.put_partitions_in(&scene.snapshot);
     let asks = asks(config, &scene);
     for n in 0..CONNECTIONS_MAX {
         let ask = another(&asks[n as usize % asks.len()], n);

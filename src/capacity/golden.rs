@@ -5,7 +5,7 @@
 
 use super::drive::{self, Churned, Gave};
 use super::traffic::{Load, Traffic};
-use super::{Limit, Verdict, judge};
+use super::{Limit, Plan, Verdict, judge, text};
 use dataplane::config::Config;
 use eswitch::model::profile::Profile;
 
@@ -50,11 +50,21 @@ fn profile(name: &str, change: impl FnOnce(&mut Profile)) -> Profile {
     profile
 }
 
-/// Of each service: live connections, and new ones a second; none: they live for ever.
+/// A service by 256 source partitions, to so many ports.
+fn names(ports: u16) -> String {
+    let ports: Vec<String> = (0..ports).map(|n| (5300 + n).to_string()).collect();
+    format!(
+        "[[service]]\nname = \"dns\"\nvip = \"192.0.2.53\"\nprotocol = \"udp\"\nports = [{}]\nmode = \"dsr\"\n\
+         scheduler = \"source-partition\"\npartitions = 256\n[[service.backend]]\naddress = \"10.0.1.12\"\n",
+        ports.join(", ")
+    )
+}
+
+/// Of each service that keeps any: live connections, and new ones a second; none: they live for ever.
 fn traffic(config: &Config, connections: f64, new_per_second: f64) -> Traffic {
     let load = |service: &dataplane::config::Service| Load {
         service: service.name.clone(),
-        connections,
+        connections: if service.affinity.keeps_connections() { connections } else { 0.0 },
         new_per_second,
         packets_per_second: 1000.0,
         frame_bytes: 512,
@@ -111,6 +121,114 @@ fn a_tenants_share() {
     let tenants = "[offload]\nrules_max = 2000\n[[tenant]]\nname = \"default\"\noffload_share_percent = 30\n";
     let config = config(tenants, &web("web", "192.0.2.80", ""));
     fills(&config, &profile("bf3-hws", |_| ()), "tenant_share:default");
+}
+
+/// More and more rules of source partitions: the limit that the plan names for them gives way, at the number
+/// that it says; with so many ports they exceed it, with one fewer they fit.
+#[track_caller]
+fn parts(sections: &str, profile: &Profile, limit: &str) {
+    let of = |ports: u16| {
+        let config = config(sections, &names(ports));
+        judge(&config, profile, &traffic(&config, 0.0, 0.0)).unwrap_or_else(|failure| panic!("{failure}"))
+    };
+    let planned = of(1).partitions.expect("rules of partitions");
+    let (gave, ports) = drive::part(profile, |ports| config(sections, &names(ports)));
+    assert_eq!((planned.first_limit, gave.limit.as_str()), (limit, limit), "{planned:#?}");
+    let off = (planned.rules_max - f64::from(gave.connections)).abs() / planned.rules_max;
+    assert!(off <= 0.03, "planned {planned:#?}, {gave:?}");
+    let (last, beyond) = (of(ports - 1), of(ports));
+    assert!(last.fits && !beyond.fits, "{ports} ports are too many: {:#?}", last.limits);
+    assert_eq!(beyond.first_limit.map(|limit| limit.limit).as_deref(), Some(limit));
+}
+
+#[test]
+fn rules_of_partitions_that_are_planned() {
+    parts("", &profile("bf3-hws", |_| ()), "partition_rules");
+}
+
+#[test]
+fn rules_of_partitions_in_the_configurations() {
+    parts("[offload]\nrules_max = 600", &profile("bf3-hws", |_| ()), "rules_max");
+    parts("[offload]\nrules_max = 600", &profile("bf2-sws", |_| ()), "rules_max");
+}
+
+#[test]
+fn counters_of_partitions() {
+    parts("", &profile("bf3-hws", |profile| profile.counters_max = 700), "counters");
+}
+
+#[test]
+fn rules_of_partitions_in_the_device() {
+    parts("", &profile("bf3-hws", |profile| profile.rules_max = 400), "device_rules");
+}
+
+#[test]
+fn connections_beside_partitions() {
+    let services = names(1) + &web("web", "192.0.2.80", "");
+    fills(&config("[offload]\nrules_max = 1000", &services), &profile("bf3-hws", |_| ()), "rules_max");
+    let tight = profile("bf3-hws", |profile| profile.counters_max = 900);
+    fills(&config("[offload]\nrules_max = 4000", &services), &tight, "counters");
+}
+
+/// What is counted of a service by source partition, and that nothing of it is a connection's.
+#[test]
+fn partitions_are_counted() {
+    let judged = |services: &str| {
+        let config = config("", services);
+        let mut traffic = traffic(&config, 100.0, 0.0);
+        traffic.services.iter_mut().for_each(|load| load.connections = 100.0);
+        judge(&config, &profile("bf3-hws", |_| ()), &traffic).unwrap_or_else(|failure| panic!("{failure}"))
+    };
+    let alone = judged(&names(2));
+    let row = &alone.services[0];
+    assert_eq!(
+        (row.verdict, row.directions.as_slice(), row.sample.len()),
+        ("hardware", &["original"][..], 1)
+    );
+    let parted = alone.partitions.clone().expect("rules of partitions");
+    assert_eq!((parted.rules, parted.counters, parted.insertions_at_start), (512, 512, 512));
+    assert_eq!((parted.masks, parted.groups, parted.templates), (1, 1, 1));
+    assert!(parted.start_ms > 0.0 && (parted.headroom_percent - 75.0).abs() < 0.01, "{parted:?}");
+    assert_eq!((alone.needs.rules, alone.needs.counters, alone.needs.connections), (0.0, 0.0, 0.0));
+    assert_eq!(alone.needs.hardware_packets_per_second, 100_000.0);
+    assert!(alone.limits.iter().all(|limit| limit.limit != "connections"), "{:#?}", alone.limits);
+    let connections = judged(&direct());
+    let both = judged(&(names(2) + &direct()));
+    assert_eq!(both.needs.masks, connections.needs.masks + 1);
+    assert_eq!(both.needs.rules, connections.needs.rules);
+    let rules_max = |verdict: &Verdict| {
+        verdict.limits.iter().find(|limit| limit.limit == "rules_max").expect("it is needed").need
+    };
+    assert_eq!(rules_max(&both), rules_max(&connections) + 512.0);
+    let traffic = Traffic { services: Vec::new(), said: Vec::new(), entries: false };
+    let plan = Plan { version: 1, configuration: "names".into(), traffic, profiles: vec![alone] };
+    let text = text::render(&plan);
+    for part in [
+        "512 in all",
+        "256 partitions x 2 ports x 1 way in",
+        "partitions: 512 rules, 512 counters; 1 of the groups, 1 of the masks, 1 of the templates; 512 insertions",
+        "of partitions alone the first limit is partition_rules, at 2048 rules (75 % left)",
+        "fits, whatever the traffic",
+    ] {
+        assert!(text.contains(part), "no {part}:\n{text}");
+    }
+}
+
+/// Partitions that hardware is not to have, or cannot have: the plan says why, and the machine agrees.
+#[test]
+fn partitions_that_stay_in_software() {
+    let limited = names(1).replace("= 256", "= 256\nlimit = { packets_per_second = 1000 }");
+    let policed = names(1) + "[[policy]]\naction = \"deny\"\nfrom = [\"198.51.100.0/30\"]\n";
+    let barred = names(1).replace("= 256", "= 256\noffload = false");
+    let hws = profile("bf3-hws", |_| ());
+    for (services, limit) in [(limited, Some("metered:dns")), (policed, Some("policy:dns")), (barred, None)] {
+        let config = config("", &services);
+        let verdict = judge(&config, &hws, &traffic(&config, 0.0, 0.0));
+        let verdict = verdict.unwrap_or_else(|failure| panic!("{failure}"));
+        let first = verdict.first_limit.as_ref().map(|limit| limit.limit.as_str());
+        assert_eq!((first, verdict.fits, &verdict.partitions), (limit, limit.is_none(), &None));
+        assert_eq!(drive::parted(&config, &hws), 0);
+    }
 }
 
 /// Connections that come and go: at 5 % below what the plan says nobody is turned away, at 5 % above somebody
@@ -211,6 +329,25 @@ fn a_table_that_is_too_large_in_truth() {
     let config = config("[offload]\nrules_max = 40000", &direct());
     let tight = profile("bf3-hws", |profile| profile.table_rules_max = 45_000);
     refuses(&config, &tight, &profile("bf3-hws", |_| ()), "table_rules_max");
+}
+
+#[test]
+fn a_table_of_partitions_that_is_too_large() {
+    // Their tables have room for 5120 rules at most, and connections' ones for 81,920.
+    let config = config("", &(names(1) + &web("web", "192.0.2.80", "")));
+    let hws = profile("bf3-hws", |_| ());
+    let between = profile("bf3-hws", |profile| profile.table_rules_max = 6000);
+    refuses(&config, &between, &hws, "table_rules_max");
+    assert_eq!(drive::parted(&config, &between), 256);
+    let tight = profile("bf3-hws", |profile| profile.table_rules_max = 4000);
+    let (verdict, first) = verdict(&config, &tight, &traffic(&config, 100.0, 0.0));
+    assert_eq!((first.limit.as_str(), verdict.fits), ("table_rules_max:dns", false));
+    assert_eq!(drive::parted(&config, &tight), 0);
+    // The remedy is one.
+    let mut config = config;
+    config.offload.rules_max = 3200;
+    let (verdict, _) = self::verdict(&config, &tight, &traffic(&config, 100.0, 0.0));
+    assert_eq!((verdict.fits, drive::parted(&config, &tight)), (true, 256));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! traffic. All needs but those of sorts (meters, tables) grow with the traffic: so the first bound to be
 //! reached as traffic grows in proportion is that with the smallest quotient of room and need.
 
+use super::parted::{Parted, Rehearsal};
 use super::stage;
 use super::traffic::{Load, Traffic};
 use crate::engine;
@@ -17,7 +18,9 @@ use eswitch::model::profile::Profile;
 use eswitch::model::types::Steering;
 use offload::admission::Budget;
 use offload::engine::table_rules;
-use offload::machine::{Settings, pairs_max, tenant_rules_max};
+use offload::machine::{
+    PARTITION_RULES_MAX, PARTITION_RULES_PLANNED_MAX, Settings, pairs_max, tenant_rules_max,
+};
 use offload::rule::Rule;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -62,6 +65,8 @@ pub(super) struct Cast<'a> {
     pub(super) load: &'a Load,
     /// What hardware is asked for, and takes.
     pub(super) taken: Option<Taken>,
+    /// Its rules, if it is by source partition and hardware may have it.
+    pub(super) parted: Option<&'a Parted>,
 }
 
 /// Why none of a service's connections is in hardware that would take them.
@@ -115,6 +120,32 @@ pub(crate) struct Needs {
     pub(crate) software_packets_per_second: f64,
 }
 
+/// What the rules of source partitions take, whatever the traffic.
+#[derive(Serialize, Clone, Debug, Default, PartialEq)]
+pub(crate) struct PartitionNeeds {
+    /// Rules: one for each partition, port of a service and way in.
+    pub(crate) rules: u64,
+    /// Of these, those that the machine plans for.
+    #[serde(skip)]
+    pub(crate) planned: u64,
+    /// Counters.
+    pub(crate) counters: u64,
+    /// Masks, groups and kinds of actions, as of connections' rules.
+    pub(crate) masks: usize,
+    pub(crate) groups: usize,
+    pub(crate) templates: usize,
+    /// Rules put in force when the program starts,
+    pub(crate) insertions_at_start: u64,
+    /// and for how long that goes on, milliseconds.
+    pub(crate) start_ms: f64,
+    /// What more and more of them would reach first, without any connections,
+    pub(crate) first_limit: &'static str,
+    /// how many there would be then,
+    pub(crate) rules_max: f64,
+    /// and what is left of that, percent; negative: so much is missing.
+    pub(crate) headroom_percent: f64,
+}
+
 impl Cast<'_> {
     /// New connections per second that hardware gets, and how long each is there, seconds.
     pub(super) fn flow(&self, config: &Config) -> (f64, f64) {
@@ -159,6 +190,9 @@ impl Cast<'_> {
 
     /// Of these, what hardware forwards: one direction only, where the other one never comes here.
     fn hardware_packets(&self, config: &Config) -> f64 {
+        if let Some(parted) = self.parted {
+            return self.packets() * parted.share();
+        }
         let Some(taken) = &self.taken else { return 0.0 };
         let ways = taken.ask.legs.iter().flatten().count() as f64;
         let seen = if self.service.mode == Mode::Nat { 2.0 } else { 1.0 };
@@ -168,12 +202,18 @@ impl Cast<'_> {
 }
 
 /// What the cast needs in all.
-pub(super) fn needs(config: &Config, base: &[Rule], cast: &[Cast<'_>], settle_s: f64) -> Needs {
+pub(super) fn needs(
+    config: &Config,
+    base: &[Rule],
+    cast: &[Cast<'_>],
+    parted: &Rehearsal,
+    settle_s: f64,
+) -> Needs {
     let mut needs = Needs { base_rules: base.len(), ..Needs::default() };
     let (mut masks, mut groups, mut templates) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut meters = BTreeSet::new();
     let rules = cast.iter().filter_map(|cast| cast.taken.as_ref()).flat_map(|taken| &taken.rules);
-    for shape in base.iter().chain(rules).map(Rule::shape) {
+    for shape in base.iter().chain(rules).chain(parted.rules()).map(Rule::shape) {
         masks.insert(format!("{} {:?} {:?}", shape.port, shape.attr, shape.items));
         groups.insert(format!("{} {:?} {}", shape.port, shape.attr.domain, shape.attr.group));
         templates.insert(format!("{:?} {:?} {:?}", shape.attr, shape.items, shape.actions));
@@ -216,6 +256,8 @@ pub(super) struct Bounds<'a> {
     pub(super) cast: &'a [Cast<'a>],
     pub(super) traffic: &'a Traffic,
     pub(super) needs: Needs,
+    /// Of source partitions.
+    pub(super) parted: PartitionNeeds,
 }
 
 impl Bounds<'_> {
@@ -227,19 +269,35 @@ impl Bounds<'_> {
         limits.extend(self.objects());
         limits.extend(self.kinds());
         limits.extend(self.packets());
+        limits.extend(self.partitions());
         limits.retain(|limit| limit.need > 0.0);
         let order = |limit: &Limit| match limit.reached {
             Some(reached) => reached.times,
             None if limit.exceeded => 0.0,
             None => f64::INFINITY,
         };
-        limits.sort_by(|a, b| order(a).total_cmp(&order(b)));
+        // Of those that no traffic reaches, the one with the least left.
+        let left = |limit: &Limit| limit.headroom_percent;
+        limits.sort_by(|a, b| order(a).total_cmp(&order(b)).then(left(a).total_cmp(&left(b))));
         limits
     }
 
     /// Something whose need grows with the traffic.
     fn grows(&self, limit: &str, of: &'static str, unit: &'static str, need: f64, room: f64) -> Limit {
-        let times = room / need.max(f64::MIN_POSITIVE);
+        self.grows_beside(0, (limit, of, unit), need, room)
+    }
+
+    /// Something of which so much is needed whatever the traffic, and the rest grows with it.
+    fn grows_beside(
+        &self,
+        fixed: u64,
+        (limit, of, unit): (&str, &'static str, &'static str),
+        growing: f64,
+        room: f64,
+    ) -> Limit {
+        let fixed = fixed as f64;
+        let need = fixed + growing;
+        let times = (room - fixed) / growing.max(f64::MIN_POSITIVE);
         let reached = Reached {
             times,
             connections: times * self.traffic.connections(),
@@ -253,7 +311,7 @@ impl Bounds<'_> {
             room,
             headroom_percent: 100.0 * (1.0 - need / room.max(f64::MIN_POSITIVE)),
             exceeded: need > room,
-            reached: Some(reached),
+            reached: (growing > 0.0 && fixed <= room).then_some(reached),
             remedy: String::new(),
         }
     }
@@ -304,6 +362,9 @@ impl Bounds<'_> {
 
     /// Entries of the tables that a service has: live ones, those that are over, those that never began.
     fn entries(&self, cast: &Cast<'_>) -> f64 {
+        if !cast.service.affinity.keeps_connections() {
+            return 0.0;
+        }
         let load = cast.load;
         let times = &cast.service.timeouts;
         let after_ms = match (cast.service.protocol, cast.service.mode) {
@@ -321,8 +382,13 @@ impl Bounds<'_> {
         let rules_max = f64::from(settings.rules_max);
         let leaving: f64 = self.cast.iter().map(|cast| cast.flow(self.config).0).sum();
         let mut limits = vec![
-            self.grows("rules_max", "configuration", "rules", needs.rules, rules_max)
-                .remedy("raise [offload] rules_max, or price_min, which keeps short connections in software"),
+            self.grows_beside(
+                self.parted.planned,
+                ("rules_max", "configuration", "rules"),
+                needs.rules,
+                rules_max,
+            )
+            .remedy("raise [offload] rules_max, or price_min, which keeps short connections in software"),
             self.grows(
                 "settling",
                 "engine",
@@ -384,25 +450,74 @@ impl Bounds<'_> {
     /// What rules refer to.
     fn objects(&self) -> Vec<Limit> {
         let (needs, profile) = (&self.needs, self.device.profile);
-        // Under hardware steering pools are made at the start, two objects for each rule that there may be.
-        let pool = |most: u32| match self.device.steering {
+        let ((counters, counters_of), (ages, ages_of)) =
+            (self.pool(profile.counters_max), self.pool(profile.ages_max));
+        let smaller = "lower [offload] rules_max to what the device has room for, or use a larger device";
+        let of_pool =
+            |of| if of == "engine" { "raise [offload] rules_max: there are two for each" } else { smaller };
+        vec![
+            self.grows_beside(
+                self.parted.planned,
+                ("device_rules", "profile", "rules"),
+                needs.rules,
+                self.device_rules(),
+            )
+            .remedy(smaller),
+            self.grows_beside(
+                self.parted.counters,
+                ("counters", counters_of, "counters"),
+                needs.counters,
+                f64::from(counters),
+            )
+            .remedy(of_pool(counters_of)),
+            self.grows("ages", ages_of, "age contexts", needs.ages, f64::from(ages)).remedy(of_pool(ages_of)),
+        ]
+    }
+
+    /// Objects that there are, and whose bound that is: under hardware steering pools are made at the start,
+    /// two for each rule that there may be.
+    fn pool(&self, most: u32) -> (u32, &'static str) {
+        match self.device.steering {
             Steering::Software => (most, "profile"),
             Steering::Hardware => {
                 let pool = self.settings().rules_max.saturating_mul(2);
                 if pool < most { (pool, "engine") } else { (most, "profile") }
             }
+        }
+    }
+
+    /// Rules that the device has room for, besides those that lead to others.
+    fn device_rules(&self) -> f64 {
+        self.device.profile.rules_max.saturating_sub(self.needs.base_rules as u64) as f64
+    }
+
+    /// What rules of source partitions alone are bounded by.
+    fn partitions(&self) -> Option<Limit> {
+        let (need, room) = (self.parted.rules as f64, f64::from(PARTITION_RULES_PLANNED_MAX));
+        (need > 0.0).then(|| {
+            let limit = self.stays("partition_rules", "engine", "rules of partitions", need, room);
+            limit.remedy("use fewer partitions, or ports of such services; beyond that software forwards")
+        })
+    }
+
+    /// Which bound the rules of source partitions would reach first if there were more and more of them and
+    /// no connections.
+    pub(super) fn partition_needs(&self) -> Option<PartitionNeeds> {
+        let parted = &self.parted;
+        let rules_of = |objects: u32| {
+            let each = parted.counters as f64 / parted.planned.max(1) as f64;
+            f64::from(objects) / each.max(f64::MIN_POSITIVE)
         };
-        let ((counters, counters_of), (ages, ages_of)) = (pool(profile.counters_max), pool(profile.ages_max));
-        let room = profile.rules_max.saturating_sub(needs.base_rules as u64) as f64;
-        let smaller = "lower [offload] rules_max to what the device has room for, or use a larger device";
-        let of_pool =
-            |of| if of == "engine" { "raise [offload] rules_max: there are two for each" } else { smaller };
-        vec![
-            self.grows("device_rules", "profile", "rules", needs.rules, room).remedy(smaller),
-            self.grows("counters", counters_of, "counters", needs.counters, f64::from(counters))
-                .remedy(of_pool(counters_of)),
-            self.grows("ages", ages_of, "age contexts", needs.ages, f64::from(ages)).remedy(of_pool(ages_of)),
-        ]
+        let rooms = [
+            ("partition_rules", f64::from(PARTITION_RULES_PLANNED_MAX)),
+            ("rules_max", f64::from(self.settings().rules_max)),
+            ("device_rules", self.device_rules()),
+            ("counters", rules_of(self.pool(self.device.profile.counters_max).0)),
+        ];
+        let (first_limit, room) = rooms.into_iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let headroom_percent = 100.0 * (1.0 - parted.rules as f64 / room.max(f64::MIN_POSITIVE));
+        let needs = PartitionNeeds { first_limit, rules_max: room, headroom_percent, ..parted.clone() };
+        (parted.rules > 0).then_some(needs)
     }
 
     /// What there are as many of as there are kinds of rules.
@@ -414,13 +529,21 @@ impl Bounds<'_> {
         if self.device.steering == Steering::Hardware {
             if profile.tables_max > 0 {
                 let room = f64::from(profile.tables_max);
+                // A table of partitions knows one kind of actions.
+                let tables = needs.masks + (self.parted.templates - self.parted.masks);
                 limits.push(
-                    self.stays("tables", "profile", "tables", needs.masks as f64, room)
+                    self.stays("tables", "profile", "tables", tables as f64, room)
                         .remedy("use fewer kinds of ports and tunnels"),
                 );
             }
-            if profile.table_rules_max > 0 && needs.rules > 0.0 {
-                let (need, room) = (table_rules(self.settings().rules_max), profile.table_rules_max);
+            let rules_max = self.settings().rules_max;
+            let largest = match needs.rules > 0.0 {
+                true => table_rules(rules_max),
+                false if self.parted.planned > 0 => table_rules(rules_max.min(PARTITION_RULES_MAX)),
+                false => 0,
+            };
+            if profile.table_rules_max > 0 {
+                let (need, room) = (largest, profile.table_rules_max);
                 let most = u64::from(room) * 4 / 5;
                 limits.push(
                     self.stays(
@@ -471,6 +594,9 @@ impl Limit {
 /// Half-open connections of a service at a time. UDP's are so until the client is heard again after an
 /// answer, which it never is where there is one question and one answer.
 fn half_open(cast: &Cast<'_>) -> f64 {
+    if !cast.service.affinity.keeps_connections() {
+        return 0.0;
+    }
     let load = cast.load;
     let short = |life| life * load.packets_per_second < 3.0;
     let opening_s = match (cast.service.protocol, load.life_s()) {

@@ -7,6 +7,7 @@
 //! ```
 
 mod limits;
+mod parted;
 mod stage;
 mod text;
 mod traffic;
@@ -29,10 +30,11 @@ use dataplane::offload::{Answer, Ask};
 use dataplane::snapshot::Service;
 use eswitch::model::profile::Profile;
 use eswitch::model::types::Steering;
-use limits::{Bounds, Cast, Limit, Needs, Reached, Taken, Unused};
+use limits::{Bounds, Cast, Limit, Needs, PartitionNeeds, Reached, Taken, Unused};
 use offload::engine::FlowEngine;
 use offload::lower;
 use offload::testpmd::Dialect;
+use parted::PartitionPlan;
 use serde::Serialize;
 use stage::{REHEARSAL_RULES, Rehearsed, Scene, declined_text};
 use std::path::Path;
@@ -68,6 +70,8 @@ pub(crate) struct Verdict {
     services: Vec<ServicePlan>,
     /// What they need in all.
     needs: Needs,
+    /// What the rules of source partitions need beside these.
+    partitions: Option<PartitionNeeds>,
     /// All that something is needed of, what is reached first at the front.
     limits: Vec<Limit>,
     /// What was taken for granted.
@@ -80,7 +84,7 @@ pub(crate) struct ServicePlan {
     service: String,
     mode: String,
     /// `hardware`, `unused` (hardware would take them, and by the traffic gets none), `software` (as
-    /// configured), `refused`, or `unplanned` (by source partition).
+    /// configured), or `refused`.
     verdict: &'static str,
     /// Directions that hardware forwards: `original`, `reply`.
     directions: Vec<&'static str>,
@@ -104,6 +108,9 @@ pub(crate) struct ServicePlan {
     sample_client: String,
     /// That connection's rules, as testpmd would be told to make them.
     sample: Vec<String>,
+    /// By source partition: its rules, which are not connections'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partitions: Option<PartitionPlan>,
 }
 
 /// `plan`.
@@ -147,6 +154,7 @@ pub(crate) fn judge(config: &Config, profile: &Profile, traffic: &Traffic) -> Re
     let mut device = scene
         .device(config, profile, config.offload.rules_max.min(REHEARSAL_RULES))
         .map_err(Failure::Config)?;
+    let parted = parted::rehearse(&scene, config, profile).map_err(Failure::Config)?;
     for service in scene.snapshot.services.iter().flatten() {
         let Some(load) = traffic.services.iter().find(|load| load.service == service.name) else { continue };
         let client = load.client.map(Ip::from);
@@ -157,20 +165,23 @@ pub(crate) fn judge(config: &Config, profile: &Profile, traffic: &Traffic) -> Re
         }
         let (row, taken) = match scene.rehearse(config, service, client) {
             Rehearsed::Stays(reason, text) => (row.stays(service, &scene, reason, text), None),
-            Rehearsed::Asks(_) if scene.no_engine.is_some() => {
+            Rehearsed::Asks(_) | Rehearsed::Parted if scene.no_engine.is_some() => {
                 let why = scene.no_engine.clone().unwrap_or_default();
                 let row = row.stays(service, &scene, "no_engine", why);
                 let wanted = config.offload.engine != EngineChoice::None;
                 (ServicePlan { verdict: if wanted { "refused" } else { "software" }, ..row }, None)
             }
+            Rehearsed::Parted => {
+                (row.parted((&scene, config, profile), service, parted.of(service.id)), None)
+            }
             Rehearsed::Asks(ask) => row.tried(config, profile, &scene, &mut device, &ask),
         };
         services.push(row);
-        cast.push(Cast { service, load, taken });
+        cast.push(Cast { service, load, taken, parted: parted.of(service.id) });
     }
     let settle_s = f64::from(device.engine.traits().settle_ms) / 1000.0;
     let base = base_rules(&scene);
-    let needs = limits::needs(config, &base, &cast, settle_s);
+    let needs = limits::needs(config, &base, &cast, &parted, settle_s);
     for (row, cast) in services.iter_mut().zip(&cast) {
         row.connections_in_hardware = cast.in_hardware(config);
         row.insertions_per_second = cast.flow(config).0 * row.rules_per_connection as f64;
@@ -178,7 +189,15 @@ pub(crate) fn judge(config: &Config, profile: &Profile, traffic: &Traffic) -> Re
     }
     let steering = scene.steering;
     let of_device = limits::Device { profile, steering, settle_s };
-    let bounds = Bounds { config, snapshot: &scene.snapshot, device: of_device, cast: &cast, traffic, needs };
+    let bounds = Bounds {
+        config,
+        snapshot: &scene.snapshot,
+        device: of_device,
+        cast: &cast,
+        traffic,
+        needs,
+        parted: parted.needs(),
+    };
     let mut all: Vec<Limit> = services.iter().filter_map(|row| row.limit(traffic)).collect();
     all.extend(bounds.limits());
     // What no growth reaches and nothing exceeds is no first limit.
@@ -191,6 +210,7 @@ pub(crate) fn judge(config: &Config, profile: &Profile, traffic: &Traffic) -> Re
         first_limit: first,
         services,
         needs,
+        partitions: bounds.partition_needs(),
         limits: all,
         notes: scene.notes,
     })
@@ -226,17 +246,14 @@ impl ServicePlan {
             insertions_per_second: 0.0,
             sample_client: String::new(),
             sample: Vec::new(),
+            partitions: None,
         }
     }
 
     /// It is not offloaded; if it should be, that is a limit.
     fn stays(mut self, service: &Service, scene: &Scene, reason: &str, text: String) -> ServicePlan {
         let wanted = service.offload && scene.no_engine.is_none() && reason != "barred";
-        self.verdict = match wanted {
-            true if reason == stage::UNPLANNED => stage::UNPLANNED,
-            true => "refused",
-            false => "software",
-        };
+        self.verdict = if wanted { "refused" } else { "software" };
         (self.reason, self.text) = (Some(reason.to_owned()), text);
         self
     }
@@ -260,7 +277,10 @@ impl ServicePlan {
         if let Some(reason) = declined {
             let keys = match exhausted(&device.holds(), profile) {
                 Some(key) => vec![key],
-                None => obstacles(config, profile, scene, &ask),
+                None => obstacles(profile, |relaxed| {
+                    let device = scene.device(config, relaxed, config.offload.rules_max.min(REHEARSAL_RULES));
+                    device.is_ok_and(|mut device| matches!(device.ask(&ask), Some(Answer::Installed { .. })))
+                }),
             };
             self.verdict = "refused";
             (self.reason, self.text) = match keys.first() {
@@ -324,13 +344,19 @@ impl ServicePlan {
         self.text = format!("hardware would take its connections, but {why}");
     }
 
-    /// A service that should be offloaded and is not: reached by its first connection.
+    /// A service that should be offloaded and is not.
     fn limit(&self, traffic: &Traffic) -> Option<Limit> {
-        if self.verdict != "refused" {
+        // What finds no room is exceeding a limit of sizes, which says so.
+        if self.verdict != "refused" || self.partitions.is_some() && self.reason.as_deref() == Some("full") {
             return None;
         }
         let load = traffic.services.iter().find(|load| load.service == self.service)?;
-        let need = load.connections.max(1.0);
+        // Connections bring it about, or rules that are there without any.
+        let reached = Reached { times: 0.0, connections: 0.0, new_per_second: 0.0 };
+        let (unit, need, reached) = match self.partitions {
+            Some(parted) => ("rules", parted.rules as f64, None),
+            None => ("connections", load.connections.max(1.0), Some(reached)),
+        };
         let reason = self.reason.as_deref().unwrap_or("refused");
         let limit = Limit {
             limit: format!("{reason}:{}", self.service),
@@ -339,15 +365,17 @@ impl ServicePlan {
             } else {
                 "engine"
             },
-            unit: "connections",
+            unit,
             need,
             room: 0.0,
             headroom_percent: -100.0,
             exceeded: true,
-            reached: Some(Reached { times: 0.0, connections: 0.0, new_per_second: 0.0 }),
+            reached,
             remedy: String::new(),
         };
-        Some(limit.remedy(&format!("{}; or set the service's offload = false", remedy_of(reason))))
+        let own = self.partitions.and_then(|_| parted::remedy_of(reason));
+        let remedy = own.unwrap_or_else(|| remedy_of(reason));
+        Some(limit.remedy(&format!("{remedy}; or set the service's offload = false")))
     }
 }
 
@@ -380,9 +408,9 @@ fn exhausted(&[_, counters, ages, meters]: &[u64; 4], profile: &Profile) -> Opti
     most.into_iter().find(|(_, held, most)| *held > 0 && *held >= u64::from(*most)).map(|(key, ..)| key)
 }
 
-/// Which keys of the profile stand in a connection's way: those of which each alone, all others being
-/// relaxed, has it refused.
-fn obstacles(config: &Config, profile: &Profile, scene: &Scene, ask: &Ask) -> Vec<&'static str> {
+/// Which keys of the profile stand in the way of something that profiles take or not: those of which each
+/// alone, all others being relaxed, has it refused.
+fn obstacles(profile: &Profile, takes: impl Fn(&Profile) -> bool) -> Vec<&'static str> {
     type Relax = fn(&mut Profile);
     let keys: [(&'static str, Relax); 11] = [
         ("ipv6_five_tuple", |profile| profile.ipv6_five_tuple = true),
@@ -397,17 +425,16 @@ fn obstacles(config: &Config, profile: &Profile, scene: &Scene, ask: &Ask) -> Ve
         ("ages_max", |profile| profile.ages_max = profile.ages_max.max(1 << 20)),
         ("meters_max", |profile| profile.meters_max = profile.meters_max.max(1 << 20)),
     ];
-    let takes = |tight: Option<&str>| {
+    let takes_but = |tight: Option<&str>| {
         let mut relaxed = profile.clone();
         for (key, relax) in keys.iter().filter(|(key, _)| Some(*key) != tight) {
             let _ = key;
             relax(&mut relaxed);
         }
-        let device = scene.device(config, &relaxed, config.offload.rules_max.min(REHEARSAL_RULES));
-        device.is_ok_and(|mut device| matches!(device.ask(ask), Some(Answer::Installed { .. })))
+        takes(&relaxed)
     };
-    if !takes(None) {
+    if !takes_but(None) {
         return Vec::new();
     }
-    keys.iter().map(|(key, _)| *key).filter(|key| !takes(Some(key))).collect()
+    keys.iter().map(|(key, _)| *key).filter(|key| !takes_but(Some(key))).collect()
 }

@@ -9,11 +9,11 @@ use crate::hairpins;
 use crate::trace::{self, Packet};
 use dataplane::addr::{Ip, MacAddr};
 use dataplane::config::{Attachment, Config, EngineChoice, Faces, Limits};
-use dataplane::counters::WorkerCounters;
+use dataplane::counters::{Counter, WorkerCounters};
 use dataplane::flow::{Direction, FlowKey, Protocol};
 use dataplane::ids::{BackendId, PortId, WorkerId};
 use dataplane::neighbour::NeighbourUpdate;
-use dataplane::offload::{Answer, Ask, FlowRef, Revoke, Token};
+use dataplane::offload::{Answer, Ask, FlowRef, Reached, Revoke, Token};
 use dataplane::owner::{DEFAULT_KEY, Owners};
 use dataplane::packet::{Burst, TestPacket};
 use dataplane::snapshot::{Affinity, Hop, Overrides, Service, Snapshot};
@@ -21,16 +21,15 @@ use dataplane::time::Tick;
 use dataplane::worker::{Env, Hardware, Note, Sizes, Worker, WorkerSetup};
 use eswitch::model::profile::Profile;
 use eswitch::model::types::{Role, Steering, VportInfo};
+use offload::counters::EngineState;
 use offload::engine::sim::{SimEngine, SimSetup};
 use offload::engine::template::QUEUE_SIZE;
 use offload::engine::{FlowEngine, table_rules};
 use offload::lower::{self, PortFacts, Topology};
-use offload::machine::{Machine, Outbox, Settings};
+use offload::machine::{Machine, Outbox, PartitionTally, Settings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Why nothing is said of a service whose rules do not come and go with connections.
-pub(super) const UNPLANNED: &str = "unplanned";
 /// Rules of a rehearsal's device: a few for each service.
 pub(super) const REHEARSAL_RULES: u32 = 32_768;
 /// Packets that hardware is asked after, in a rehearsal.
@@ -165,16 +164,8 @@ impl Scene {
                 "without affinity no connections are kept that hardware could have",
             );
         }
-        if let Affinity::Partition { bits } = service.affinity {
-            let ports: usize = service.ports.iter().map(|ports| ports.len()).sum();
-            return Rehearsed::stays(
-                UNPLANNED,
-                format!(
-                    "by source partition: {} rules for each way in, of the configuration's own, beside what is \
-                     planned here; its packets are counted as software's",
-                    (1usize << bits) * ports
-                ),
-            );
+        if let Affinity::Partition { .. } = service.affinity {
+            return Rehearsed::Parted;
         }
         let Some((client, front)) = self.client(config, service, client) else {
             return Rehearsed::stays("no_route", "no route leads to a client of it");
@@ -375,6 +366,8 @@ pub(super) enum Rehearsed {
     Asks(Box<Ask>),
     /// It is not: a word for machines, and one for people.
     Stays(&'static str, String),
+    /// No connections are kept; hardware has the configuration's own rules for it.
+    Parted,
 }
 
 impl Rehearsed {
@@ -419,6 +412,11 @@ impl Env for Outside {
     }
 }
 
+/// Who is at a next hop.
+fn neighbour(hop: Hop) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 9, hop.port.0 as u8])
+}
+
 /// A worker for a few connections.
 pub(super) struct Rehearsal {
     pub(super) worker: Worker<TestPacket>,
@@ -443,7 +441,7 @@ impl Rehearsal {
 
     /// The next hop is known.
     pub(super) fn introduce(&mut self, hop: Hop) {
-        let mac = MacAddr([2, 0, 0, 0, 9, hop.port.0 as u8]);
+        let mac = neighbour(hop);
         let update =
             NeighbourUpdate { port: hop.port, ip: hop.next_hop, mac, solicited: true, overrides: true };
         self.worker.introduce(self.now, &update, &mut self.outside);
@@ -591,7 +589,31 @@ impl Device {
         None
     }
 
-    /// Rules of connections, counters, age contexts and meters in the device.
+    /// Says who is at the next hops of services by source partition, and waits until their rules are in, or
+    /// what is missing was tried in vain.
+    pub(super) fn put_partitions_in(&mut self, snapshot: &Snapshot) {
+        for hop in snapshot.parted_hops() {
+            self.machine.reached(&Reached { hop: *hop, mac: neighbour(*hop) });
+        }
+        let mut seen = None;
+        let mut until_ns = self.now_ns + PATIENCE_NS;
+        while self.now_ns < until_ns {
+            // Only then there is a plan afterwards.
+            let runs = self.machine.state() == EngineState::Running;
+            self.turn();
+            let counters = self.machine.counters();
+            let now = [&counters.rules, &counters.insertions, &counters.in_flight].map(Counter::get);
+            if !runs || seen.replace(now) == Some(now) {
+                continue;
+            }
+            if self.machine.partition_tallies().values().all(PartitionTally::is_settled) {
+                return;
+            }
+            until_ns = self.now_ns + PATIENCE_NS;
+        }
+    }
+
+    /// Rules of connections and partitions, counters, age contexts and meters in the device.
     pub(super) fn holds(&mut self) -> [u64; 4] {
         let rules = self.engine.connection_rules();
         let [counters, ages, meters] = self.engine.device().objects_in_use();

@@ -1,5 +1,6 @@
 //! A plan as text for people. Machines take `--json`.
 
+use super::limits::PartitionNeeds;
 use super::{Limit, Plan, Verdict};
 use crate::output::Table;
 use std::fmt::Write as _;
@@ -48,7 +49,9 @@ fn side_by_side(plan: &Plan) -> String {
         table.row([
             verdict.profile.clone(),
             format!("{offloaded} of {}", verdict.services.len()),
-            amount(verdict.needs.rules),
+            amount(
+                verdict.needs.rules + verdict.partitions.as_ref().map_or(0.0, |parted| parted.rules as f64),
+            ),
             amount(verdict.needs.insertions_per_second),
             verdict.needs.masks.to_string(),
             verdict.first_limit.as_ref().map_or("none".into(), |limit| limit.limit.clone()),
@@ -86,10 +89,13 @@ fn one(verdict: &Verdict) -> String {
             row.mode.clone(),
             row.verdict.into(),
             row.directions.join("+"),
-            row.rules_per_connection.to_string(),
+            match row.partitions {
+                Some(parted) => format!("{} in all", parted.rules),
+                None => row.rules_per_connection.to_string(),
+            },
             if row.encap_bytes > 0 { format!("{} B", row.encap_bytes) } else { "-".into() },
-            amount(row.connections_in_hardware),
-            amount(row.insertions_per_second),
+            row.partitions.map_or_else(|| amount(row.connections_in_hardware), |_| "-".into()),
+            row.partitions.map_or_else(|| amount(row.insertions_per_second), |_| "-".into()),
             row.text.clone(),
         ]);
     }
@@ -113,9 +119,10 @@ fn one(verdict: &Verdict) -> String {
 fn needs(verdict: &Verdict) -> String {
     let needs = &verdict.needs;
     format!(
-        "hardware: {} connections, {} rules and {} that lead to them; {} groups, {} masks, {} templates of actions; \
+        "hardware:   {} connections, {} rules and {} that lead to them; {} groups, {} masks, {} templates of actions; \
          {} counters, {} ages, {} meters, {} tunnel headers; {} insertions/s\n\
-         packets:  {}/s in hardware, {}/s in software\n",
+         {}\
+         packets:    {}/s in hardware, {}/s in software\n",
         amount(needs.connections),
         amount(needs.rules),
         needs.base_rules,
@@ -127,14 +134,33 @@ fn needs(verdict: &Verdict) -> String {
         needs.meters,
         amount(needs.encapsulations),
         amount(needs.insertions_per_second),
+        verdict.partitions.as_ref().map(partitions).unwrap_or_default(),
         amount(needs.hardware_packets_per_second),
         amount(needs.software_packets_per_second),
     )
 }
 
+fn partitions(needs: &PartitionNeeds) -> String {
+    format!(
+        "partitions: {} rules, {} counters; {} of the groups, {} of the masks, {} of the templates; {} insertions at \
+         the start, {} ms; of partitions alone the first limit is {}, at {} rules ({:.0} % left)\n",
+        needs.rules,
+        needs.counters,
+        needs.groups,
+        needs.masks,
+        needs.templates,
+        needs.insertions_at_start,
+        amount(needs.start_ms),
+        needs.first_limit,
+        amount(needs.rules_max),
+        needs.headroom_percent.max(-999.0),
+    )
+}
+
 fn conclusion(verdict: &Verdict) -> String {
     match &verdict.first_limit {
-        None => "no limit in sight\n".into(),
+        None if verdict.limits.is_empty() => "no limit in sight\n".into(),
+        None => "fits, whatever the traffic\n".into(),
         Some(limit) if verdict.fits => {
             format!("fits; the first limit is {}, {}: {}\n", limit.limit, reached(limit), limit.remedy)
         }

@@ -9,7 +9,8 @@ use crate::cli::PlanArgs;
 use crate::client::Client;
 use crate::clock;
 use crate::commands;
-use dataplane::config::Config;
+use dataplane::config::{Config, Service};
+use dataplane::snapshot::Affinity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -204,6 +205,7 @@ fn mixed(config: &Config, mix: &Mix, args: &PlanArgs) -> Result<Traffic, Failure
         ));
     }
     said.push(habits(args));
+    said.extend(parted(config));
     Ok(Traffic { services, said, entries: false })
 }
 
@@ -223,6 +225,15 @@ fn habits(args: &PlanArgs) -> String {
         args.packets_per_second(),
         args.frame_bytes(),
     )
+}
+
+/// What stands for connections where none are kept.
+fn parted(config: &Config) -> Option<String> {
+    let mut affinities = config.services.iter().map(|service| service.affinity);
+    affinities.any(|affinity| matches!(affinity, Affinity::Partition { .. })).then(|| {
+        "services by source partition keep no connections: theirs only say how many packets there are"
+            .to_owned()
+    })
 }
 
 impl PlanArgs {
@@ -249,8 +260,13 @@ fn observed(
     seconds: f64,
     args: &PlanArgs,
 ) -> Vec<Load> {
-    let load = |name: &str| {
-        let counted = counted.get(name).copied().unwrap_or_default();
+    let load = |service: &Service| {
+        let name = &service.name;
+        let mut counted = counted.get(name).copied().unwrap_or_default();
+        if matches!(service.affinity, Affinity::Partition { .. }) {
+            // Its packets are taken for those of one.
+            counted.connections = 1.0;
+        }
         let each = counted.packets / seconds / counted.connections.max(1.0);
         Load {
             service: name.to_owned(),
@@ -263,7 +279,7 @@ fn observed(
             client: None,
         }
     };
-    config.services.iter().map(|service| load(&service.name)).collect()
+    config.services.iter().map(load).collect()
 }
 
 /// `--live`: two looks at a running Millrace.
