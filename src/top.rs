@@ -13,6 +13,7 @@ use crate::output::{self, Table};
 use crate::{Failure, commands};
 use serde::Serialize;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,9 @@ struct ServiceView {
     backends_active: usize,
     connections: u64,
     opened_per_second: u64,
+    /// By source partition: packets of the busiest backend since the start, percent of what its weight says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imbalance_percent: Option<u64>,
     #[serde(flatten)]
     rate: Rate,
 }
@@ -107,6 +111,9 @@ struct View {
     engine_state: String,
     rules: u64,
     rules_max: u64,
+    /// Rules of source partitions, by what became of them; none where no service has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partitions: Option<BTreeMap<String, u64>>,
     services: Vec<ServiceView>,
     backends: Vec<BackendView>,
     drops: Vec<DropView>,
@@ -168,6 +175,7 @@ impl View {
         let dropped = |sample: &Sample| sample.drops.iter().map(|row| row.packets).sum::<u64>();
         let opened = |sample: &Sample| sample.services.iter().map(|row| row.opened + row.picked_up).sum();
         let carried = [before, after].map(|sample| Carried::by_all(&sample.services));
+        let parted = after.services.iter().any(|row| row.affinity == "partition");
         View {
             interval_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
             connections: after.services.iter().map(|row| row.connections).sum(),
@@ -178,6 +186,7 @@ impl View {
             engine_state: after.offload.state.clone(),
             rules: after.offload.rules,
             rules_max: after.offload.capacity,
+            partitions: parted.then(|| after.offload.partitions.clone()),
             services: services(before, after, between),
             backends: backends(before, after, between),
             drops: drops(before, after, between),
@@ -186,9 +195,9 @@ impl View {
     }
 
     /// The first lines.
-    fn head(&self) -> [String; 2] {
+    fn head(&self) -> Vec<String> {
         let Rate { packets_per_second, bits_per_second, hardware_share } = self.rate;
-        [
+        let mut head = vec![
             format!(
                 "{} packets/s, {} bit/s, {} connections, {} new/s, {} dropped/s",
                 output::scaled(packets_per_second),
@@ -205,7 +214,25 @@ impl View {
                 self.engine,
                 self.engine_state
             ),
-        ]
+        ];
+        head.extend(self.partitions.as_ref().map(|rules| self.parted(rules)));
+        head
+    }
+
+    /// Where the rules of source partitions are, and how even their services are.
+    fn parted(&self, rules: &BTreeMap<String, u64>) -> String {
+        let of = |state: &str| rules.get(state).copied().unwrap_or_default();
+        let declined = rules.iter().filter(|(state, _)| state.starts_with("declined"));
+        let elsewhere: u64 = declined.map(|(_, count)| count).sum();
+        let uneven = |row: &ServiceView| Some(format!(", {} {} %", row.service, row.imbalance_percent?));
+        let busiest: String = self.services.iter().filter_map(uneven).collect();
+        format!(
+            "partitions: {} rules in hardware, {} moving, {elsewhere} left to software; busiest backend against its \
+             weight{}",
+            of("installed"),
+            of("moving"),
+            if busiest.is_empty() { ": no packets yet".to_owned() } else { busiest.replacen(',', ":", 1) },
+        )
     }
 
     /// The tables, and what stands there instead of an empty one.
@@ -281,6 +308,7 @@ fn services(before: &Sample, after: &Sample, between: Between) -> Vec<ServiceVie
             backends_active: row.backends_active,
             connections: row.connections,
             opened_per_second: between.rate(was.map(opened), opened(row)),
+            imbalance_percent: row.imbalance_percent,
             rate: between.traffic(was.map(Carried::by_service), Carried::by_service(row)),
         }
     };

@@ -116,10 +116,11 @@ fn quits(key: KeyEvent) -> bool {
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View, problem: Option<&str>) {
     let tables = view.tables();
     let heights = tables.each_ref().map(|(table, _)| 2 + table.cells().len().max(1) as u16);
+    let lines: Vec<Line<'_>> = view.head().into_iter().map(Line::from).collect();
     // The long ones (backends, and then services) give way first.
     let [workers, services, backends, drops] = heights;
     let [head, workers, services, backends, drops, foot] = Layout::vertical([
-        Constraint::Length(3),
+        Constraint::Length(lines.len() as u16 + 1),
         Constraint::Max(workers),
         Constraint::Max(services),
         Constraint::Max(backends),
@@ -127,7 +128,6 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, problem: Option<&str>) {
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    let lines: Vec<Line<'_>> = view.head().into_iter().map(Line::from).collect();
     frame.render_widget(Paragraph::new(lines).bold(), head);
     for ((table, nothing), area) in tables.iter().zip([workers, services, backends, drops]) {
         draw_table(frame, table, nothing, area);

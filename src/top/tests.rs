@@ -76,6 +76,40 @@ fn text_and_json_have_all_of_it() {
     assert_eq!(json["hardware_share"], 0.5);
 }
 
+/// Of services by source partition, and of those only.
+#[test]
+fn partitions_are_shown_where_there_are_any() {
+    assert!(!view().text().contains("partitions:") && view().partitions.is_none());
+    let mut after = sample([2000, 9000], 9);
+    after.services[0].affinity = "partition".to_owned();
+    let rules = [("installed", 60), ("moving", 1), ("declined:full", 2), ("declined:mtu", 1)];
+    after.offload.partitions = rules.map(|(state, count)| (state.to_owned(), count)).into();
+    let told = |after: &Sample| View::new(&sample([1000, 1000], 5), after, Duration::from_secs(2));
+    assert_eq!(
+        told(&after).head()[2],
+        "partitions: 60 rules in hardware, 1 moving, 3 left to software; busiest backend against its weight: no packets yet"
+    );
+    after.services[0].imbalance_percent = Some(163);
+    after.services.push(ServiceRow {
+        name: "ntp".to_owned(),
+        imbalance_percent: Some(100),
+        ..ServiceRow::default()
+    });
+    assert!(
+        told(&after).head()[2].ends_with("its weight: web 163 %, ntp 100 %"),
+        "{}",
+        told(&after).head()[2]
+    );
+    let json = serde_json::to_value(told(&after)).expect("plain rows");
+    assert_eq!(
+        (&json["partitions"]["moving"], &json["services"][0]["imbalance_percent"]),
+        (&1.into(), &163.into())
+    );
+    let mut terminal = Terminal::new(TestBackend::new(140, 30)).expect("a terminal");
+    terminal.draw(|frame| screen::draw(frame, &told(&after), None)).expect("drawn");
+    assert!(terminal.backend().to_string().contains("60 rules in hardware"));
+}
+
 /// Whatever the size of the terminal.
 #[test]
 fn every_screen_can_be_drawn() {
