@@ -13,7 +13,7 @@ use super::flow::{DeviceFlows, PortFlows};
 use super::lock::Fair;
 use super::log;
 use super::pulse::Pulse;
-use super::requests::Requests;
+use super::requests::{Presence, Requests};
 use super::service::Service;
 use super::wire::{self, State, Wire};
 use super::{border, copy_name, ffi, port, telemetry};
@@ -101,6 +101,8 @@ pub(super) struct Switch {
     pub(super) plumbing: CachePadded<Fair<Drive>>,
     /// What is asked of it.
     pub(super) plumbing_requests: CachePadded<Requests<Drive>>,
+    /// Who moves packets.
+    pub(super) presence: CachePadded<Presence>,
     /// By vport.
     pub(super) ports: Vec<PortShared>,
     /// Runs of the service so far; 0: there is none.
@@ -209,8 +211,10 @@ impl Switch {
             }
             return false;
         };
+        self.presence.enter(self.clock.now());
         let (moved, events) = plumbing.round(self);
-        self.plumbing_requests.visit(self.clock.now(), &mut plumbing);
+        self.plumbing_requests.visit(&mut plumbing);
+        self.presence.leave(self.clock.now());
         drop(plumbing);
         if !events.is_empty() {
             self.announce(&events);
@@ -220,12 +224,12 @@ impl Switch {
 
     /// Has something done with the model: see [`Requests`].
     pub(super) fn ask<R: Send>(&self, body: impl FnOnce(&mut Eswitch) -> R + Send) -> R {
-        self.requests.ask(&self.eswitch, &self.clock, body)
+        self.requests.ask(&self.eswitch, &self.presence, &self.clock, body)
     }
 
     /// Has something done with what moves packets.
     pub(super) fn ask_plumbing<R: Send>(&self, body: impl FnOnce(&mut Drive) -> R + Send) -> R {
-        self.plumbing_requests.ask(&self.plumbing, &self.clock, body)
+        self.plumbing_requests.ask(&self.plumbing, &self.presence, &self.clock, body)
     }
 
     /// Takes the wires that have appeared into service.
@@ -492,6 +496,7 @@ fn assemble(
         requests: CachePadded::new(Requests::new()),
         plumbing: CachePadded::new(plumbing),
         plumbing_requests: CachePadded::new(Requests::new()),
+        presence: CachePadded::new(Presence::new()),
         ports: ports.collect(),
         beats: CachePadded::new(AtomicU64::new(0)),
         domain_id,

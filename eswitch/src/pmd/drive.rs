@@ -90,7 +90,7 @@ impl Drive {
         self.busy += u64::from(moved);
         let mut events = Vec::new();
         if let Some(mut eswitch) = self.enter(switch) {
-            switch.requests.visit(switch.clock.now(), &mut eswitch);
+            switch.requests.visit(&mut eswitch);
             moved |= eswitch.advance(switch.clock.now());
             events = eswitch.take_events();
         }

@@ -6,6 +6,7 @@
 //! only the one who asked waits. If nobody has driven the device lately, it enters by itself.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -14,24 +15,59 @@ use super::clock::Clock;
 use super::lock::{Fair, Guard};
 use crate::model::types::Tick;
 
-/// Nanoseconds without a visit after which nobody is thought to drive the device: a packet thread that polls
-/// comes by each microsecond, or after a burst; one that sleeps between polls may not come for long.
+/// Nanoseconds after which who drove the device last is not expected back: a packet thread that polls is back
+/// within a microsecond, or a burst; one that sleeps between polls may not be for long.
 const LATELY_NS: u64 = 50_000;
 
-/// Nanoseconds after which who asked no longer waits for a visit.
+/// Nanoseconds after which who drives the device is no longer waited for: it may be kept from running.
 const PATIENCE_NS: u64 = 200_000;
 
-/// Looks before a waiting thread gives up its core: who drives may need it.
-const SPINS: u32 = 64;
+/// Nanoseconds that who asked keeps its core for: most requests are done by then, and a core that is given up
+/// may be another's for milliseconds. After that it is given up: who drives may need it.
+const SPIN_NS: u64 = 20_000;
 
-/// Requests that wait for a packet thread to come by.
+/// Who drives the device.
+pub(super) struct Presence {
+    /// When it began or ended a round last; 0: never.
+    seen: AtomicU64,
+    /// It is in a round.
+    inside: AtomicBool,
+    /// Which thread.
+    who: AtomicUsize,
+}
+
+impl Presence {
+    pub(super) const fn new() -> Presence {
+        Presence { seen: AtomicU64::new(0), inside: AtomicBool::new(false), who: AtomicUsize::new(0) }
+    }
+
+    /// The caller begins a round, which nobody else is in.
+    #[inline]
+    pub(super) fn enter(&self, now: Tick) {
+        self.who.store(this_thread(), Ordering::Relaxed);
+        self.seen.store(now.0.max(1), Ordering::Relaxed);
+        self.inside.store(true, Ordering::Relaxed);
+    }
+
+    /// The round ends.
+    #[inline]
+    pub(super) fn leave(&self, now: Tick) {
+        self.seen.store(now.0.max(1), Ordering::Relaxed);
+        self.inside.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether another thread than the caller drives: then things go on without the caller.
+    pub(super) fn is_felt(&self, now: Tick) -> bool {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let lately = if self.inside.load(Ordering::Relaxed) { PATIENCE_NS } else { LATELY_NS };
+        seen != 0 && now.since(Tick(seen)) < lately && self.who.load(Ordering::Relaxed) != this_thread()
+    }
+}
+
+/// Requests that wait for who drives the device.
 pub(super) struct Requests<T> {
     /// The latest one, which links to those before it.
     latest: AtomicPtr<Request<T>>,
-    /// When a packet thread came by last; 0: never.
-    visited: AtomicU64,
-    /// Which thread.
-    visitor: AtomicUsize,
 }
 
 /// One request, in the frame of who waits for it.
@@ -52,40 +88,27 @@ enum Work<F, R> {
 
 impl<T> Requests<T> {
     pub(super) const fn new() -> Requests<T> {
-        Requests {
-            latest: AtomicPtr::new(ptr::null_mut()),
-            visited: AtomicU64::new(0),
-            visitor: AtomicUsize::new(0),
-        }
+        Requests { latest: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// A packet thread comes by: does what was asked for.
+    /// Who drives comes by: does what was asked for.
     #[inline]
-    pub(super) fn visit(&self, now: Tick, value: &mut Guard<'_, T>) {
-        self.visited.store(now.0.max(1), Ordering::Relaxed);
-        self.visitor.store(this_thread(), Ordering::Relaxed);
+    pub(super) fn visit(&self, value: &mut Guard<'_, T>) {
         if !self.latest.load(Ordering::Relaxed).is_null() {
             self.serve(value);
         }
-    }
-
-    /// Whether a packet thread, not the caller, has come by lately: then things go on without the caller.
-    pub(super) fn is_driven(&self, now: Tick) -> bool {
-        let visited = self.visited.load(Ordering::Relaxed);
-        visited != 0
-            && now.since(Tick(visited)) < LATELY_NS
-            && self.visitor.load(Ordering::Relaxed) != this_thread()
     }
 
     /// Has something done with the value, and waits for it.
     pub(super) fn ask<R: Send>(
         &self,
         lock: &Fair<T>,
+        presence: &Presence,
         clock: &Clock,
         body: impl FnOnce(&mut T) -> R + Send,
     ) -> R {
         let begin = clock.now();
-        if !self.is_driven(begin) {
+        if !presence.is_felt(begin) {
             return body(&mut lock.lock());
         }
         let mut work: Work<_, R> = Work::Asked(body);
@@ -108,13 +131,12 @@ impl<T> Requests<T> {
                 (*request).earlier = latest;
             }
         }
-        let mut spins = 0;
         // SAFETY: as above.
         while !unsafe { &*request }.done.load(Ordering::Acquire) {
-            spins += 1;
-            if spins % SPINS != 0 {
+            let now = clock.now();
+            if now.since(begin) < SPIN_NS {
                 std::hint::spin_loop();
-            } else if clock.now().since(begin) < PATIENCE_NS {
+            } else if presence.is_felt(now) && now.since(begin) < PATIENCE_NS {
                 std::thread::yield_now();
             } else {
                 // Whoever serves keeps the lock until all is done that it took on; so this one is done then.
@@ -164,7 +186,7 @@ unsafe fn run<T, R, F: FnOnce(&mut T) -> R>(work: *mut (), value: &mut T) {
 /// A number that no other thread has which lives now.
 #[inline]
 fn this_thread() -> usize {
-    thread_local!(static HERE: u8 = const { 0 });
+    thread_local!(static HERE: Cell<u8> = const { Cell::new(0) });
     HERE.with(|here| ptr::from_ref(here).addr())
 }
 
@@ -172,22 +194,41 @@ fn this_thread() -> usize {
 mod tests {
     use super::*;
 
-    const SECOND: Tick = Tick(Tick::SECOND);
+    /// What a device has.
+    struct Device<T> {
+        requests: Requests<T>,
+        lock: Fair<T>,
+        presence: Presence,
+        clock: Clock,
+    }
+
+    impl<T> Device<T> {
+        fn new(value: T) -> Device<T> {
+            let (requests, presence, clock) = (Requests::new(), Presence::new(), Clock::counting());
+            Device { requests, lock: Fair::new(value), presence, clock }
+        }
+
+        /// One round.
+        fn drive(&self) {
+            self.presence.enter(self.clock.now());
+            if let Some(mut value) = self.lock.try_lock() {
+                self.requests.visit(&mut value);
+            }
+            self.presence.leave(self.clock.now());
+        }
+
+        fn ask<R: Send>(&self, body: impl FnOnce(&mut T) -> R + Send) -> R {
+            self.requests.ask(&self.lock, &self.presence, &self.clock, body)
+        }
+    }
 
     /// Whether drivers are to end.
     struct End(AtomicBool);
 
     impl End {
-        fn has_come(&self) -> bool {
-            self.0.load(Ordering::Acquire)
-        }
-    }
-
-    /// A packet thread that comes by until its end.
-    fn drive(requests: &Requests<Vec<u32>>, lock: &Fair<Vec<u32>>, clock: &Clock, end: &End) {
-        while !end.has_come() {
-            if let Some(mut value) = lock.try_lock() {
-                requests.visit(clock.now(), &mut value);
+        fn until_then(&self, round: impl Fn()) {
+            while !self.0.load(Ordering::Acquire) {
+                round();
             }
         }
     }
@@ -203,17 +244,17 @@ mod tests {
 
     #[test]
     fn all_is_done_once_by_whoever_drives() {
-        let (requests, lock, clock) = (Requests::new(), Fair::new(Vec::new()), Clock::counting());
+        let device = Device::new(Vec::new());
         let (end, handed_over) = (End(AtomicBool::new(false)), AtomicBool::new(false));
         let asked: u32 = std::thread::scope(|scope| {
             let _end = EndOnDrop(&end);
-            scope.spawn(|| drive(&requests, &lock, &clock, &end));
+            scope.spawn(|| end.until_then(|| device.drive()));
             // While the machine keeps the driver from running, who asks does it; so until both were seen.
             let ask = |asker: u32| {
                 let mut asked = 0;
                 while asked < 1000 || !handed_over.load(Ordering::Relaxed) {
                     let here = this_thread();
-                    let there = requests.ask(&lock, &clock, |value: &mut Vec<u32>| {
+                    let there = device.ask(|value: &mut Vec<u32>| {
                         value.push(asker + asked);
                         this_thread()
                     });
@@ -225,7 +266,7 @@ mod tests {
             let askers: Vec<_> = (0..3).map(|asker| scope.spawn(move || ask(asker << 24))).collect();
             askers.into_iter().map(|asker| asker.join().unwrap()).sum()
         });
-        let mut value = std::mem::take(&mut *lock.lock());
+        let mut value = std::mem::take(&mut *device.lock.lock());
         value.sort_unstable();
         value.dedup();
         assert_eq!(value.len(), asked as usize);
@@ -233,39 +274,55 @@ mod tests {
 
     #[test]
     fn without_a_driver_it_is_done_by_who_asks() {
-        let (requests, lock, clock) = (Requests::new(), Fair::new(1), Clock::counting());
+        let device = Device::new(1);
         let me = this_thread();
-        assert_eq!(requests.ask(&lock, &clock, |value| (*value, this_thread())), (1, me));
-        // A driver that came by and does not come again: it is waited for, not for ever.
+        let asked = || device.ask(|value| (*value, this_thread()));
+        assert_eq!(asked(), (1, me));
+        // A driver that came by and does not come again, and one that is not done: waited for, not for ever.
         std::thread::scope(|scope| {
-            scope.spawn(|| requests.visit(clock.now(), &mut lock.lock()));
+            scope.spawn(|| device.drive());
         });
-        assert!(requests.is_driven(Tick(requests.visited.load(Ordering::Relaxed))));
-        assert_eq!(requests.ask(&lock, &clock, |value| (*value, this_thread())), (1, me));
-        assert!(!requests.is_driven(clock.now().after(SECOND.0)));
+        assert_eq!(asked(), (1, me));
+        std::thread::scope(|scope| {
+            scope.spawn(|| device.presence.enter(device.clock.now()));
+        });
+        assert_eq!(asked(), (1, me));
         // The driver itself asks.
-        requests.visit(clock.now(), &mut lock.lock());
-        assert!(!requests.is_driven(clock.now()));
+        device.drive();
+        assert_eq!(asked(), (1, me));
+    }
+
+    #[test]
+    fn who_drives_is_felt_for_a_while() {
+        let presence = Presence::new();
+        assert!(!presence.is_felt(Tick(0)));
+        std::thread::scope(|scope| {
+            scope.spawn(|| presence.enter(Tick(1000)));
+        });
+        assert!(presence.is_felt(Tick(1000 + LATELY_NS)) && !presence.is_felt(Tick(1000 + PATIENCE_NS)));
+        presence.leave(Tick(2000));
+        assert!(presence.is_felt(Tick(1999 + LATELY_NS)) && !presence.is_felt(Tick(2000 + LATELY_NS)));
+        presence.enter(Tick(3000));
+        assert!(!presence.is_felt(Tick(3000)), "by itself");
     }
 
     #[test]
     fn a_panic_is_of_who_asked() {
-        let (requests, lock, clock) = (Requests::new(), Fair::new(Vec::new()), Clock::counting());
-        let end = End(AtomicBool::new(false));
+        let (device, end) = (Device::new(Vec::new()), End(AtomicBool::new(false)));
         std::thread::scope(|scope| {
             let _end = EndOnDrop(&end);
-            scope.spawn(|| drive(&requests, &lock, &clock, &end));
-            while !requests.is_driven(clock.now()) {
+            scope.spawn(|| end.until_then(|| device.drive()));
+            while !device.presence.is_felt(device.clock.now()) {
                 std::thread::yield_now();
             }
             let asked = catch_unwind(AssertUnwindSafe(|| {
-                requests.ask(&lock, &clock, |value: &mut Vec<u32>| {
+                device.ask(|value: &mut Vec<u32>| {
                     value.push(1);
                     panic!("on purpose");
                 })
             }));
             assert_eq!(asked.unwrap_err().downcast_ref(), Some(&"on purpose"));
-            assert_eq!(requests.ask(&lock, &clock, |value| value.len()), 1);
+            assert_eq!(device.ask(|value| value.len()), 1);
         });
     }
 }
