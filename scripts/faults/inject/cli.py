@@ -20,9 +20,11 @@ from . import model, report
 from .faults import FAULTS, Fault, Load, run, settle
 from .figures import describe
 from .scene import PATHS, Path_, Scene, scene
-from .verdict import BROKEN, WAITED_MAX, verdicts
+from .verdict import BROKEN, UNDECIDED, WAITED_MAX, verdicts
 
 MODEL = "model"
+# Each run has a net of addresses to itself.
+TRIES_MAX = 20
 ABOUT = """\
 Has a link flap, a storm of rule updates, a traffic spike and a backend's death during steady load, and reports
 latency distributions, loss, and times of detection and recovery: on real packets through Millrace's workers and
@@ -36,7 +38,8 @@ examples:
   scripts/faults/run.py --paths model --seed 7                 the model alone; needs no root
   scripts/faults/run.py --paths eswitch-hws --only spike --json | jq .verdicts
 
-exit status: 0 the limit holds, or this machine cannot tell and the model holds; 1 it does not; 2 nothing was measured.
+exit status: 0 the limit was seen to hold everywhere; 1 it does not, or this machine cannot tell, which the report says;
+2 something was not measured. What was measured until then is in the report.
 MILLRACE_BINARY and ESWITCH_DRIVER name other builds than target/release/millrace and target/driver/libeswitch.so.
 """
 
@@ -60,7 +63,10 @@ def main() -> int:
     (directory / "report.html").write_text(page(blocks, "Faults under load", directory))
     say(f"{directory / 'report.html'} after {data['seconds']:.0f} s")
     print(json.dumps(data) if arguments.json else markdown(report.summary(data)), end="\n" if arguments.json else "")
-    return 1 if any(one["verdict"] == BROKEN for one in data["verdicts"]) else 0
+    if data["failed"]:
+        print(f"faults: {'; '.join(data['failed'])}", file=sys.stderr)
+        return 2
+    return 1 if any(one["verdict"] in (BROKEN, UNDECIDED) for one in data["verdicts"]) else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -80,8 +86,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the model's dice (1)")
     parser.add_argument("--json", action="store_true", help="all numbers on standard output")
     arguments = parser.parse_args()
-    if arguments.tries < 1 or not 1_000 <= arguments.rate <= 50_000 or not 0 <= arguments.seed < 1 << 64:
-        parser.error("--tries is 1 or more, --rate 1000 to 50000, --seed a number of 64 bits")
+    tries, rate, seed = arguments.tries, arguments.rate, arguments.seed
+    if not (1 <= tries <= TRIES_MAX and 1_000 <= rate <= 50_000 and 0 <= seed < 1 << 64):
+        parser.error(f"--tries is 1 to {TRIES_MAX}, --rate 1000 to 50000, --seed a number of 64 bits")
     return arguments
 
 
@@ -98,11 +105,12 @@ def _measure(arguments: argparse.Namespace) -> dict:
     paths = [one for one in PATHS if one.name in arguments.paths]
     machine = facts() | {"hugepages": False}
     data: dict = {"kind": "faults", "machine": machine, "machine_text": describe_machine(machine),
-                  "quick": arguments.quick, "load": dataclasses.asdict(load), "builds": {}, "runs": []}
+                  "quick": arguments.quick, "load": dataclasses.asdict(load), "builds": {}, "runs": [],
+                  "failed": []}
     if paths:
         require_root()
     for path in paths:
-        data["runs"] += _on_path(path, faults, load, 1 if arguments.quick else arguments.tries, data["builds"])
+        _on_path(path, faults, load, 1 if arguments.quick else arguments.tries, data)
     if MODEL in arguments.paths:
         say("the model")
         found = model.run(arguments.seed, 20 if arguments.quick else 200)
@@ -115,14 +123,18 @@ def _measure(arguments: argparse.Namespace) -> dict:
     return data
 
 
-def _on_path(path: Path_, faults: list[Fault], load: Load, tries: int, builds: dict[str, str]) -> list[dict]:
-    found = []
-    with scene(path) as made:
-        page_ = made.millrace.metrics()
-        builds[path.name] = next((have["commit"] for name, have, _ in page_.series if name == "build_info"), "unknown")
-        for fault in faults:
-            found.append({"path": path.name, "fault": fault.name, **_least_disturbed(made, fault, load, tries)})
-    return found
+def _on_path(path: Path_, faults: list[Fault], load: Load, tries: int, data: dict) -> None:
+    """Adds its courses. What goes wrong ends this path; what was had of it stays."""
+    try:
+        with scene(path) as made:
+            page_ = made.millrace.metrics()
+            commits = (have["commit"] for name, have, _ in page_.series if name == "build_info")
+            data["builds"][path.name] = next(commits, "unknown")
+            for fault in faults:
+                course = _least_disturbed(made, fault, load, tries)
+                data["runs"].append({"path": path.name, "fault": fault.name, **course})
+    except LabError as error:
+        data["failed"].append(f"{path.name}: {error}")
 
 
 def _least_disturbed(made: Scene, fault: Fault, load: Load, tries: int) -> dict:

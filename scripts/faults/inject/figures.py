@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -22,11 +23,11 @@ def bucket(value: int) -> int:
 
 
 def distribution(latencies: Iterable[int]) -> dict:
-    """Quantiles, which are exact, and buckets that are not empty: largest value and count."""
+    """Quantiles, which are exact (by nearest rank), and buckets that are not empty: largest value and count."""
     ordered = sorted(latencies)
 
     def quantile(part: float) -> int | None:
-        return ordered[min(int(len(ordered) * part), len(ordered) - 1)] if ordered else None
+        return ordered[max(math.ceil(len(ordered) * part) - 1, 0)] if ordered else None
 
     buckets = sorted(Counter(map(bucket, ordered)).items())
     return {"count": len(ordered), "p50_ns": quantile(0.5), "p99_ns": quantile(0.99), "p999_ns": quantile(0.999),
@@ -81,7 +82,7 @@ def describe(fault: str, course: Course, load: Load) -> dict:
 
 
 def _last_lost(packets: list[Packet], course: Course) -> float | None:
-    """From the fault's begin on, until it ended."""
+    """When the last one was sent that was lost, from the fault's begin on; after its end, too."""
     lost = [one.sent_ns / 1e9 for one in packets if one.latency_ns is None and one.sent_ns / 1e9 >= course.begin]
     return max(lost) - course.begin if lost else None
 

@@ -118,7 +118,9 @@ class Probe:
         streams: list[list[Packet]] = [[] for _ in self.streams]
         duplicates = 0
         for sent, came, flow, stream, backend, again in RECORD.iter_unpack(data):
-            latency = max(came - sent, 0) if came else None
+            if 0 < came < sent:
+                raise LabError("a datagram came before it was sent: this machine's clock was set meanwhile")
+            latency = came - sent if came else None
             streams[stream - 1].append(Packet(sent - self.begin_ns, latency, flow, backend))
             duplicates += again
         return Result(streams, duplicates, skipped)

@@ -39,9 +39,10 @@ def report(data: dict, directory: Path) -> list[Block]:
         f"Offloaded traffic is to keep its 99th percentile within {LIMIT:g} times the median under each fault. The "
         "ratio is that of the packets sent during the fault, or after it where nothing came meanwhile, over their own "
         "median or that before the fault: the smaller one. 'Calm' is the same where nothing had happened, before the "
-        f"fault or in a course without any: the larger one. Where that is above {LIMIT:g}, or others kept the worker "
-        f"from running for more than {WAITED_MAX:.1%} of the time, this machine cannot tell, and the model's verdict "
-        "counts.")]
+        f"fault or in a course without any: the larger one. What is above {LIMIT:g} is not decided where calm traffic "
+        f"is, too, and not much better, or others kept the worker from running for more than {WAITED_MAX:.1%} of the "
+        "time. Packets that were lost though the fault took none of theirs, or were not in hardware, break it whatever "
+        "their latency.")]
     blocks += [_verdicts(data), Picture(plots.ratio(directory / "ratio.svg", data["verdicts"], LIMIT),
                                         "p99 over median by fault and path")]
     blocks += [Heading("Detection and recovery"), _times(data), Heading("All numbers"), _numbers(data)]
@@ -53,12 +54,12 @@ def report(data: dict, directory: Path) -> list[Block]:
 def _faults_told(data: dict) -> list[Block]:
     """What must not be overlooked."""
     told: list[Block] = []
-    if bad := [f"{one['fault']} ({one['path']})" for one in data["verdicts"] if one["verdict"] == BROKEN]:
-        told.append(Paragraph(f"Above the limit: {', '.join(bad)}", fault=True))
-    if some := [f"{one['fault']} ({one['path']})" for one in data["verdicts"] if one["verdict"] == UNDECIDED]:
-        why = f"calm traffic is above {LIMIT:g}, too, or others had the worker's core"
-        told.append(Paragraph(f"Above the limit, but this machine cannot tell, as {why}: {', '.join(some)}",
-                              fault=True))
+    for verdict, words in ((BROKEN, "Does not keep to the limit"), (UNDECIDED, "Not decided on this machine")):
+        if bad := [f"{one['fault']} ({one['path']}): {one['why']}" for one in data["verdicts"]
+                   if one["verdict"] == verdict]:
+            told.append(Paragraph(f"{words}: {'; '.join(bad)}", fault=True))
+    if data.get("failed"):
+        told.append(Paragraph("Not had to the end: " + "; ".join(data["failed"]), fault=True))
     return told
 
 

@@ -11,6 +11,15 @@ HOLDS, BROKEN, UNDECIDED = "holds", "BROKEN", "not decided here"
 PUBLISHED = "published"
 # Where others kept the worker from running for a larger share of the time, the 99th percentile may be theirs.
 WAITED_MAX = 0.002
+# Calm traffic of this machine excuses what is not much worse.
+CALM_TIMES = 1.5
+# Less than that of the packets before the fault in hardware, and it says nothing of offloaded traffic. (All but the
+# observed are software's.)
+HARDWARE_MIN = 0.8
+# A sender that leaves out more of what is due does not make the load that is spoken of.
+SKIPPED_MAX = 0.001
+# Seconds that a link may take to carry packets again.
+BACK_WITHIN = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +36,8 @@ class Verdict:
     waited: float | None
     """Share of the time that others kept the worker from running meanwhile."""
     verdict: str
+    why: str
+    """In words, unless it holds."""
 
 
 def verdicts(runs: list[dict]) -> list[Verdict]:
@@ -39,17 +50,53 @@ def verdicts(runs: list[dict]) -> list[Verdict]:
         said = ratios(one["observed"], one["fault"])
         without = [value for value in (said["ratio_before"], calm.get(one["path"])) if value is not None]
         quiet, waited = max(without, default=None), one.get("worker_kept_waiting", {}).get(said["stage"])
-        found.append(Verdict(one["path"], one["fault"], said["stage"], said["ratio"], quiet,
-                             waited, _verdict(one, said["ratio"], quiet, waited)))
+        found.append(Verdict(one["path"], one["fault"], said["stage"], said["ratio"], quiet, waited,
+                             *judge(one, said["ratio"], quiet, waited)))
     return found
 
 
-def _verdict(one: dict, ratio: float | None, calm: float | None, waited: float | None) -> str:
+def judge(one: dict, ratio: float | None, calm: float | None, waited: float | None) -> tuple[str, str]:
+    """The verdict on a course, and why."""
     if one["path"] == "software" or one["fault"] in BEYOND:
-        return PUBLISHED
+        return PUBLISHED, ""
+    if fault := _unfit(one):
+        return BROKEN, fault
     if ratio is None:
-        return BROKEN
+        return BROKEN, "nothing came"
     if ratio <= LIMIT:
-        return HOLDS
-    # A machine on which calm traffic is above the limit, or whose others interfere, cannot tell what a fault does.
-    return UNDECIDED if (calm or 0) > LIMIT or (waited or 0) > WAITED_MAX else BROKEN
+        return HOLDS, ""
+    above = f"p99 is {ratio:.3g} times the median"
+    # Noise makes no course better: so one that is within the limit holds, however disturbed. For one above it, a
+    # machine that interferes, or whose calm traffic looks much the same, cannot tell what the fault did.
+    if (skipped := _skipped(one)) > SKIPPED_MAX:
+        return UNDECIDED, f"{above}, but the sender left out {skipped:.2%}"
+    if (waited or 0) > WAITED_MAX:
+        return UNDECIDED, f"{above}, but others had the worker's core for {waited:.2%} of the time"
+    if (calm or 0) > LIMIT and ratio <= CALM_TIMES * calm:
+        return UNDECIDED, f"{above}, but without a fault it is {calm:.3g} times"
+    return BROKEN, above
+
+
+def _unfit(one: dict) -> str | None:
+    """What is wrong with a course whatever its latency: packets of rules that were not in hardware, or were lost though
+    the fault takes none of theirs, or came twice."""
+    if (share := one.get("in_hardware")) is not None and share < HARDWARE_MIN:
+        return f"only {share:.1%} of the packets were forwarded by hardware before the fault"
+    if again := one.get("again"):
+        return f"{again} packets came more than once"
+    observed, takes = one["observed"], ()
+    if one["fault"] == "link-flap":
+        takes = ("during", "after")
+        until = one["end_s"] - one["begin_s"] if "end_s" in one else (one["end_ns"] - one["begin_ns"]) / 1e9
+        if (one["last_lost_s"] or 0) > until + BACK_WITHIN:
+            return f"packets were lost {one['last_lost_s'] - until:.3g} s after the link was back"
+    if one["fault"] == "backend-death" and one["path"] == "model":
+        # There, the dead one's connections are among them.
+        takes = ("during",)
+    lost = {stage: part["lost"] for stage, part in observed.items() if stage not in takes and part["lost"]}
+    return f"packets were lost that the fault did not take: {lost}" if lost else None
+
+
+def _skipped(one: dict) -> float:
+    sent = sum(part["sent"] for part in one["observed"].values())
+    return (one.get("skipped") or 0) / max(sent, 1)
