@@ -127,6 +127,10 @@ fn build(text: &str, drained: &[u8], previous: Option<&Snapshot>) -> Arc<Snapsho
 
 impl Bed {
     fn new(profile: &str, rules_max: u32) -> Bed {
+        Bed::with(profile, &Settings { rules_max, ..Settings::default() })
+    }
+
+    fn with(profile: &str, settings: &Settings) -> Bed {
         let port = |ethdev: u16| PortFacts {
             ethdev,
             proxy: 0,
@@ -153,8 +157,7 @@ impl Bed {
         };
         let engine = SimEngine::new(0, setup);
         let snapshot = build(CONFIG, &[], None);
-        let settings = Settings { rules_max, ..Settings::default() };
-        let machine = Machine::new(0, &settings, engine.traits(), topology, Arc::clone(&snapshot));
+        let machine = Machine::new(0, settings, engine.traits(), topology, Arc::clone(&snapshot));
         let macs = (11..=13).map(|number| (number, MacAddr([2, 0, 0, 0, 9, number]))).collect();
         Bed { engine, machine, snapshot, told: Told::default(), now: 0, forwarded: 0, macs }
     }
@@ -343,6 +346,23 @@ fn a_device_that_was_reset_gets_all_of_them_again() {
         bed.pass_ms(20_000);
         bed.assert_all_there();
         assert_eq!(bed.machine.counters().rules.get(), u64::from(PARTITIONS));
+    }
+}
+
+/// The rate that the configuration allows is theirs, too; all of them get there.
+#[test]
+fn rules_come_no_faster_than_allowed() {
+    for profile in PROFILES {
+        let settings = Settings { rules_max: 1000, insertions_per_second: 10, ..Settings::default() };
+        let mut bed = Bed::with(profile, &settings);
+        bed.tell();
+        for second in 1..=3 {
+            bed.pass_ms(1000);
+            // A pair is what the bucket holds at this rate.
+            let rules = bed.machine.counters().insertions.get();
+            assert!(rules <= 10 * second + 2, "{profile}: {rules} rules in {second} s");
+        }
+        bed.assert_all_there();
     }
 }
 

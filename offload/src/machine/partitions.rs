@@ -467,7 +467,8 @@ impl Machine {
         };
         let missing: Vec<Key> = self.partitions.wanted.iter().filter(missing).map(|(key, _)| *key).collect();
         for key in missing {
-            if *left == 0 || !self.queue_room(now_ns, engine) {
+            // As many as connections' rules may be, and not at their expense: one bucket is for both.
+            if *left == 0 || !self.queue_room(now_ns, engine) || !self.budget.allows(now_ns, 1) {
                 return false;
             }
             *left -= 1;
