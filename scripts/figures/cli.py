@@ -23,8 +23,9 @@ examples:
   scripts/figures.sh --quick                          a first impression
   scripts/figures.sh --only xenoflow,faults --output /tmp/figures
 
-A part that fails is shown as failed, and the others are made all the same. Exit status: 0; 1 if a part failed, or
-found numbers out of their bounds; 2 if something could not be had. docs/figures.md.
+A part that fails is shown as failed, and the others are made all the same. The page has all parts that are there,
+those of runs before too. Exit status, of the parts made now: 0; 1 if a part failed, or found numbers out of their
+bounds; 2 if something could not be had. docs/figures.md.
 """
 
 
@@ -42,21 +43,25 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=ROOT / "target/figures", metavar="DIR", help=output)
     parser.add_argument("--prepared", type=float, default=0.0, help=argparse.SUPPRESS)
     wanted = parser.parse_args(words)
-    only = wanted.only.split(",") if wanted.only else [part.name for part in PARTS]
+    only = wanted.only.split(",") if wanted.only is not None else [part.name for part in PARTS]
     if unknown := set(only) - {part.name for part in PARTS}:
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {names}")
+        parser.error(f"there is no '{', '.join(sorted(unknown))}'; there are {names}")
     wanted.parts = [part for part in PARTS if part.name in only]
     return wanted
 
 
-def make(part: Part, directory: Path, quick: bool) -> Done:
+def make(part: Part, directory: Path, facts: dict[str, object], *, quick: bool) -> Done:
     """Runs a part's command; what it says of its progress goes on to standard error."""
     shutil.rmtree(directory, ignore_errors=True)
     words = [*part.command, *(part.quick if quick else []), part.output, str(directory)]
     began = time.monotonic()
     argv = [str(ROOT / words[0]), *words[1:]]
     status = subprocess.run(argv, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode
-    return Done(part, shlex.join(words), status, time.monotonic() - began)
+    ended = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    took = time.monotonic() - began
+    done = Done(part, shlex.join(words), status, took, ended, facts["commit"], facts["binary"], quick)
+    done.save(directory)
+    return done
 
 
 def main(words: list[str] | None = None) -> int:
@@ -67,12 +72,12 @@ def main(words: list[str] | None = None) -> int:
     for number, part in enumerate(wanted.parts, start=1):
         say(f"[{number}/{len(wanted.parts)}] {part.title}")
         try:
-            done.append(make(part, wanted.output / part.name, wanted.quick))
+            done.append(make(part, wanted.output / part.name, facts, quick=wanted.quick))
         except KeyboardInterrupt:
             say("interrupted; --only makes the parts that are missing")
             return 130
         finally:
-            index.write(wanted.output, done, facts, wanted.prepared, quick=wanted.quick)
+            index.write(wanted.output, facts, wanted.prepared)
         say(f"  {done[-1].verdict()} after {done[-1].seconds:.0f} s")
     say(f"report: {wanted.output / 'index.html'}, {wanted.output / 'index.md'}")
     return max((min(part.status, 2) if part.status > 0 else 1 for part in done if part.status), default=0)
