@@ -41,6 +41,8 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="shorter measurements, to see that it works")
     output = "where the report goes (target/figures); what a run before left there of the same parts goes"
     parser.add_argument("--output", type=Path, default=ROOT / "target/figures", metavar="DIR", help=output)
+    # For scripts/figures.sh: what it has to build, and how long that took.
+    parser.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--prepared", type=float, default=0.0, help=argparse.SUPPRESS)
     wanted = parser.parse_args(words)
     only = wanted.only.split(",") if wanted.only is not None else [part.name for part in PARTS]
@@ -67,6 +69,9 @@ def make(part: Part, directory: Path, facts: dict[str, object], *, quick: bool) 
 def main(words: list[str] | None = None) -> int:
     """The command's exit status."""
     wanted = arguments(words)
+    if wanted.needs:
+        print(*sorted({need for part in wanted.parts for need in part.needs}))
+        return 0
     wanted.output.mkdir(parents=True, exist_ok=True)
     facts, done = machine.facts(), []
     for number, part in enumerate(wanted.parts, start=1):

@@ -24,6 +24,8 @@ class Part:
     """The option that says where results go."""
     page: str
     """Of docs/."""
+    needs: tuple[str, ...] = ()
+    """What is built for it beforehand. What needs Millrace needs root as well, to make namespaces."""
 
 
 PARTS = (
@@ -46,6 +48,7 @@ PARTS = (
         ["--quick"],
         "--output",
         "latency.md",
+        needs=("millrace", "eswitch"),
     ),
     Part(
         "faults",
@@ -56,6 +59,7 @@ PARTS = (
         ["--quick"],
         "--output",
         "faults.md",
+        needs=("millrace", "eswitch"),
     ),
     Part(
         "load",
@@ -70,5 +74,6 @@ PARTS = (
         ["--modes", "nat"],
         "--out",
         "trex.md",
+        needs=("millrace", "eswitch", "traffic"),
     ),
 )

@@ -112,3 +112,13 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path, words):
     with pytest.raises(SystemExit) as ended:
         cli.main(["--output", str(tmp_path / "none"), *words])
     assert ended.value.code == 2 and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("words", "needs"), [
+    (["--only", "xenoflow"], ""),
+    (["--only", "xenoflow,faults", "--quick"], "eswitch millrace"),
+    ([], "eswitch millrace traffic"),
+])
+def test_what_is_to_be_built_is_told_and_nothing_made(tmp_path, made, capsys, words, needs):
+    assert cli.main(["--needs", "--output", str(tmp_path / "none"), *words]) == 0
+    assert capsys.readouterr().out == f"{needs}\n" and not (tmp_path / "none").exists()
