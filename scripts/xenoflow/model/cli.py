@@ -35,10 +35,11 @@ EXAMPLES = """\
 examples:
   scripts/xenoflow/run.py                                     the report in target/xenoflow
   scripts/xenoflow/run.py --seed 7 --packets 1000000 --output somewhere
-  scripts/xenoflow/run.py --json | jq '.comparisons[] | select(.kind == "predicted")'
+  scripts/xenoflow/run.py --json | jq '.comparisons[] | select(.source == "chart")'
 
-Exit status: 0; 1 if a number is out of its bounds; 2 if the model did not run. What comes nearest on hardware is
-scripts/trex/run.py (docs/trex.md); docs/xenoflow.md says what of it is not the same.
+Exit status: 0; 1 if a number is out of its bounds; 2 if the model did not run. This command measures no hardware.
+On hardware it is scripts/trex/run.py --testbed FILE --only sweep,latency, with TRex (docs/trex.md); nobody has made
+such a run yet. docs/xenoflow.md says what of it is not the same.
 """
 
 
@@ -111,9 +112,10 @@ def report(data: dict, found: list[Comparison], directory: Path) -> list[Block]:
                   f"{data['seed']}, {data['packets']} packets for each point. No hardware was measured."),
         Paragraph("Fitted: these numbers of the profile come from the paper's text, so agreement proves nothing but "
                   f"that the model is consistent: {', '.join(data['fitted'])}. Derived: follows from them. Consistent "
-                  "with: figure 6 at line rate, where what a counter leaves out was chosen, and figure 8's flatness, "
-                  "which a model of constant delays and short queues cannot but have. Predicted: how the rate falls "
-                  "with the payload from 128 B on, which comes from the wire's framing; nothing was fitted to it."),
+                  "with: figure 6 at line rate, where what a counter leaves out was chosen; figure 8's flatness, which "
+                  "a model of constant delays and short queues cannot but have; and the rates from 128 B on, which "
+                  "are the arithmetic of the line rate, 100 Gbit/s / 8 / (payload + 66 B), so that the chart tests "
+                  "whether anything but the wire limits large packets, and nothing else of the model."),
         Paragraph("The chart's points were converted from Gbit/s at 55 bytes a packet beyond the payload, which "
                   "makes its points below 64 B the text's 96.7 and 92.8 Mpps: their scale is inferred, and not "
                   "independent of what was fitted. Loads without loss are known to within half a per cent."),
