@@ -45,3 +45,13 @@ def test_what_deviates_is_told(report):
         point["counted_gbit"] *= 0.8
     told = {one.what for one in comparisons(data) if not one.holds}
     assert told >= {"rate below 23 B of payload", "rate from 23 B on", "line rate at 1024 B, as an entry counts"}
+
+
+@pytest.mark.parametrize("words", [
+    ["--seed", "-1"], ["--seed", str(2**64)], ["--packets", "10"], ["--packets", "100000001"], ["--packets", "many"],
+])
+def test_numbers_that_the_model_does_not_take_are_refused(tmp_path, words):
+    argv = [ROOT / "scripts/xenoflow/run.py", "--output", tmp_path / "none", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("usage: ") and "is no number from" in done.stderr
+    assert not (tmp_path / "none").exists()

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from stress.document import Block, Heading, Paragraph, Picture, Table, markdown, page
@@ -74,10 +75,21 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", type=Path, default=ROOT / "target/xenoflow", help="where the report goes")
-    parser.add_argument("--seed", type=int, default=1, help="of all dice (1)")
-    parser.add_argument("--packets", type=int, default=200_000, help="for each point of a figure (200000)")
+    parser.add_argument("--seed", type=_within(0, 2**64 - 1), default=1, metavar="N", help="of all dice (1)")
+    each = "for each point of a figure (200000; 1000 to 100000000)"
+    parser.add_argument("--packets", type=_within(1000, 100_000_000), default=200_000, metavar="N", help=each)
     parser.add_argument("--json", action="store_true", help="all numbers on standard output")
     return parser.parse_args()
+
+
+def _within(least: int, most: int) -> Callable[[str], int]:
+    """Takes what the model takes."""
+    def number(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"'{text}' is no number from {least} to {most}")
+        return int(text)
+
+    return number
 
 
 def say(words: str) -> None:
