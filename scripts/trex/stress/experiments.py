@@ -106,7 +106,8 @@ def loads(sizes: tuple[int, ...]) -> set[str]:
 def _no_way_back(load: Stateless | Stateful, mode: str) -> str | None:
     """Why conversations cannot be had in this mode, if so."""
     if isinstance(load, Stateful) and mode != "nat":
-        return f"with {mode}, answers do not pass Millrace, and there is no other way between two ports: see `fresh`"
+        instead = "see `fresh`" if mode == "dsr" else "and it opens no connections"
+        return f"n/a with {mode}: answers do not pass Millrace, and there is no other way between two ports; {instead}"
     return None
 
 

@@ -90,7 +90,7 @@ STATELESS = {
         ),
         Stateless(
             "fresh",
-            "UDP of 18 bytes, each of a random client and port: each opens a connection",
+            "UDP of 18 bytes, each of a random client and port: each opens a connection, but by source partition",
             (Part(1, "fresh", 18),),
         ),
         Stateless("syn", "SYNs from random ports, each the first of a connection", (Part(1, "syn"),)),

@@ -114,6 +114,14 @@ def test_builds_that_differ_are_told(tmp_path, simulated, monkeypatch):
     assert "**THESE ARE OF SEVERAL BUILDS OF MILLRACE: 0.1.0 (abc): no-drop udp-18 (nat, software)" in text
 
 
+@pytest.mark.parametrize(("mode", "why"), [("dsr", "see `fresh`"), ("source-partition", "it opens no connections")])
+def test_connections_per_second_that_cannot_be_had_say_why(tmp_path, simulated, mode, why):
+    words = ("--only", "no-drop,cps", "--loads", "udp-18,dns,http-short", "--repetitions", "1", "--modes", mode)
+    assert run(tmp_path / "out", *words) == 0
+    left_out = json.loads((tmp_path / "out/results.json").read_text())["left_out"]
+    assert why in left_out[f"{mode}: cps-http-short"] and left_out[f"{mode}: cps-dns"].startswith(f"n/a with {mode}")
+
+
 @pytest.mark.parametrize(("words", "said"), [
     (("--loads", "typo"), "there is no load typo; there are"),
     (("--only", "cps", "--modes", "dsr"), "none of these experiments can be done here"),
