@@ -52,13 +52,23 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     return wanted
 
 
+def run(argv: list[str]) -> int:
+    """A command's status. An interrupt reaches it, too: it has the time to take down what it made."""
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.wait()
+            raise
+
+
 def make(part: Part, directory: Path, facts: dict[str, object], *, quick: bool) -> Done:
     """Runs a part's command; what it says of its progress goes on to standard error."""
     shutil.rmtree(directory, ignore_errors=True)
     words = [*part.command, *(part.quick if quick else []), part.output, str(directory)]
     began = time.monotonic()
     argv = [str(ROOT / words[0]), *words[1:]]
-    status = subprocess.run(argv, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode
+    status = run(argv)
     ended = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     took = time.monotonic() - began
     done = Done(part, shlex.join(words), status, took, ended, facts["commit"], facts["binary"], quick)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from figures import cli, index
@@ -17,11 +18,7 @@ def made(monkeypatch):
     """Parts whose commands only draw; gives how each ends, and the facts, to be changed."""
     statuses, facts = {part.name: 0 for part in PARTS}, dict(FACTS)
 
-    class Ended:
-        def __init__(self, status: int):
-            self.returncode = status
-
-    def run(argv, **_):
+    def run(argv):
         directory = index.Path(argv[-1])
         status = statuses[directory.name]
         if status == "interrupted":
@@ -30,9 +27,9 @@ def made(monkeypatch):
             directory.mkdir()
             (directory / "one.svg").write_text("<svg/>")
             (directory / "report.md").write_text(f"![{directory.name} drawn](one.svg)\n")
-        return Ended(status)
+        return status
 
-    monkeypatch.setattr(cli.subprocess, "run", run)
+    monkeypatch.setattr(cli, "run", run)
     monkeypatch.setattr(cli.machine, "facts", lambda: facts)
     return statuses, facts
 
@@ -70,6 +67,13 @@ def test_a_part_that_is_interrupted_does_not_pass_for_the_one_before(tmp_path, m
     statuses["latency"] = "interrupted"
     status, page = figures(tmp_path, "--only", "latency")
     assert status == 130 and "Not here: latency." in page and "![load drawn]" in page
+
+
+def test_an_interrupted_part_may_clean_up(tmp_path):
+    child = "import os, signal, sys, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(1); open(sys.argv[1], 'x')"
+    with pytest.raises(KeyboardInterrupt):
+        cli.run([sys.executable, "-c", child, str(tmp_path / "cleaned")])
+    assert (tmp_path / "cleaned").exists()
 
 
 def test_what_was_quick_says_so_later_too(tmp_path, made):
