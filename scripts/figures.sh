@@ -19,11 +19,16 @@ needs=$("${figures[@]}" --needs "$@")
     { echo 'figures: namespaces and huge pages need root: run this as root, or --only xenoflow' >&2 && exit 2; }
 
 . scripts/setup.sh ''
-for need in $needs; do
-    case $need in
-    millrace) [[ -n ${MILLRACE_BINARY:-} ]] || cargo build --release --locked --quiet ;;
-    eswitch) [[ -n ${ESWITCH_DRIVER:-} ]] || cargo build --profile driver -p eswitch --features pmd --locked --quiet ;;
-    traffic) [[ -n ${TRAFFIC_DRIVER:-} ]] || cargo build --profile driver -p traffic --features pmd --locked --quiet ;;
-    esac
-done
+# Each of these builds ends with one thread that links: profiles are built beside one another.
+wants() { [[ " $needs " == *" $1 "* ]]; }
+driver() { cargo build --profile driver --package "$1" --features pmd --locked --quiet; }
+{
+    if wants eswitch && [[ -z ${ESWITCH_DRIVER:-} ]]; then driver eswitch; fi
+    if wants traffic && [[ -z ${TRAFFIC_DRIVER:-} ]]; then driver traffic; fi
+} &
+drivers=$!
+trap 'kill "$drivers" 2>/dev/null || true' EXIT
+if wants millrace && [[ -z ${MILLRACE_BINARY:-} ]]; then cargo build --release --locked --quiet; fi
+wait "$drivers"
+trap - EXIT
 exec "${figures[@]}" --prepared $((SECONDS - began)) "$@"
