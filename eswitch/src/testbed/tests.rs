@@ -65,7 +65,7 @@ fn figure_4_has_both_rates_and_the_step_at_23_bytes() {
 /// What was not used for fitting: rates of larger datagrams, as read from the chart in the authors'
 /// repository (docs/Praktikum/report/img/pps_bandwidth.pdf).
 #[test]
-fn larger_datagrams_are_predicted() {
+fn larger_datagrams_fill_the_wire() {
     let testbed = testbed();
     for (payload, measured) in [(128, 64.0e6), (256, 37.5e6), (512, 21.3e6), (1024, 11.23e6)] {
         let outcome = testbed.run(full(payload), 1);
