@@ -19,12 +19,9 @@ use crate::model::types::Tick;
 /// within a microsecond, or a burst; one that sleeps between polls may not be for long.
 const LATELY_NS: u64 = 50_000;
 
-/// Nanoseconds after which who drives the device is no longer waited for: it may be kept from running.
-const PATIENCE_NS: u64 = 200_000;
-
-/// Nanoseconds that who asked keeps its core for: most requests are done by then, and a core that is given up
-/// may be another's for milliseconds. After that it is given up: who drives may need it.
-const SPIN_NS: u64 = 20_000;
+/// Nanoseconds after which who drives the device is no longer waited for: it may be kept from running. Until
+/// then who asked keeps its core, which may be another's for milliseconds once it is given up.
+const PATIENCE_NS: u64 = 100_000;
 
 /// Who drives the device.
 pub(super) struct Presence {
@@ -134,10 +131,8 @@ impl<T> Requests<T> {
         // SAFETY: as above.
         while !unsafe { &*request }.done.load(Ordering::Acquire) {
             let now = clock.now();
-            if now.since(begin) < SPIN_NS {
+            if presence.is_felt(now) && now.since(begin) < PATIENCE_NS {
                 std::hint::spin_loop();
-            } else if presence.is_felt(now) && now.since(begin) < PATIENCE_NS {
-                std::thread::yield_now();
             } else {
                 // Whoever serves keeps the lock until all is done that it took on; so this one is done then.
                 self.serve(&mut lock.lock());
