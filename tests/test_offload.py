@@ -26,6 +26,9 @@ STEERING = pytest.mark.parametrize("steering", ["sws", "hws"])
 SOON = {"idle_s": 2}
 # What is left in software of a connection in hardware: neighbours' upkeep, and packets that close it.
 STRAY_SHARE = 0.01
+# The same of a test of seconds, where one of twenty connections that was declined at first, and asked for again later,
+# is half a percent.
+STRAY_SHARE_BRIEF = 0.02
 # From linux/in6.h.
 IPV6_RECVERR = 25
 
@@ -119,7 +122,7 @@ def test_established_connections_leave_the_workers(labs, full, eswitch):
     millrace = lab.millrace
     base_rules = millrace.eswitch.rules()
     assert base_rules > 0, "without rules that lead to those of connections, nothing can be offloaded"
-    seconds, rate = (40, 4_000_000) if full else (8, 1_000_000)
+    seconds, rate, stray = (40, 4_000_000, STRAY_SHARE) if full else (8, 1_000_000, STRAY_SHARE_BRIEF)
     with questions(lab, seconds, rate=500):
         downloads = Downloads(lab, 10, seconds * rate, seconds)
         wait_until("connections", lambda: millrace.metrics().sum("lb_connections") >= 20)
@@ -130,14 +133,14 @@ def test_established_connections_leave_the_workers(labs, full, eswitch):
         time.sleep(seconds / 4)
         came = millrace.eswitch.from_wires() - came
         seen = millrace.metrics().received() - before
-        assert came > 1000 and seen <= came * STRAY_SHARE, f"workers saw {seen} of {came} packets"
+        assert came > 1000 and seen <= came * stray, f"workers saw {seen} of {came} packets"
         downloads.finish()
     wait_for_none(millrace, base_rules)
     metrics = millrace.at_rest()
     came, seen = millrace.eswitch.from_wires(), metrics.received()
     assert came == seen + metrics.in_hardware(), "every packet took one of the two paths"
     print(f"{eswitch.steering}: workers saw {seen} of {came} packets, {seen / came:.3%}")
-    assert seen <= came * STRAY_SHARE
+    assert seen <= came * stray
     assert metrics.sum("offload_miss_packets_total") == 0
     assert metrics.sum("offload_orphans_total") == 0
 
