@@ -122,21 +122,41 @@ impl Fault {
 /// tens of thousands, hardly one ever is.
 #[derive(Clone, Debug)]
 pub(super) struct Path {
-    section: Rc<str>,
+    section: Rc<SectionPath>,
     /// Empty for the section itself.
     key: &'static str,
     index: Option<usize>,
 }
 
+/// The path of a section.
+#[derive(Debug)]
+enum SectionPath {
+    /// As it is told.
+    Told(Box<str>),
+    /// A table of an array of tables, and its name, if it has one that can be told.
+    Nth { array: Path, index: usize, name: Option<Box<str>> },
+}
+
 impl Path {
-    pub(super) fn new(section: impl Into<Rc<str>>) -> Path {
-        Path { section: section.into(), key: "", index: None }
+    pub(super) fn new(section: impl Into<Box<str>>) -> Path {
+        Path::of(SectionPath::Told(section.into()))
+    }
+
+    /// Of the table with this index of an array of tables.
+    pub(super) fn table(array: Path, index: usize, name: Option<&str>) -> Path {
+        Path::of(SectionPath::Nth { array, index, name: name.map(Box::from) })
+    }
+
+    fn of(section: SectionPath) -> Path {
+        Path { section: Rc::new(section), key: "", index: None }
     }
 
     /// Of a key of this section.
     pub(super) fn key(&self, key: &'static str) -> Path {
-        let section = if self.key.is_empty() { Rc::clone(&self.section) } else { self.to_string().into() };
-        Path { section, key, index: None }
+        if self.key.is_empty() {
+            return Path { section: Rc::clone(&self.section), key, index: None };
+        }
+        Path { key, ..Path::new(self.to_string()) }
     }
 
     /// Of an element of this array.
@@ -147,9 +167,26 @@ impl Path {
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dot = if self.section.is_empty() || self.key.is_empty() { "" } else { "." };
+        let dot = if self.section.is_root() || self.key.is_empty() { "" } else { "." };
         write!(f, "{}{dot}{}", self.section, self.key)?;
         self.index.map_or(Ok(()), |index| write!(f, "[{index}]"))
+    }
+}
+
+impl SectionPath {
+    /// Whether it is the whole file.
+    fn is_root(&self) -> bool {
+        matches!(self, SectionPath::Told(path) if path.is_empty())
+    }
+}
+
+impl fmt::Display for SectionPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SectionPath::Told(path) => f.write_str(path),
+            SectionPath::Nth { array, index, name: None } => write!(f, "{array}[{index}]"),
+            SectionPath::Nth { array, index, name: Some(name) } => write!(f, "{array}[{index}] \"{name}\""),
+        }
     }
 }
 
@@ -162,7 +199,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Of something that is not in the file by itself.
-    pub(super) fn new(path: impl Into<Rc<str>>, span: Range<usize>) -> Place {
+    pub(super) fn new(path: impl Into<Box<str>>, span: Range<usize>) -> Place {
         Place { path: Path::new(path), span }
     }
 
@@ -189,8 +226,9 @@ pub(super) struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     pub(super) fn new(text: &'a str) -> Sink<'a> {
-        let after_newlines = text.match_indices('\n').map(|(newline, _)| newline + 1);
-        let lines = core::iter::once(0).chain(after_newlines).collect();
+        // Byte by byte, which is faster than to search for what is near: a line is short.
+        let newlines = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
+        let lines = core::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
         Sink { text, lines, faults: RefCell::new(Vec::new()) }
     }
 

@@ -4,7 +4,7 @@
 //! may not have. Its getters take a function from [`super::values`] and report what that refuses, so the
 //! caller sees values or their absence and never has to stop.
 
-use super::fault::{At, Place, Sink};
+use super::fault::{At, Path, Place, Sink};
 use super::suggest::nearest;
 use super::values::{Complaint, Value};
 use crate::limits;
@@ -242,12 +242,13 @@ impl<'a> Section<'a> {
         key: &'static str,
         read: impl Fn(&Value<'_>) -> Result<T, Complaint>,
     ) -> Option<At<T>> {
-        let value = self.item(key)?.get_ref();
+        let item = self.item(key)?;
+        let value = item.get_ref();
         let outcome = match is_section(value) {
             false => read(value),
             true => Err(Complaint::wrong_type("a value", value.type_str(), "write `key = value`")),
         };
-        self.accept(outcome, self.place_of(key))
+        self.accept(outcome, self.place_at(key, item))
     }
 
     /// A value that must be there.
@@ -308,7 +309,7 @@ impl<'a> Section<'a> {
         read: impl Fn(&Value<'_>) -> Result<T, Complaint>,
     ) -> Option<Vec<At<T>>> {
         let item = self.item(key)?;
-        let place = self.place_of(key);
+        let place = self.place_at(key, item);
         let Some(array) = item.get_ref().as_array().filter(|_| !is_section(item.get_ref())) else {
             let found = if item.get_ref().is_array() { "array of tables" } else { item.get_ref().type_str() };
             self.complain(&place, Complaint::wrong_type("an array", found, "write the values in brackets"));
@@ -351,8 +352,8 @@ impl<'a> Section<'a> {
         };
         let path = self.place.path.key(key);
         let open = |(index, (table, span)): (usize, (&'a DeTable<'a>, Range<usize>))| {
-            let path = format!("{path}[{index}]{}", quoted_name(table));
-            Section::open(name, Place::new(path, span), Some(table), self.sink)
+            let path = Path::table(path.clone(), index, name_of(table));
+            Section::open(name, Place { path, span }, Some(table), self.sink)
         };
         tables.into_iter().enumerate().map(open).collect()
     }
@@ -365,10 +366,12 @@ impl<'a> Section<'a> {
     /// Where a key's value stands; where its section stands if the key is absent.
     pub(super) fn place_of(&self, key: &'static str) -> Place {
         let item = self.table.and_then(|table| table.get(key));
-        item.map_or_else(
-            || self.place.key(key),
-            |item| Place { path: self.place.path.key(key), span: item.span() },
-        )
+        item.map_or_else(|| self.place.key(key), |item| self.place_at(key, item))
+    }
+
+    /// Where this key stands, with its value.
+    fn place_at(&self, key: &'static str, item: &Spanned<Value<'_>>) -> Place {
+        Place { path: self.place.path.key(key), span: item.span() }
     }
 
     fn accept<T>(&self, outcome: Result<T, Complaint>, place: Place) -> Option<At<T>> {
@@ -418,11 +421,10 @@ fn is_section(value: &Value<'_>) -> bool {
     value.is_table() || value.as_array().and_then(|array| array.iter().next()).is_some_and(is_table)
 }
 
-/// ` "web"` for a table with such a name, so that a person need not count.
-fn quoted_name(table: &DeTable<'_>) -> String {
-    let name = table.get("name").and_then(|name| name.get_ref().as_str());
+/// The table's name, so that a person need not count; none that would make a fault hard to read.
+fn name_of<'a>(table: &'a DeTable<'_>) -> Option<&'a str> {
     let fit = |name: &&str| {
         name.len() <= limits::NAME_LENGTH_MAX && !name.contains(|c: char| c.is_control() || c == '"')
     };
-    name.filter(fit).map_or_else(String::new, |name| format!(" \"{name}\""))
+    table.get("name").and_then(|name| name.get_ref().as_str()).filter(fit)
 }
