@@ -37,7 +37,7 @@ fn packet(n: u32) -> Key {
 
 fn empty(matchers: u32) -> (Classifier, Vec<MatcherId>) {
     let mut classifier = Classifier::new(7, Order::OldestFirst, Duplicates::NewWins);
-    let ids = (0..matchers).map(|n| classifier.hold(n, &mask(n))).collect();
+    let ids = (0..matchers).map(|n| classifier.hold(n, &mask(n), 0)).collect();
     (classifier, ids)
 }
 

@@ -26,3 +26,4 @@ pub mod template;
 pub mod timing;
 pub mod types;
 pub mod validate;
+mod warm;

@@ -429,6 +429,9 @@ fn load(wanted: &str) -> Result<Profile, String> {
     })
 }
 
+/// Rules that a device has memory for from the beginning; more of them take a packet thread's time.
+const RESERVED_RULES: u32 = 16_384;
+
 /// By what requests are judged: the profile, and what the user said.
 fn judge(args: &Devargs, profile: &Profile, topology: Topology) -> Context {
     let mut context = profile.context(topology);
@@ -483,7 +486,8 @@ fn assemble(
     let plumbing = Fair::new(Drive::new(ends.collect(), pool));
     let ports = devices.iter().zip(&port_ids).map(|(device, port_id)| PortShared::new(*device, *port_id));
     let context = Arc::new(judge(&args, &profile, topology.clone()));
-    let eswitch = Eswitch::new(Arc::clone(&context), &profile, args.seed);
+    let mut eswitch = Eswitch::new(Arc::clone(&context), &profile, args.seed);
+    eswitch.reserve(RESERVED_RULES);
     Ok(Arc::new_cyclic(|this| Switch {
         name: name.to_owned(),
         steering: context.steering,

@@ -127,6 +127,11 @@ impl Buckets {
         Buckets { home, level: 1, split: 0, overflow: Chunked::new(), free: 0, fresh: 0, used: 0 }
     }
 
+    /// Has memory ready for so many pairs: as many buckets as [`Buckets::grow`] makes of them.
+    pub(super) fn reserve(&mut self, pairs: u32) {
+        self.home.reserve((pairs / LOAD_MAX).next_power_of_two(), Bucket::EMPTY);
+    }
+
     /// The bucket a tag is in, unless that has overflown.
     #[inline(always)]
     fn home_of(&self, tag: Tag) -> u32 {

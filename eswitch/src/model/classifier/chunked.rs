@@ -6,6 +6,8 @@
 
 use std::ops::{Index, IndexMut};
 
+use super::super::warm;
+
 /// The most that one chunk holds. Below the size from which glibc's `malloc` maps and unmaps each block.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -14,6 +16,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(super) struct Chunked<T> {
     /// All but the last are full; none is empty.
     chunks: Vec<Vec<T>>,
+    /// Chunks for later.
+    spare: Vec<Vec<T>>,
     len: u32,
 }
 
@@ -22,12 +26,23 @@ impl<T> Chunked<T> {
     const CHUNK: usize = 1 << Self::SHIFT;
 
     pub(super) const fn new() -> Self {
-        Chunked { chunks: Vec::new(), len: 0 }
+        Chunked { chunks: Vec::new(), spare: Vec::new(), len: 0 }
     }
 
     #[inline]
     pub(super) fn len(&self) -> u32 {
         self.len
+    }
+
+    /// Has memory ready for so many values; what holds `value` is only touched.
+    pub(super) fn reserve(&mut self, values: u32, value: T)
+    where
+        T: Copy,
+    {
+        let chunks = (values as usize).div_ceil(Self::CHUNK);
+        while self.chunks.len() + self.spare.len() < chunks {
+            self.spare.push(warm::touched(Self::CHUNK, || value));
+        }
     }
 
     /// Appends. Only the first chunk grows by copying, so that a small table is small.
@@ -42,7 +57,9 @@ impl<T> Chunked<T> {
 
     #[cold]
     fn push_chunk(&mut self, value: T) {
-        let mut chunk = if self.chunks.is_empty() { Vec::new() } else { Vec::with_capacity(Self::CHUNK) };
+        let first = self.chunks.is_empty();
+        let new = || if first { Vec::new() } else { Vec::with_capacity(Self::CHUNK) };
+        let mut chunk = self.spare.pop().unwrap_or_else(new);
         chunk.push(value);
         self.chunks.push(chunk);
     }
@@ -96,5 +113,17 @@ mod tests {
         }
         assert_eq!(chunked.pop(), None);
         assert!(chunked.chunks.is_empty(), "an empty one holds on to no chunk");
+    }
+
+    #[test]
+    fn what_is_reserved_is_used_first() {
+        let mut chunked = Chunked::<u64>::new();
+        let chunk = Chunked::<u64>::CHUNK as u32;
+        chunked.reserve(chunk + 1, 0);
+        let reserved: Vec<_> = chunked.spare.iter().map(Vec::as_ptr).collect();
+        assert_eq!((reserved.len(), chunked.len()), (2, 0));
+        (0..3 * chunk).for_each(|n| chunked.push(u64::from(n)));
+        assert!(chunked.chunks[..2].iter().all(|chunk| reserved.contains(&chunk.as_ptr())));
+        assert!((0..3 * chunk).all(|n| chunked[n] == u64::from(n)));
     }
 }

@@ -156,9 +156,13 @@ impl Classifier {
     }
 
     /// A matcher of its own, whatever others there are, as a template table has: it keeps its place without
-    /// rules, until it is [released](Self::release).
-    pub fn hold(&mut self, priority: u32, mask: &Key) -> MatcherId {
-        self.add(priority, mask, None)
+    /// rules, until it is [released](Self::release). It has memory for so many.
+    pub fn hold(&mut self, priority: u32, mask: &Key, rules: u32) -> MatcherId {
+        let id = self.add(priority, mask, None);
+        if let Some(matcher) = self.get_mut(id) {
+            matcher.table.reserve(rules);
+        }
+        id
     }
 
     /// Gives a held matcher back. Returns false, and does nothing, if it is not held or has rules.

@@ -38,6 +38,9 @@ pub(super) type Pending = ArrayVec<u8, STAGE>;
 /// A [`Table`] of any width. The width is a constant of each so that the loops over it unroll; choosing among
 /// them costs one indirect call for a burst.
 pub(super) trait Rules: std::fmt::Debug + Send + Sync {
+    /// Has memory ready for so many rules.
+    fn reserve(&mut self, rules: u32);
+
     /// Adds a rule for a value, of which only the mask's bits count.
     fn insert(&mut self, value: &Key, rule: RuleId, duplicates: Duplicates) -> Result<(), Refusal>;
 
@@ -208,6 +211,12 @@ fn shadow(winner: Tag, rule: RuleId) -> Tag {
 }
 
 impl<const W: usize> Rules for Table<W> {
+    fn reserve(&mut self, rules: u32) {
+        let none = Entry { words: [0; W], rule: RuleId(0), tag: 0, next: 0, previous: 0 };
+        self.entries.reserve(rules, none);
+        self.buckets.reserve(rules);
+    }
+
     fn insert(&mut self, value: &Key, rule: RuleId, duplicates: Duplicates) -> Result<(), Refusal> {
         if self.entries.len() >= RULES_MAX {
             return Err(Refusal::new(Errno::Nomem, Cause::Unspecified, "the matcher is full"));

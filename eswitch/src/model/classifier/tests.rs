@@ -114,7 +114,7 @@ impl Pair {
     }
 
     fn hold(&mut self, priority: u32, mask: &Key) {
-        let id = self.classifier.hold(priority, mask);
+        let id = self.classifier.hold(priority, mask, 5);
         self.model.add(id, priority, *mask, true);
     }
 

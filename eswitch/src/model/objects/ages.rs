@@ -22,6 +22,7 @@ use dataplane::prefetch::prefetch;
 use super::refuse_flow;
 use crate::model::refusal::{Cause, Errno, Refusal};
 use crate::model::types::{AgeId, Steering, Tick, Vport};
+use crate::model::warm;
 
 /// Contexts for which memory is taken at once.
 const CHUNK: usize = 1024;
@@ -169,6 +170,8 @@ pub struct Ages {
     timing: AgeTiming,
     capacity: u32,
     chunks: Vec<Chunk>,
+    /// Chunks for later.
+    spare: Vec<Chunk>,
     /// Identifiers below this have been used before.
     fresh: u32,
     free_head: u32,
@@ -191,6 +194,7 @@ impl Ages {
             timing: AgeTiming { tick_ns: timing.tick_ns.max(1), ..timing },
             capacity,
             chunks: Vec::with_capacity((capacity as usize).div_ceil(CHUNK)),
+            spare: Vec::new(),
             fresh: 0,
             free_head: NONE,
             live: 0,
@@ -199,6 +203,15 @@ impl Ages {
             limit: u32::MAX,
             cursor: None,
             walked: 0,
+        }
+    }
+
+    /// Has memory ready for so many contexts, or for all.
+    pub fn reserve(&mut self, contexts: u32) {
+        let chunks = (contexts.min(self.capacity) as usize).div_ceil(CHUNK);
+        while self.chunks.len() + self.spare.len() < chunks {
+            let (hits, slots) = (warm::touched(CHUNK, || NO_HIT), warm::touched(CHUNK, || FREE));
+            self.spare.push(Chunk { hits, slots, live: 0 });
         }
     }
 
@@ -566,8 +579,8 @@ impl Ages {
         let id = self.fresh;
         self.fresh += 1;
         if id as usize / CHUNK == self.chunks.len() {
-            let (hits, slots) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
-            self.chunks.push(Chunk { hits, slots, live: 0 });
+            let new = || Chunk { hits: Vec::with_capacity(CHUNK), slots: Vec::with_capacity(CHUNK), live: 0 };
+            self.chunks.push(self.spare.pop().unwrap_or_else(new));
         }
         if let Some(chunk) = self.chunks.last_mut() {
             chunk.hits.push(NO_HIT);

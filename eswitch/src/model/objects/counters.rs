@@ -19,6 +19,7 @@ use dataplane::prefetch::prefetch;
 
 use crate::model::refusal::{Cause, Errno, Refusal};
 use crate::model::types::{CounterId, Steering, Tick};
+use crate::model::warm;
 
 /// Counters in a pool (`MLX5_COUNTERS_PER_POOL`).
 pub const POOL: usize = 512;
@@ -99,6 +100,8 @@ struct Link {
     references: u32,
 }
 
+const UNUSED: Link = Link { next: NONE, references: 0 };
+
 /// The counters of a pool that have been in use, with room for the others: so that memory which was never
 /// needed is never touched, and no call has to touch a whole pool's.
 #[derive(Debug)]
@@ -122,6 +125,8 @@ pub struct Counters {
     capacity: u32,
     /// The pools in use so far; identifiers are handed out in order.
     pools: Vec<Pool>,
+    /// Pools for later.
+    spare: Vec<Pool>,
     /// Identifiers below this have been used before.
     fresh: u32,
     live: u32,
@@ -153,6 +158,7 @@ impl Counters {
             timing,
             capacity,
             pools: Vec::with_capacity((capacity as usize).div_ceil(POOL)),
+            spare: Vec::new(),
             fresh: 0,
             live: 0,
             waiting: 0,
@@ -171,6 +177,15 @@ impl Counters {
             counters.next_due = counters.due.iter().copied().min().unwrap_or(u64::MAX);
         }
         counters
+    }
+
+    /// Has memory ready for so many counters, or for all.
+    pub fn reserve(&mut self, counters: u32) {
+        let pools = (counters.min(self.capacity) as usize).div_ceil(POOL);
+        while self.pools.len() + self.spare.len() < pools {
+            let (slots, links) = (warm::touched(POOL, Slot::default), warm::touched(POOL, || UNUSED));
+            self.spare.push(Pool { slots, links });
+        }
     }
 
     /// A counter with one reference, at zero.
@@ -440,11 +455,12 @@ impl Counters {
         let id = self.fresh;
         self.fresh += 1;
         if id as usize / POOL == self.pools.len() {
-            self.pools.push(Pool { slots: Vec::with_capacity(POOL), links: Vec::with_capacity(POOL) });
+            let new = || Pool { slots: Vec::with_capacity(POOL), links: Vec::with_capacity(POOL) };
+            self.pools.push(self.spare.pop().unwrap_or_else(new));
         }
         if let Some(pool) = self.pools.last_mut() {
             pool.slots.push(Slot::default());
-            pool.links.push(Link { next: NONE, references: 0 });
+            pool.links.push(UNUSED);
         }
         id
     }

@@ -82,6 +82,12 @@ struct Late {
 }
 
 impl<R> QueueEngine<R> {
+    /// With memory for so many rules.
+    pub(in crate::model) fn reserving(mut self, rules: u32) -> QueueEngine<R> {
+        self.rules.0.resize_with((rules as usize).div_ceil(PIECE), empty_piece);
+        self
+    }
+
     pub(super) fn new(
         attr: QueueAttr,
         joint: Arc<Joint<R>>,
@@ -407,12 +413,19 @@ impl<R> QueueEngine<R> {
 #[derive(Debug, Default)]
 struct Index(Vec<Box<[Entry]>>);
 
+fn empty_piece() -> Box<[Entry]> {
+    vec![NONE; PIECE].into_boxed_slice()
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     epoch: u32,
     generation: u32,
     rule: Option<RuleId>,
 }
+
+/// No rule.
+const NONE: Entry = Entry { epoch: 0, generation: 0, rule: None };
 
 impl Index {
     fn get(&self, slot: u32) -> Option<&Entry> {
@@ -422,8 +435,7 @@ impl Index {
     fn set(&mut self, slot: u32, entry: Entry) {
         let piece = slot as usize / PIECE;
         while self.0.len() <= piece {
-            let none = Entry { epoch: 0, generation: 0, rule: None };
-            self.0.push(vec![none; PIECE].into_boxed_slice());
+            self.0.push(empty_piece());
         }
         self.0[piece][slot as usize % PIECE] = entry;
     }

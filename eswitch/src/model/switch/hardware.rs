@@ -117,6 +117,9 @@ impl Table {
     }
 }
 
+/// Rules for which a table or a queue has memory from the beginning at most: packets wait while it is made.
+const RESERVED_MAX: u32 = 8192;
+
 /// How many aged flows wait to be fetched at most, of a port or of each of its queues: a hundredth of the
 /// counters, rounded up to a power of two (`mlx5_hws_aged_out_ring_size_get`). mlx5 makes a list of none for
 /// fewer than a hundred counters; here it has room for one.
@@ -179,7 +182,7 @@ impl Eswitch {
             let (end, engine) =
                 queue::pair(queue_attr, profile, &credits, seed.wrapping_add(u64::from(number)))?;
             ends.push(end);
-            engines.push(engine);
+            engines.push(engine.reserving(core.reserved.min(RESERVED_MAX)));
         }
         self.queues = engines;
         self.next_queue = 0;
@@ -216,8 +219,9 @@ impl Eswitch {
         let index = core.groups.find_or_add(domain, group);
         core.note_root(domain, group, index);
         let classifier = &mut core.groups.get_mut(index).classifier;
+        let reserved = attr.nb_flows.min(core.reserved).min(RESERVED_MAX);
         let hold = |(template, _): &(Arc<PatternTemplate>, PatternFacts)| {
-            (Arc::clone(template), classifier.hold(priority, template.mask()))
+            (Arc::clone(template), classifier.hold(priority, template.mask(), reserved))
         };
         let patterns = patterns.iter().map(hold).collect();
         let actions = actions.iter().map(|(template, _)| Arc::clone(template)).collect();

@@ -82,6 +82,8 @@ struct Core {
     nic_roots: Vec<Option<GroupIndex>>,
     rules: Rules,
     rules_max: u64,
+    /// Rules for which there is memory: see [`Eswitch::reserve`].
+    reserved: u32,
     /// Fault: be full at so many rules.
     full_at: Option<u64>,
     rss: RssSets,
@@ -132,6 +134,7 @@ impl Eswitch {
             nic_roots: vec![None; vports],
             rules: Rules::new(),
             rules_max: profile.rules_max,
+            reserved: 0,
             full_at: None,
             rss: RssSets::new(),
             counters: counters(profile, steering),
@@ -157,6 +160,16 @@ impl Eswitch {
             hangs_until: Tick(0),
             events: Vec::new(),
         }
+    }
+
+    /// Has memory for so many rules from now on, and for some in every table and flow queue made later: so
+    /// that packets do not wait for the kernel to find it.
+    pub fn reserve(&mut self, rules: u32) {
+        let core = &mut self.core;
+        core.reserved = u32::try_from(core.rules_max).map_or(rules, |most| rules.min(most));
+        core.rules.reserve(core.reserved);
+        core.counters.reserve(core.reserved);
+        core.ages.reserve(core.reserved);
     }
 
     /// What requests are judged by.
@@ -269,8 +282,13 @@ impl Eswitch {
 
     /// Does a bounded slice of what is due: operations of flow queues, ageing. True: there is more.
     pub fn advance(&mut self, now: Tick) -> bool {
+        self.advance_by(now, OPERATIONS_OF_ALL)
+    }
+
+    /// As [`Eswitch::advance`], with so many pieces of work for flow queues at most: packets may be waiting.
+    pub fn advance_by(&mut self, now: Tick, operations: usize) -> bool {
         self.refresh(now);
-        let mut more = self.step_queues(now);
+        let mut more = self.step_queues(now, operations);
         let cycle = self.core.counters.cycle();
         if self.recycled != cycle || self.exact_counters {
             self.recycled = cycle;
@@ -284,8 +302,7 @@ impl Eswitch {
     }
 
     /// Lets each flow queue have its turn, as far as the budget for all of them goes.
-    fn step_queues(&mut self, now: Tick) -> bool {
-        let mut budget = OPERATIONS_OF_ALL;
+    fn step_queues(&mut self, now: Tick, mut budget: usize) -> bool {
         let mut more = false;
         for _ in 0..self.queues.len() {
             if budget == 0 {

@@ -1,12 +1,17 @@
 //! Numbered slots that never move: storage in pieces of a fixed size, so that growing never copies.
 
-/// Slots in a piece: small enough that making one is no pause, large enough that the directory stays short.
+use super::super::warm;
+
+/// Slots in a piece: so many that the directory stays short. Its memory is touched slot by slot.
 const PIECE: usize = 1024;
 
 /// A growing array of optional values with a free list.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
-    pieces: Vec<Box<[Slot<T>]>>,
+    /// All but the last are full, of values and of free slots.
+    pieces: Vec<Vec<Slot<T>>>,
+    /// Pieces for later.
+    spare: Vec<Vec<Slot<T>>>,
     free: Option<u32>,
     len: u32,
 }
@@ -20,7 +25,7 @@ enum Slot<T> {
 
 impl<T> Slab<T> {
     pub(super) const fn new() -> Slab<T> {
-        Slab { pieces: Vec::new(), free: None, len: 0 }
+        Slab { pieces: Vec::new(), spare: Vec::new(), free: None, len: 0 }
     }
 
     /// How many values there are.
@@ -28,17 +33,23 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// Has memory ready for so many slots.
+    pub(super) fn reserve(&mut self, slots: u32) {
+        let pieces = (slots as usize).div_ceil(PIECE);
+        while self.pieces.len() + self.spare.len() < pieces {
+            self.spare.push(warm::touched(PIECE, || Slot::Free(None)));
+        }
+    }
+
     /// One more than the highest slot there has ever been.
     pub(super) fn end(&self) -> u32 {
-        (self.pieces.len() * PIECE) as u32
+        let last = self.pieces.last().map_or(0, |last| last.len());
+        ((self.pieces.len().max(1) - 1) * PIECE + last) as u32
     }
 
     /// Stores a value; `None` (and the value is dropped) when all 2^32 slots are taken.
     pub(super) fn insert(&mut self, value: T) -> Option<u32> {
-        let index = match self.free {
-            Some(index) => index,
-            None => self.grow()?,
-        };
+        let Some(index) = self.free else { return self.push(value) };
         let slot = self.slot_mut(index)?;
         let Slot::Free(next) = std::mem::replace(slot, Slot::Used(value)) else { return None };
         self.free = next;
@@ -46,15 +57,19 @@ impl<T> Slab<T> {
         Some(index)
     }
 
-    /// Adds a piece; returns its first slot. The others follow it in the free list.
-    fn grow(&mut self) -> Option<u32> {
-        let first =
-            u32::try_from(self.pieces.len() * PIECE).ok().filter(|first| *first < u32::MAX - PIECE as u32)?;
-        let last = first + PIECE as u32 - 1;
-        let piece = (first..=last).map(|index| Slot::Free((index < last).then_some(index + 1)));
-        self.pieces.push(piece.collect());
-        self.free = Some(first);
-        Some(first)
+    /// Adds a slot.
+    fn push(&mut self, value: T) -> Option<u32> {
+        let index = Some(self.end()).filter(|&end| end < u32::MAX - PIECE as u32)?;
+        match self.pieces.last_mut() {
+            Some(last) if last.len() < PIECE => last.push(Slot::Used(value)),
+            _ => {
+                let mut piece = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(PIECE));
+                piece.push(Slot::Used(value));
+                self.pieces.push(piece);
+            }
+        }
+        self.len += 1;
+        Some(index)
     }
 
     pub(super) fn remove(&mut self, index: u32) -> Option<T> {
@@ -119,6 +134,19 @@ mod tests {
         assert_eq!(std::ptr::from_ref(slab.get(7).unwrap()), address);
         assert_eq!(slab.get(7), Some(&1_000_000));
         assert_eq!(slab.get(5000), None);
-        assert_eq!(slab.end(), 3072);
+        assert_eq!(slab.end(), 3000);
+    }
+
+    #[test]
+    fn what_is_reserved_is_used_first() {
+        let mut slab = Slab::new();
+        slab.insert(1).unwrap();
+        slab.reserve(2 * PIECE as u32 + 1);
+        assert_eq!((slab.pieces.len(), slab.spare.len(), slab.end()), (1, 2, 1));
+        let reserved: Vec<_> = slab.spare.iter().map(Vec::as_ptr).collect();
+        (1..3 * PIECE).for_each(|value| assert_eq!(slab.insert(value), Some(value as u32)));
+        assert_eq!((slab.pieces.len(), slab.spare.len(), slab.end()), (3, 0, 3 * PIECE as u32));
+        assert!(slab.pieces[1..].iter().all(|piece| reserved.contains(&piece.as_ptr())));
+        assert!((1..3 * PIECE).all(|value| slab.get(value as u32) == Some(&value)));
     }
 }
