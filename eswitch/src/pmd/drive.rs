@@ -18,6 +18,9 @@ use crate::model::types::Vport;
 /// Bursts for which the model's lock may be found taken before the packet thread queues up for it.
 const PATIENCE: u32 = 16;
 
+/// Pieces of work of flow queues between two looks for packets, which wait as long: some microseconds.
+const OPERATIONS: usize = 8;
+
 /// Borrowed rings of a started port: they live until it is stopped.
 #[derive(Default)]
 pub(super) struct Rings {
@@ -91,7 +94,7 @@ impl Drive {
         let mut events = Vec::new();
         if let Some(mut eswitch) = self.enter(switch) {
             switch.requests.visit(&mut eswitch);
-            moved |= eswitch.advance(switch.clock.now());
+            moved |= eswitch.advance_by(switch.clock.now(), OPERATIONS);
             events = eswitch.take_events();
         }
         (moved, events)

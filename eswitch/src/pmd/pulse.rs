@@ -103,7 +103,10 @@ impl Switch {
     fn beat(&self) {
         let begin = self.clock.now();
         let mut more = true;
-        while more && self.clock.now().since(begin) < BUDGET_NS && !self.presence.is_felt(self.clock.now()) {
+        while more
+            && self.clock.now().since(begin) < BUDGET_NS
+            && !self.presence.is_remembered(self.clock.now())
+        {
             let mut eswitch = self.eswitch.lock();
             more = eswitch.advance(self.clock.now());
             let events = eswitch.take_events();

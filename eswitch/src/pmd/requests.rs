@@ -17,11 +17,18 @@ use crate::model::types::Tick;
 
 /// Nanoseconds after which who drove the device last is not expected back: a packet thread that polls is back
 /// within a microsecond, or a burst; one that sleeps between polls may not be for long.
-const LATELY_NS: u64 = 50_000;
+const LATELY_NS: u64 = 100_000;
 
-/// Nanoseconds after which who drives the device is no longer waited for: it may be kept from running. Until
-/// then who asked keeps its core, which may be another's for milliseconds once it is given up.
-const PATIENCE_NS: u64 = 100_000;
+/// Nanoseconds for which who asked keeps its core, which may be another's for milliseconds once it is given
+/// up. After them who drives may need that very core.
+const SPIN_NS: u64 = 100_000;
+
+/// Nanoseconds after which who drives the device is no longer waited for: it is kept from running.
+const PATIENCE_NS: u64 = 1_000_000;
+
+/// Nanoseconds after which the device's own work is anybody's: nobody waits for it as for a request, and who
+/// does it may be kept from running with the model's lock.
+const ABSENCE_NS: u64 = 5_000_000;
 
 /// Who drives the device.
 pub(super) struct Presence {
@@ -55,8 +62,16 @@ impl Presence {
 
     /// Whether another thread than the caller drives: then things go on without the caller.
     pub(super) fn is_felt(&self, now: Tick) -> bool {
+        self.was_here(now, if self.inside.load(Ordering::Relaxed) { PATIENCE_NS } else { LATELY_NS })
+    }
+
+    /// Whether the caller may leave to another thread what is not urgent.
+    pub(super) fn is_remembered(&self, now: Tick) -> bool {
+        self.was_here(now, ABSENCE_NS)
+    }
+
+    fn was_here(&self, now: Tick, lately: u64) -> bool {
         let seen = self.seen.load(Ordering::Relaxed);
-        let lately = if self.inside.load(Ordering::Relaxed) { PATIENCE_NS } else { LATELY_NS };
         seen != 0 && now.since(Tick(seen)) < lately && self.who.load(Ordering::Relaxed) != this_thread()
     }
 }
@@ -131,11 +146,14 @@ impl<T> Requests<T> {
         // SAFETY: as above.
         while !unsafe { &*request }.done.load(Ordering::Acquire) {
             let now = clock.now();
-            if presence.is_felt(now) && now.since(begin) < PATIENCE_NS {
-                std::hint::spin_loop();
-            } else {
+            let waited = now.since(begin);
+            if !presence.is_felt(now) || waited >= PATIENCE_NS {
                 // Whoever serves keeps the lock until all is done that it took on; so this one is done then.
                 self.serve(&mut lock.lock());
+            } else if waited < SPIN_NS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
             }
         }
         match work {
@@ -295,10 +313,12 @@ mod tests {
             scope.spawn(|| presence.enter(Tick(1000)));
         });
         assert!(presence.is_felt(Tick(1000 + LATELY_NS)) && !presence.is_felt(Tick(1000 + PATIENCE_NS)));
+        assert!(presence.is_remembered(Tick(1000 + PATIENCE_NS)));
+        assert!(!presence.is_remembered(Tick(1000 + ABSENCE_NS)));
         presence.leave(Tick(2000));
         assert!(presence.is_felt(Tick(1999 + LATELY_NS)) && !presence.is_felt(Tick(2000 + LATELY_NS)));
         presence.enter(Tick(3000));
-        assert!(!presence.is_felt(Tick(3000)), "by itself");
+        assert!(!presence.is_felt(Tick(3000)) && !presence.is_remembered(Tick(3000)), "by itself");
     }
 
     #[test]

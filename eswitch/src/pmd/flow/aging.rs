@@ -65,7 +65,7 @@ unsafe fn aged(
     };
     let switch = &port.switch;
     // Without traffic nobody else may have looked at the ages.
-    if !switch.presence.is_felt(switch.clock.now()) {
+    if !switch.presence.is_remembered(switch.clock.now()) {
         switch.eswitch.lock().advance(switch.clock.now());
     }
     let vport = port.vport;

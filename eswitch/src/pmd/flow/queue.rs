@@ -220,7 +220,7 @@ pub(super) unsafe extern "C" fn pull(
                 return Ok(pulled);
             }
             // Nothing yet. Perhaps nobody else drives the device.
-            if port.switch.presence.is_felt(port.switch.clock.now()) {
+            if port.switch.presence.is_remembered(port.switch.clock.now()) {
                 return Ok(0);
             }
             if let Some(mut eswitch) = port.switch.eswitch.try_lock() {
