@@ -24,7 +24,7 @@ def course(fault="rule-storm", path="eswitch-hws", during=None, **keys):
     """One with nothing wrong."""
     observed = {"before": stage(), "during": during or stage(), "after": stage()}
     return {"path": path, "fault": fault, "begin_s": 3.0, "end_s": 4.0, "observed": observed, "in_hardware": 0.92,
-            "again": 0, "skipped": 0, "last_lost_s": None, "worker_kept_waiting": {"during": 0.0, "after": 0.0}, **keys}
+            "again": 0, "skipped": 0, "last_lost_s": None, "kept_waiting": {"during": 0.0, "after": 0.0}, **keys}
 
 
 @pytest.mark.parametrize(

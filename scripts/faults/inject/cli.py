@@ -80,8 +80,8 @@ def _arguments() -> argparse.Namespace:
                         help="some of " + ", ".join(names))
     parser.add_argument("--quick", action="store_true", help="short faults, once each: to see that it works")
     parser.add_argument("--tries", type=int, default=2, metavar="N",
-                        help="had at most so often is a course while others kept the worker from running; the least "
-                        "disturbed one counts (2)")
+                        help="had at most so often is a course while others kept worker or sender from running; the "
+                        "least disturbed one counts (2)")
     parser.add_argument("--rate", type=int, default=Load.rate, help="observed datagrams a second (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the model's dice (1)")
     parser.add_argument("--json", action="store_true", help="all numbers on standard output")

@@ -56,7 +56,7 @@ class Course:
     hardware: float | None
     """Share of the packets before the fault that hardware forwarded, as Millrace counts."""
     waited: dict[str, float]
-    """Share of the time before, during and after the fault that the worker was kept from running by others."""
+    """Share of the time before, during and after the fault that others kept the worker or the sender from running."""
 
     @property
     def disturbed(self) -> float:
@@ -75,15 +75,15 @@ def run(scene: Scene, fault: Fault, load: Load) -> Course:
     ]
     probe = scene.start(streams)
     probe.wait(load.warm)
-    first, waits = scene.millrace.metrics(), [(probe.now(), scene.forwarder.waited_ns())]
+    first, waits = scene.millrace.metrics(), [(probe.now(), scene.waited_ns())]
     probe.wait(load.begin - 0.1)
     second = scene.millrace.metrics()
     probe.wait(load.begin)
-    waits.append((probe.now(), scene.forwarder.waited_ns()))
+    waits.append((probe.now(), scene.waited_ns()))
     began, ended, told = fault.act(scene, probe, length)
-    waits.append((probe.now(), scene.forwarder.waited_ns()))
+    waits.append((probe.now(), scene.waited_ns()))
     probe.wait(end)
-    waits.append((probe.now(), scene.forwarder.waited_ns()))
+    waits.append((probe.now(), scene.waited_ns()))
     pairs = zip(("before", "during", "after"), waits, waits[1:])
     waited = {stage: (to[1] - since[1]) / 1e9 / (to[0] - since[0]) for stage, since, to in pairs}
     return Course(began, ended, probe.finish(), told, _in_hardware(first, second), waited)

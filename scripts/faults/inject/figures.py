@@ -63,7 +63,7 @@ def describe(fault: str, course: Course, load: Load) -> dict:
     first = by_backend(course, load)
     found = {
         "begin_s": course.begin, "end_s": course.end, "skipped": course.result.skipped, "again": course.result.again,
-        "in_hardware": course.hardware, "worker_kept_waiting": course.waited, **course.told,
+        "in_hardware": course.hardware, "kept_waiting": course.waited, **course.told,
         "observed": stages(steady, course, load), "opened": stages(opened, course, load),
         "more": [stages(packets, course, load) for packets in more], "observed_by_time": by_time(steady, load),
     }

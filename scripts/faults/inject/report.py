@@ -40,9 +40,9 @@ def report(data: dict, directory: Path) -> list[Block]:
         "ratio is that of the packets sent during the fault, or after it where nothing came meanwhile, over their own "
         "median or that before the fault: the smaller one. 'Calm' is the same where nothing had happened, before the "
         f"fault or in a course without any: the larger one. What is above {LIMIT:g} is not decided where calm traffic "
-        f"is, too, and not much better, or others kept the worker from running for more than {WAITED_MAX:.1%} of the "
-        "time. Packets that were lost though the fault took none of theirs, or were not in hardware, break it whatever "
-        "their latency.")]
+        "is, too, and not much better, or others, or the host of this machine, kept the worker or the sender from "
+        f"running for more than {WAITED_MAX:.1%} of the time. Packets that were lost though the fault took none of "
+        "theirs, or were not in hardware, break it whatever their latency.")]
     blocks += [_verdicts(data), Picture(plots.ratio(directory / "ratio.svg", data["verdicts"], LIMIT),
                                         "p99 over median by fault and path")]
     blocks += [Heading("Detection and recovery"), _times(data), Heading("All numbers"), _numbers(data)]
@@ -74,7 +74,7 @@ def _about_model(model: dict) -> str:
 
 
 def _verdicts(data: dict) -> Table:
-    header = ["fault", "path", "p99 / median", "calm", "over calm", "of packets", "worker kept waiting",
+    header = ["fault", "path", "p99 / median", "calm", "over calm", "of packets", "kept waiting",
               "verdict"]
     rows = []
     for one in data["verdicts"]:
@@ -107,14 +107,14 @@ def _times(data: dict) -> Table:
 
 def _numbers(data: dict) -> Table:
     header = ["fault", "path", "connections", "when", "sent", "lost", "p50 us", "p99 us", "p99.9 us", "in hardware",
-              "worker kept waiting"]
+              "kept waiting"]
     rows = []
     for run in data["runs"]:
         for key, who in WHO.items():
             for stage, part in run.get(key, {}).items():
                 quantiles = [_number(_micro(part["latency"][name])) for name in ("p50_ns", "p99_ns", "p999_ns")]
                 share = f"{run['in_hardware']:.1%}" if stage == "before" and "in_hardware" in run else ""
-                waited = f"{run['worker_kept_waiting'][stage]:.2%}" if "worker_kept_waiting" in run else MISSING
+                waited = f"{run['kept_waiting'][stage]:.2%}" if "kept_waiting" in run else MISSING
                 if run["path"] == "model":
                     who = {"observed": "rules'", "opened": "software's"}[key]
                 rows.append([run["fault"], _name(run["path"]), who, stage, str(part["sent"]), str(part["lost"]),

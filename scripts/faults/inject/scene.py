@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.machine import Forwarder, cores
+from bench.machine import Forwarder, cores, stolen_ns
 from lab.eswitch import Eswitch
 from lab.lab import Lab
 from lab.millrace import Millrace, service
@@ -65,8 +65,12 @@ class Scene:
         self.lab, self.millrace, self.path = lab, millrace, path
         self._binary, self._sinks, self._runs = binary, sinks, 0
         self.core, self.worker_core = cores()
-        self.forwarder = Forwarder(millrace.process.pid, self.worker_core)
+        self._forwarder = Forwarder(millrace.process.pid, self.worker_core)
         self.gateway = self._gateway()
+
+    def waited_ns(self) -> int:
+        """How long the worker has been kept from running, and the sender's core been the host's, ever."""
+        return self._forwarder.waited_ns() + stolen_ns(self.core)
 
     def _gateway(self) -> str:
         client = self.lab.client

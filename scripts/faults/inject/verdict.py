@@ -9,7 +9,8 @@ from .model import BEYOND
 
 HOLDS, BROKEN, UNDECIDED = "holds", "BROKEN", "not decided here"
 PUBLISHED = "published"
-# Where others kept the worker from running for a larger share of the time, the 99th percentile may be theirs.
+# Where others kept the worker or the sender from running for a larger share of the time, the 99th percentile may be
+# theirs.
 WAITED_MAX = 0.002
 # Calm traffic of this machine excuses what is not much worse.
 CALM_TIMES = 1.5
@@ -34,7 +35,7 @@ class Verdict:
     calm: float | None
     """p99 over median where nothing had happened: the larger one of before the fault, and of a course without any."""
     waited: float | None
-    """Share of the time that others kept the worker from running meanwhile."""
+    """Share of the time that others kept the worker or the sender from running meanwhile."""
     verdict: str
     why: str
     """In words, unless it holds."""
@@ -49,7 +50,7 @@ def verdicts(runs: list[dict]) -> list[Verdict]:
             continue
         said = ratios(one["observed"], one["fault"])
         without = [value for value in (said["ratio_before"], calm.get(one["path"])) if value is not None]
-        quiet, waited = max(without, default=None), one.get("worker_kept_waiting", {}).get(said["stage"])
+        quiet, waited = max(without, default=None), one.get("kept_waiting", {}).get(said["stage"])
         found.append(Verdict(one["path"], one["fault"], said["stage"], said["ratio"], quiet, waited,
                              *judge(one, said["ratio"], quiet, waited)))
     return found
@@ -71,7 +72,7 @@ def judge(one: dict, ratio: float | None, calm: float | None, waited: float | No
     if (skipped := _skipped(one)) > SKIPPED_MAX:
         return UNDECIDED, f"{above}, but the sender left out {skipped:.2%}"
     if (waited or 0) > WAITED_MAX:
-        return UNDECIDED, f"{above}, but others had the worker's core for {waited:.2%} of the time"
+        return UNDECIDED, f"{above}, but others had the worker's or the sender's core for {waited:.2%} of the time"
     if (calm or 0) > LIMIT and ratio <= CALM_TIMES * calm:
         return UNDECIDED, f"{above}, but without a fault it is {calm:.3g} times"
     return BROKEN, above
