@@ -10,7 +10,9 @@ from lab.lab import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts/xenoflow"))
 
+from model import measured  # noqa: E402
 from model.compare import CONSISTENT, comparisons  # noqa: E402
+from run import tools  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,51 @@ def test_numbers_that_the_model_does_not_take_are_refused(tmp_path, words):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and done.stderr.startswith("usage: ") and "is no number from" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+# What the load runner would have measured, with a generator and a device that are neither.
+SIMULATED = """
+import contextlib, sys
+sys.path[:0] = sys.argv.pop(1).split(":")
+from simulated import Device, Generator
+from stress import cli
+cli.place = contextlib.contextmanager(lambda *_: iter([(Generator(device := Device()), device)]))
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def command(directory, *words: object) -> subprocess.CompletedProcess[str]:
+    argv = [ROOT / "scripts/xenoflow/run.py", "--output", directory, "--packets", "30000", *map(str, words)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False)
+
+
+def test_what_was_measured_is_put_beside_it(tmp_path, monkeypatch):
+    words = ["--generator", "testpmd", "--quick", "--max-pps", "1000000", "--sizes", "18,1472"]
+
+    def simulated(argv, **kwargs):
+        path = ":".join(str(ROOT / "scripts" / part) for part in ("trex/tests", "trex", ""))
+        return run([tools() / "bin/python", "-c", SIMULATED, path, *argv[2:]], **kwargs)
+
+    run = subprocess.run
+    monkeypatch.setattr(measured.subprocess, "run", simulated)
+    found = measured.measure("lab", tmp_path / "measured", words)
+    monkeypatch.undo()
+    # More than the simulated device takes; the link is the bound of large ones.
+    assert found.mpps == pytest.approx({18: 0.5, 1472: 0.5}) and found.lab and not found.faults
+    assert [round(share, 3) for _, share in found.loss[18]][::5] == [0, 0.327, 0.495] and list(found.loss) == [18]
+    # All is there, so that the command measures nothing again.
+    done = command(tmp_path, "--json", "--testbed", "lab", "--", *words)
+    assert done.returncode == 0 and done.stderr.count("done before") == 3, done.stderr
+    told = json.loads(done.stdout)["measured"]
+    assert told["mpps"] == {str(payload): rate for payload, rate in found.mpps.items()} and len(told["latency"]) == 6
+    text = (tmp_path / "report.md").read_text()
+    assert "MODEL and measured" in text and "No hardware was measured" in text, "the lab is none"
+    assert "| 18 | 96.7 (text) | 96.7 | 0.5 |" in text
+    assert "squares: measured, lab" in (tmp_path / "figure-4.svg").read_text()
+
+
+def test_what_cannot_be_measured_is_said(tmp_path):
+    done = command(tmp_path, "--testbed", tmp_path / "none.toml")
+    assert done.returncode == 2 and "none.toml" in done.stderr and "nothing was measured" in done.stderr
+    done = command(tmp_path, "--", "--quick")
+    assert done.returncode == 2 and "only with --testbed" in done.stderr

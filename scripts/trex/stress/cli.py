@@ -34,6 +34,7 @@ EXAMPLES = """\
 experiments:
   no-drop   highest rate without loss (RFC 2544, 26.1) of small datagrams, DNS queries, IMIX, and new flows
   sweep     the same of datagrams from 0 to 1472 bytes of payload
+  overload  what is forwarded and lost of more than that, by payload, and by load (RFC 2544, 26.3)
   latency   latency at 10 to 100 % of the no-drop rate
   cps       highest rate of connections that all end well: short HTTP, DNS
   mix       the same of long HTTP, and of a mix with connections that live for ten seconds

@@ -1,4 +1,5 @@
-"""What is run: no-drop rates, latency against load, connections per second, mixes and floods.
+"""What is run: no-drop rates, what becomes of more than those, latency against load, connections per second, mixes and
+floods.
 
 A *unit* is one experiment with one load in one configuration of the device, repeated; its result is a dictionary that
 goes to disk as it is. Every trial in it has both books, compared: a unit in which they disagreed is `faulty`, and so
@@ -24,7 +25,10 @@ LOADS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 # Where books disagree, packets may still wait in a queue of somebody who does not get to run: how often, and how long
 # that is waited for.
 RECOUNTS, RECOUNT_SECONDS = 6, 0.5
-KINDS = ("no-drop", "sweep", "latency", "cps", "mix", "flood")
+# Of the highest rate that is tried, for loss by load; of small datagrams only, as XenoFlow's figure 5 has it.
+OFFERED = tuple(share / 100 for share in range(50, 101, 5))
+CURVES = ("udp-18", "udp-23")
+KINDS = ("no-drop", "sweep", "overload", "latency", "cps", "mix", "flood")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +86,7 @@ def plan(
             continue
         if kind == "no-drop":
             wanted += [Unit(kind, STATELESS[name]) for name in ("udp-18", "dns", "imix", "fresh")]
-        elif kind == "sweep":
+        elif kind in ("sweep", "overload"):
             wanted += [Unit(kind, udp(payload)) for payload in sizes]
         elif kind == "latency":
             wanted.append(Unit(kind, STATELESS["udp-18"]))
@@ -129,6 +133,7 @@ class Bench:
         repeat = {
             "no-drop": self._rate,
             "sweep": self._rate,
+            "overload": self._overload,
             "latency": self._latency,
             "cps": self._cps,
             "mix": self._cps,
@@ -230,6 +235,22 @@ class Bench:
         found["gbps"] = load.size.gbps(found["rate"])
         return found
 
+    def _overload(self, load: Stateless) -> dict:
+        """What is forwarded of more than that, and lost (RFC 2544, 26.3): at the highest rate there is, and for some
+        loads at shares of it."""
+        most = self.effort.settings(load).high
+        points = []
+        for share in OFFERED if load.name in CURVES else OFFERED[-1:]:
+            sample = self._trial(load, share * most)
+            points.append({
+                "share": share,
+                "offered": sample.rate,
+                "forwarded": sample.servers.received / sample.seconds,
+                "loss": sample.lost / max(sample.clients.sent + sample.servers.sent, 1),
+            })
+        rate = max(point["forwarded"] for point in points)
+        return {"rate": rate, "points": points, "gbps": load.size.gbps(rate)}
+
     def _cps(self, load: Stateful) -> dict:
         """The highest rate of new connections at which each ends well and no packet is lost."""
         found = self._search(load)
@@ -289,6 +310,12 @@ def summary(kind: str, results: list[dict]) -> dict:
         told["bounded_by"] = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
     if kind == "latency":
         told["points"] = _points(results)
+    if kind == "overload":
+        told["points"] = [
+            {"share": same[0]["share"]}
+            | {key: spread.summary([one[key] for one in same]) for key in ("offered", "forwarded", "loss")}
+            for same in zip(*(one["points"] for one in results), strict=True)
+        ]
     return told
 
 

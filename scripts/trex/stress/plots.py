@@ -93,6 +93,19 @@ def layers(path: Path, title: str, points: list[tuple[int, Size, float]]) -> str
     return _save(figure, path)
 
 
+def loss(path: Path, title: str, lines: dict[str, list[dict]]) -> str:
+    """Loss by offered load."""
+    figure, axes = _figure(title, "offered, million packets/s", "lost, %")
+    for number, (name, points) in enumerate(lines.items()):
+        x = [point["offered"]["median"] / 1e6 for point in points]
+        whiskers = [[100 * part for part in _whiskers(point["loss"])] for point in points]
+        axes.errorbar(x, [100 * point["loss"]["median"] for point in points], yerr=list(zip(*whiskers)), fmt="o-",
+                      markersize=4, capsize=3, color=COLOURS[number % len(COLOURS)], label=name)
+    axes.set_ylim(bottom=-0.5)
+    _legend(figure, axes)
+    return _save(figure, path)
+
+
 def latency(path: Path, title: str, lines: dict[str, list[dict]]) -> str:
     """Latency by load: p50 and p99 of each configuration."""
     figure, axes = _figure(title, "load, % of the no-drop rate", "one-way latency, microseconds (log)")

@@ -100,7 +100,7 @@ def blocks(results: Results, directory: Path) -> list[Block]:
         f"{effort['loss_max']:g}, rates to {100 * effort['resolution']:g} %, failed trials repeated {effort['again']} "
         "times (loss verification, ETSI GS NFV-TST 009)."
     ))
-    for part in (_no_drop, _sweep, _latency, _connections, _flood):
+    for part in (_no_drop, _sweep, _overload, _latency, _connections, _flood):
         told += part(results, directory)
     told += _left_out(results)
     builds = sorted({unit["millrace"] for unit in results.units})
@@ -168,6 +168,30 @@ def _sweep(results: Results, directory: Path) -> list[Block]:
         file = directory / f"layers-{where.replace(', ', '-')}.svg"
         picture = plots.layers(file, _titled(f"What a Gbit/s counts: {where}", results), sizes)
         told.append(Picture(picture, f"Gbit/s by layer, {where}"))
+    return told
+
+
+def _overload(results: Results, directory: Path) -> list[Block]:
+    units = results.of("overload")
+    if not units:
+        return []
+    layers = [f"Gbit/s {layer}" for layer in NAMES]
+    rows, lines = [], {}
+    for unit in units:
+        summary, name = unit["summary"], f"{unit['load']}: {_where(unit)}"
+        highest = summary["points"][-1]
+        gbps = [number(summary["gbps"][layer]["median"]) for layer in NAMES]
+        rows.append([unit["load"], _where(unit), number(highest["offered"]["median"]), spread(summary["rate"]),
+                     f"{100 * highest['loss']['median']:.3g} %", *gbps])
+        if len(summary["points"]) > 1:
+            lines[name] = summary["points"]
+    said = ("What was forwarded of the highest rate tried, or of a lower one if that was more, and what was lost of "
+            "the highest (RFC 2544, 26.3).")
+    told = [Heading("More than is forwarded"), Paragraph(f"{said} {LAYERS}"),
+            Table(["load", "mode, path", "offered/s", "forwarded/s", "lost", *layers], rows)]
+    if lines:
+        told.append(Picture(plots.loss(directory / "loss.svg", _titled("Packets lost by load", results), lines),
+                            "Loss by offered load"))
     return told
 
 

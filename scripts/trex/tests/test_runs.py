@@ -15,8 +15,8 @@ from stress.layers import Size, udp_frame
 from stress.store import Store, StoreError
 from stress.traffic import udp
 
-HEADINGS = ["Millrace under load", "No-drop rate", "No-drop rate by size", "Latency against load", "New connections",
-            "SYN flood", "Left out", "Machine and programs"]
+HEADINGS = ["Millrace under load", "No-drop rate", "No-drop rate by size", "More than is forwarded",
+            "Latency against load", "New connections", "SYN flood", "Left out", "Machine and programs"]
 
 
 @pytest.fixture
@@ -63,6 +63,23 @@ def test_a_run_finds_the_device_and_reports_it(tmp_path, simulated):
     assert "All " in text and "goodput (UDP or TCP payload)" in text
     html = (tmp_path / "out/report.html").read_text()
     assert html.count("<img ") == html.count("data:image/svg+xml;base64,") == 6 and "http" not in html.split("<body>")[0]
+
+
+def test_what_is_offered_too_much_is_forwarded_in_part(tmp_path, simulated):
+    assert run(tmp_path / "out", "--only", "overload", "--sizes", "18,64") == 0
+    units = {unit["load"]: unit for unit in json.loads((tmp_path / "out/results.json").read_text())["units"]}
+    points = units["udp-18"]["summary"]["points"]
+    assert [point["share"] for point in points] == list(experiments.OFFERED)
+    for point in points:
+        offered = MADE * point["share"] * 1e6
+        assert point["offered"]["median"] == pytest.approx(offered)
+        assert point["forwarded"]["median"] == pytest.approx(min(offered, CAPACITY))
+        assert point["loss"]["median"] == pytest.approx(max(1 - CAPACITY / offered, 0), abs=1e-5)
+    large = units["udp-64"]["summary"]
+    assert len(large["points"]) == 1 and large["rate"]["median"] == pytest.approx(CAPACITY)
+    text = (tmp_path / "out/report.md").read_text()
+    assert re.findall(r"^#+ (.*)$", text, re.MULTILINE)[1] == "More than is forwarded"
+    assert "| udp-64 | nat, software | 990 k | 500 k (cov 0.0 %) [500 k 500 k] | 49.5 % |" in text
 
 
 def test_no_rate_is_above_the_links(tmp_path, simulated):

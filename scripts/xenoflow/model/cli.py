@@ -1,8 +1,9 @@
-"""One command: run the model, compare, draw, report."""
+"""One command: run the model, compare, measure where there is a testbed, draw, report."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 from stress.document import Block, Heading, Paragraph, Picture, Table, markdown, page
 
 from . import plots
-from .compare import BOUNDS, Comparison, comparisons
+from .compare import BOUNDS, CHART, Comparison, comparisons
+from .measured import Measured, MeasureError, measure
 
 ROOT = Path(__file__).resolve().parents[3]
 ANSWERS = {
@@ -37,10 +39,14 @@ examples:
   scripts/xenoflow/run.py                                     the report in target/xenoflow
   scripts/xenoflow/run.py --seed 7 --packets 1000000 --output somewhere
   scripts/xenoflow/run.py --json | jq '.comparisons[] | select(.source == "chart")'
+  scripts/xenoflow/run.py --testbed my.toml -- --trex-dir /opt/trex/v3.08 --seconds 30
+                                                              the same questions of a BlueField, with TRex
+  scripts/xenoflow/run.py --testbed lab -- --generator testpmd --quick
+                                                              of the software lab: to see that it works
 
-Exit status: 0; 1 if a number is out of its bounds; 2 if the model did not run. This command measures no hardware.
-On hardware it is scripts/trex/run.py --testbed FILE --only sweep,latency, with TRex (docs/trex.md); nobody has made
-such a run yet. docs/xenoflow.md says what of it is not the same.
+Exit status: 0; 1 if a number of the model is out of its bounds, or the generator and Millrace counted different
+packets; 2 if the model did not run, or nothing was measured. What of a measurement is not the paper's experiment is in
+docs/xenoflow.md.
 """
 
 
@@ -53,24 +59,35 @@ def main() -> int:
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         print(f"xenoflow: the model did not run: {error}", file=sys.stderr)
         return 2
+    measured = None
+    if arguments.testbed:
+        say(f"measuring at {arguments.testbed}")
+        try:
+            measured = measure(arguments.testbed, arguments.output / "measured", arguments.more)
+        except (OSError, ValueError, MeasureError) as error:
+            print(f"xenoflow: nothing was measured: {error}", file=sys.stderr)
+            return 2
+        data["measured"] = dataclasses.asdict(measured)
     found = comparisons(data)
     data["comparisons"] = [{**vars(one), "deviation_percent": one.deviation, "holds": one.holds} for one in found]
     directory = arguments.output
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "figures.json").write_text(json.dumps(data, indent=1) + "\n")
-    blocks = report(data, found, directory)
+    blocks = report(data, found, directory, measured)
     (directory / "report.md").write_text(markdown(blocks))
-    (directory / "report.html").write_text(page(blocks, "XenoFlow's figures, MODEL", directory))
+    title = "XenoFlow's figures, MODEL" + (" and measured" if measured else "")
+    (directory / "report.html").write_text(page(blocks, title, directory))
     say(f"{directory / 'report.html'} after {time.monotonic() - started:.0f} s")
     print(json.dumps(data) if arguments.json else markdown([table(found)]), end="" if not arguments.json else "\n")
-    return 0 if all(one.holds for one in found) else 1
+    return 0 if all(one.holds for one in found) and not (measured and measured.faults) else 1
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/xenoflow/run.py",
         description="Regenerates figures 4 to 8 of the XenoFlow paper from a model of its testbed, without hardware, "
-        "and compares them with the paper's text and the authors' chart.",
+        "and compares them with the paper's text and the authors' chart. With --testbed, measures the same of "
+        "Millrace's source partitions on a device, and puts that beside them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,7 +96,13 @@ def _arguments() -> argparse.Namespace:
     each = "for each point of a figure (200000; 1000 to 100000000)"
     parser.add_argument("--packets", type=_within(1000, 100_000_000), default=200_000, metavar="N", help=each)
     parser.add_argument("--json", action="store_true", help="all numbers on standard output")
-    return parser.parse_args()
+    parser.add_argument("--testbed", metavar="FILE", help="also measure there, with TRex: a testbed of "
+                        "scripts/trex/run.py, or `lab`, the software lab; goes on where it was interrupted")
+    parser.add_argument("more", nargs="*", metavar="-- OPTION", help="of scripts/trex/run.py, with --testbed")
+    arguments = parser.parse_args()
+    if arguments.more and not arguments.testbed:
+        parser.error(f"{' '.join(arguments.more)}: only with --testbed")
+    return arguments
 
 
 def _within(least: int, most: int) -> Callable[[str], int]:
@@ -115,13 +138,14 @@ def table(found: list[Comparison]) -> Table:
     return Table(header, rows)
 
 
-def report(data: dict, found: list[Comparison], directory: Path) -> list[Block]:
+def report(data: dict, found: list[Comparison], directory: Path, measured: Measured | None) -> list[Block]:
     """The document; draws its pictures."""
     bad = [one.what for one in found if not one.holds]
+    hardware = "" if measured and not measured.lab else " No hardware was measured."
     blocks: list[Block] = [
-        Heading("XenoFlow's figures 4 to 8, MODEL", 1),
+        Heading(f"XenoFlow's figures 4 to 8, MODEL{' and measured' if measured else ''}", 1),
         Paragraph(f"MODEL of a BlueField-3 and its testbed: profile {data['profile']}, commit {data['commit']}, seed "
-                  f"{data['seed']}, {data['packets']} packets for each point. No hardware was measured."),
+                  f"{data['seed']}, {data['packets']} packets for each point.{hardware}"),
         Paragraph("Fitted: these numbers of the profile come from the paper's text, so agreement proves nothing but "
                   f"that the model is consistent: {', '.join(data['fitted'])}. Derived: follows from them. Consistent "
                   "with: figure 6 at line rate, where what a counter leaves out was chosen; figure 8's flatness, which "
@@ -136,8 +160,35 @@ def report(data: dict, found: list[Comparison], directory: Path) -> list[Block]:
         blocks.append(Paragraph(f"Out of bounds: {', '.join(bad)}", fault=True))
     blocks += [Heading("Beside the paper and its authors' chart"), table(found), Heading("The questions")]
     blocks.append(Table(["question", "answer of the MODEL"], [list(pair) for pair in ANSWERS.items()]))
+    if measured:
+        blocks += beside(measured, data)
     for name, draw in plots.ALL.items():
         say(f"drawing {name}")
         blocks.append(Heading(name.replace("-", " ").capitalize()))
         blocks.append(Picture(draw(directory / f"{name}.svg", data), f"MODEL, {name}"))
     return blocks
+
+
+def beside(measured: Measured, data: dict) -> list[Block]:
+    """What was measured, next to the model and the paper."""
+    where = "the software lab: a program on shared cores stands for the device" if measured.lab else measured.about
+    told: list[Block] = [Heading("Measured"), Paragraph(
+        f"At the testbed {measured.name} ({where}), Millrace {measured.millrace}, source partitions. Rates are the "
+        "most that was forwarded of as much as could be offered, and latency is one way, from a port of the generator "
+        "to its other one, where the paper has round trips.")]
+    told += [Paragraph(f"BOOKS DISAGREE: {fault}", fault=True) for fault in measured.faults]
+    paper = {18: "96.7 (text)", 22: "96.7 (text)", 23: "92.8 (text)", 64: "92.8 (text)"}
+    paper |= {payload: f"{rate:g} (chart)" for payload, rate in CHART.items()}
+    model = {point["payload"]: point["packets_per_second"] / 1e6 for point in data["throughput"]}
+    rows = [[str(payload), paper.get(payload, "-"), f"{model[payload]:.3g}" if payload in model else "-", f"{rate:.3g}",
+             *[f"{value:.3g}" for value in measured.gbit[payload].values()]]
+            for payload, rate in sorted(measured.mpps.items())]
+    layers = next(iter(measured.gbit.values()))
+    told.append(Table(["payload", "paper, Mpps", "MODEL, Mpps", "measured, Mpps", *[f"Gbit/s {one}" for one in layers]],
+                      rows))
+    if measured.latency:
+        names = list(dict.fromkeys(name for _, quantiles in measured.latency for name in quantiles))
+        told.append(Table(["Mpps", *[f"{name}, us" for name in names]],
+                          [[f"{rate:.3g}", *[f"{quantiles[name]:.3g}" if name in quantiles else "-" for name in names]]
+                           for rate, quantiles in measured.latency]))
+    return told

@@ -1,4 +1,4 @@
-"""Figures 4 to 8 as pictures. Each says MODEL, and which."""
+"""Figures 4 to 8 as pictures. Each says MODEL, and which; what was measured is drawn into them as squares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ PAPER = {"color": "#c23b4a", "linestyle": "--", "linewidth": 1.2}
 
 def _axes(data: dict, title: str, x: str, y: str):
     figure, axes = _figure(f"MODEL: {title}", x, y)
-    about = f"MODEL: profile {data['profile']}, commit {data['commit']}, seed {data['seed']}; no hardware was measured"
+    measured = data.get("measured")
+    seen = f"squares: measured, {measured['name']}" if measured else "no hardware was measured"
+    about = f"MODEL: profile {data['profile']}, commit {data['commit']}, seed {data['seed']}; {seen}"
     figure.supxlabel(about, fontsize=7, color="#555555")
     return figure, axes
 
@@ -41,6 +43,8 @@ def throughput(path: Path, data: dict) -> str:
     axes.plot([23, 69], [92.8, 92.8], **PAPER)
     chart = "authors' chart, converted from Gbit/s (not fitted)"
     axes.plot(list(CHART), list(CHART.values()), "x", color=COLOURS[4], label=chart)
+    if measured := data.get("measured"):
+        axes.plot(*zip(*sorted(measured["mpps"].items())), "s", color=COLOURS[2], label=f"measured, {measured['name']}")
     _payloads(axes)
     axes.set_ylim(0, 160)
     axes.legend(fontsize=8)
@@ -54,6 +58,10 @@ def loss(path: Path, data: dict) -> str:
         points = sorted((point["offered_packets_per_second"] / 1e6, point["loss"] * 100)
                         for point in data["loss"] if point["payload"] == payload)
         axes.plot(*zip(*points), "o-", color=COLOURS[number], markersize=4, label=f"{payload} B of payload")
+    for number, (payload, points) in enumerate(sorted(data.get("measured", {}).get("loss", {}).items())):
+        offered, lost = zip(*points)
+        axes.plot(offered, [100 * share for share in lost], "s", color=COLOURS[number + 2], markersize=4,
+                  label=f"{payload} B, measured, {data['measured']['name']}")
     axes.axvline(96.7, label="paper's text: 96.7 and 92.8", **PAPER)
     axes.axvline(92.8, **PAPER)
     axes.set_ylim(bottom=-0.5)
@@ -70,6 +78,10 @@ def line_rate(path: Path, data: dict) -> str:
     for number, (key, name) in enumerate(names.items()):
         y = [point[key] for point in data["throughput"]]
         axes.plot(x, y, "o-", color=COLOURS[number], markersize=4, label=name)
+    if measured := data.get("measured"):
+        by_payload = sorted(measured["gbit"].items())
+        axes.plot([payload for payload, _ in by_payload], [layers["wire"] for _, layers in by_payload], "s",
+                  color=COLOURS[3], label=f"on the wire, measured, {measured['name']}")
     axes.axhline(100, label="line rate", **PAPER)
     _payloads(axes)
     axes.set_ylim(0, 110)
