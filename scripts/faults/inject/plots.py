@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stress.plots import COLOURS, _save
+from stress.plots import COLOURS, _legend, _save
 
 NAMES = {"software": "software", "eswitch-sws": "software eSwitch, sws", "eswitch-hws": "software eSwitch, hws"}
 PATH_COLOURS = dict(zip(NAMES, (COLOURS[1], COLOURS[0], COLOURS[2])))
@@ -142,5 +142,5 @@ def ratio(path: Path, verdicts: list[dict], limit: float) -> str:
     axes.set_ylabel("p99 / median (log)")
     axes.set_ylim(bottom=0.8)
     axes.margins(y=0.15)
-    axes.legend(fontsize=7, ncols=2, loc="best")
+    _legend(figure, axes)
     return _save(figure, path)

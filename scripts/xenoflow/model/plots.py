@@ -13,12 +13,17 @@ PAPER = {"color": "#c23b4a", "linestyle": "--", "linewidth": 1.2}
 
 
 def _axes(data: dict, title: str, x: str, y: str):
-    figure, axes = _figure(f"MODEL: {title}", x, y)
     measured = data.get("measured")
-    seen = f"squares: measured, {measured['name']}" if measured else "no hardware was measured"
+    figure, axes = _figure(f"MODEL{' and measured' if measured else ''}: {title}", x, y)
+    seen = f"squares: measured, {measured['name']}" if measured else "nothing in it was measured"
     about = f"MODEL: profile {data['profile']}, commit {data['commit']}, seed {data['seed']}; {seen}"
     figure.supxlabel(about, fontsize=7, color="#555555")
     return figure, axes
+
+
+def _alone(data: dict) -> dict:
+    """Without what was measured: of a picture that has nothing of it."""
+    return {key: value for key, value in data.items() if key != "measured"}
 
 
 def _payloads(axes) -> None:
@@ -91,7 +96,7 @@ def line_rate(path: Path, data: dict) -> str:
 
 def latency(path: Path, data: dict) -> str:
     """Figure 7."""
-    figure, axes = _axes(data, "round trip without load (figure 7)", "", "microseconds")
+    figure, axes = _axes(_alone(data), "round trip without load (figure 7)", "", "microseconds")
     names = {"baseline": "no balancer", "balanced": "XenoFlow on the device", "ebpf": "eBPF on a host"}
     rows = [data["latency"][name] for name in names]
     values = [row["p50_ns"] / 1000 for row in rows]
@@ -109,7 +114,7 @@ def latency(path: Path, data: dict) -> str:
 
 def load(path: Path, data: dict) -> str:
     """Figure 8."""
-    figure, axes = _axes(data, "round trip under load (figure 8)", LOADS, "microseconds")
+    figure, axes = _axes(_alone(data), "round trip under load (figure 8)", LOADS, "microseconds")
     splits = list(dict.fromkeys(point["split"] for point in data["load"]))
     for number, split in enumerate(splits):
         points = [point for point in data["load"] if point["split"] == split]
