@@ -212,7 +212,7 @@ impl Switch {
             return false;
         };
         self.presence.enter(self.clock.now());
-        let (moved, events) = plumbing.round(self);
+        let (moved, events) = plumbing.rounds(self);
         self.plumbing_requests.visit(&mut plumbing);
         self.presence.leave(self.clock.now());
         drop(plumbing);

@@ -21,6 +21,9 @@ const PATIENCE: u32 = 16;
 /// Pieces of work of flow queues between two looks for packets, which wait as long: some microseconds.
 const OPERATIONS: usize = 8;
 
+/// Rounds of one poll while no packet comes: who polls may sleep until the next one.
+const ROUNDS: u32 = 16;
+
 /// Borrowed rings of a started port: they live until it is stopped.
 #[derive(Default)]
 pub(super) struct Rings {
@@ -79,9 +82,23 @@ impl Drive {
         Drive { ends, pool, impatience: 0, busy: 0, rounds: 0 }
     }
 
-    /// A burst from every wire and every transmit ring, and a slice of the model's own work. True if
-    /// something moved; events are for the caller to report, after the lock.
-    pub(super) fn round(&mut self, switch: &Switch) -> (bool, Vec<Event>) {
+    /// Rounds until there is nothing to do but for packets that have moved, or [`ROUNDS`]. True if something
+    /// was done; events are for the caller to report, after the lock.
+    pub(super) fn rounds(&mut self, switch: &Switch) -> (bool, Vec<Event>) {
+        let (mut done, mut events) = (false, Vec::new());
+        for _ in 0..ROUNDS {
+            let (moved, more) = self.round(switch, &mut events);
+            done |= moved | more;
+            if moved || !more {
+                break;
+            }
+        }
+        (done, events)
+    }
+
+    /// A burst from every wire and every transmit ring, and a slice of the model's own work. Whether packets
+    /// moved, and whether there is more of that work.
+    fn round(&mut self, switch: &Switch, events: &mut Vec<Event>) -> (bool, bool) {
         let mut moved = false;
         for at in 0..self.ends.len() {
             moved |= self.drain_wire(switch, at);
@@ -91,13 +108,11 @@ impl Drive {
         }
         self.rounds += 1;
         self.busy += u64::from(moved);
-        let mut events = Vec::new();
-        if let Some(mut eswitch) = self.enter(switch) {
-            switch.requests.visit(&mut eswitch);
-            moved |= eswitch.advance_by(switch.clock.now(), OPERATIONS);
-            events = eswitch.take_events();
-        }
-        (moved, events)
+        let Some(mut eswitch) = self.enter(switch) else { return (moved, false) };
+        switch.requests.visit(&mut eswitch);
+        let more = eswitch.advance_by(switch.clock.now(), OPERATIONS);
+        events.append(&mut eswitch.take_events());
+        (moved, more)
     }
 
     fn drain_wire(&mut self, switch: &Switch, at: usize) -> bool {
