@@ -52,7 +52,7 @@ def measure(testbed: str, directory: Path, words: list[str]) -> Measured:
     status = subprocess.run(argv, check=False, stdout=sys.stderr).returncode
     # With 1 books disagreed, which the report is to say.
     if status not in (0, 1):
-        raise MeasureError(f"{RUNNER.name} ended with {status}, see above")
+        raise MeasureError(f"{RUNNER} ended with {status}, see above; its results are in {directory}")
     return read(json.loads((directory / "results.json").read_text()))
 
 
