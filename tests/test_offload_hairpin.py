@@ -13,9 +13,9 @@ from lab.net import wait_until
 from lab.topology import DSR_HOSTS, VIP4, VIP6, Shape
 
 MODES = pytest.mark.parametrize("mode", ["nat", "dsr"])
-# Connections that only opened and closed, and neighbours' upkeep, beside the packets of downloads.
+# The first and last packets of connections, and neighbours' upkeep, beside the packets of downloads and uploads.
 STRAY_SHARE = 0.01
-SIZE = 64 << 20
+SIZE = 32 << 20
 
 
 def begin(labs, mode: str, eswitch: Eswitch, workers: int = 1, asked: bool = True) -> tuple:
@@ -54,10 +54,11 @@ def test_established_connections_turn_round_in_hardware(labs, mode, workers):
     base_rules = millrace.eswitch.rules()
     digest = servers.make_file(lab.files / "file", SIZE)
     for number, address in enumerate(addresses):
-        assert clients.http_sha256(lab.client, address, "/files/file") == digest
-        clients.http_put(lab.client, address, f"/upload/{number}", lab.files / "file")
+        # How much a connection sends before its rules are made depends on who has this machine's cores: little here.
+        stored = lab.directory / "stored"
+        clients.http_kept(lab.client, address, "/files/file", stored, f"/upload/{number}")
         (uploaded,) = filter(None, (web.uploaded(str(number)) for web in lab.web))
-        assert servers.sha256(uploaded) == digest
+        assert servers.sha256(stored) == servers.sha256(uploaded) == digest
     wait_for_none(millrace, base_rules)
     metrics = millrace.at_rest()
     forwarded, hardware = metrics.forwarded("packets"), metrics.in_hardware()

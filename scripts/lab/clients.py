@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 from collections import Counter
@@ -36,6 +37,19 @@ def http_put(netns: Netns, address: str, path: str, file: Path, timeout: float =
     """Uploads a file."""
     argv = ["curl", "-gsS", "--fail", "--max-time", f"{timeout:g}", "-T", str(file)]
     netns.run([*argv, f"http://{host(address)}{path}"], timeout=timeout + 5)
+
+
+def http_kept(netns: Netns, address: str, path: str, store: Path, upload: str, timeout: float = 300) -> None:
+    """On one connection: a little of a file, slowly, then all of it, stored, then what was stored uploaded. By the
+    time that much is sent, the connection has long been established."""
+    begin = ["-gsS", "--fail", "--max-time", f"{timeout:g}", "-w", "%{num_connects}\n"]
+    root = f"http://{host(address)}"
+    little = [*begin, "-o", os.devnull, "-r", "0-99999", f"{root}{path}?rate=200000"]
+    whole = [*begin, "-o", str(store), f"{root}{path}"]
+    back = [*begin, "-T", str(store), f"{root}{upload}"]
+    opened = netns.run(["curl", *little, "--next", *whole, "--next", *back], timeout=3 * timeout).split()
+    if opened != ["1", "0", "0"]:
+        raise LabError(f"connections opened by each request: {' '.join(opened)}, expected 1 0 0")
 
 
 def count_answers(netns: Netns, address: str, number: int, *options: str, parallel: int = 16) -> Counter[str]:
