@@ -52,6 +52,10 @@ pub const SET_PREFIXES_MAX: usize = 65536;
 pub const ROUTES_MAX: usize = 256;
 /// Partitions of one service.
 pub const PARTITIONS_MAX: u32 = 1024;
+/// Rules of partitions in hardware, those included whose counters may still grow.
+pub const PARTITION_RULES_MAX: u32 = 4096;
+/// Of these so many are planned: the others may be on their way out, or their counters awaited.
+pub const PARTITION_RULES_PLANNED_MAX: u32 = PARTITION_RULES_MAX / 2;
 /// Port ranges of one service.
 pub const PORT_RANGES_MAX: usize = 64;
 /// Largest weight of a backend.

@@ -40,7 +40,7 @@ use crate::counters::{EngineState, OffloadCounters};
 use crate::engine::{Completion, FlowEngine, LegId, Traits};
 use crate::lower::Topology;
 use dataplane::flow::FlowKey;
-use dataplane::limits::{DENY_RULES_MAX, TENANTS_MAX};
+use dataplane::limits::{DENY_RULES_MAX, PARTITION_RULES_MAX, TENANTS_MAX};
 use dataplane::offload::{Answer, Ask, Removal, Revocation, Revoke};
 use dataplane::snapshot::Snapshot;
 use enter::{Failures, Refusals, Waiting};
@@ -55,9 +55,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 pub use hitters::DenialRow;
-pub use partitions::{
-    Absent, PARTITION_RULES_MAX, PARTITION_RULES_PLANNED_MAX, PartitionRow, PartitionTally,
-};
+pub use partitions::{Absent, PartitionRow, PartitionTally};
 pub use rows::{LegRow, RuleRow};
 
 /// Requests that wait or whose refusal could not be delivered yet, at most.

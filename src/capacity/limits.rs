@@ -11,6 +11,7 @@ use super::traffic::{Load, Traffic};
 use crate::engine;
 use dataplane::config::Config;
 use dataplane::flow::Protocol;
+use dataplane::limits::{PARTITION_RULES_MAX, PARTITION_RULES_PLANNED_MAX};
 use dataplane::offload::Ask;
 use dataplane::snapshot::{Mode, Service, Snapshot};
 use dataplane::worker::Sizes;
@@ -18,9 +19,7 @@ use eswitch::model::profile::Profile;
 use eswitch::model::types::Steering;
 use offload::admission::Budget;
 use offload::engine::table_rules;
-use offload::machine::{
-    PARTITION_RULES_MAX, PARTITION_RULES_PLANNED_MAX, Settings, pairs_max, tenant_rules_max,
-};
+use offload::machine::{Settings, pairs_max, tenant_rules_max};
 use offload::rule::Rule;
 use serde::Serialize;
 use std::collections::BTreeSet;

@@ -112,8 +112,8 @@ fn build(raw: &RawConfig, sink: &Sink<'_>) -> Option<Config> {
     let tenants = network::tenants(&raw.tenants, sink);
     let ports = network::ports(&raw.ports, &tenants, &raw.limits, sink);
     network::check_buffers(raw, sink);
-    let services = services::services(raw, &tenants, &ports, sink);
     let policy = policy::source(&raw.policy, &tenants, sink);
+    let services = services::services(raw, &tenants, &ports, &policy, sink);
     (!sink.has_errors()).then(|| Config {
         dpdk: raw.dpdk.clone(),
         workers: raw.workers.clone(),

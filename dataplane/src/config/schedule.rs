@@ -4,9 +4,11 @@ use super::fault::{At, Place, Sink};
 use super::raw::RawService;
 use super::reader::Section;
 use super::values::{Complaint, Value, choice, integer};
-use crate::limits::PARTITIONS_MAX;
+use super::{Service, Tenant};
+use crate::limits::{PARTITION_RULES_PLANNED_MAX, PARTITIONS_MAX};
 use crate::maglev::Identity;
 use crate::partition;
+use crate::policy::Source;
 use crate::snapshot::{Affinity, Mode};
 
 /// Partitions unless the configuration says otherwise,
@@ -108,6 +110,47 @@ fn check_keys(raw: &RawService, sink: &Sink<'_>) {
     }
 }
 
+/// Says what keeps partitions in software, of these services, that hardware could have.
+pub(super) fn check_offload<'a>(
+    services: impl Iterator<Item = (&'a RawService, &'a Service)>,
+    tenants: &[Tenant],
+    policy: &Source,
+    sink: &Sink<'_>,
+) {
+    let mut rules = 0;
+    for (raw, service) in services {
+        let Affinity::Partition { bits } = service.affinity else { continue };
+        let Some(scheduler) = raw.schedule.scheduler.as_ref().filter(|_| service.offload) else { continue };
+        let tenant = tenants.get(service.tenant.index());
+        let warn = |message: String, remedy: &str| sink.warning(&scheduler.place, message, remedy);
+        if policy.concerns(service.tenant) {
+            let remedy = "give the service a tenant that no rule and no default is about, or set offload = false: \
+                          its rules know no policy";
+            warn("the policy keeps a source-partition service in software".to_owned(), remedy);
+        } else if let Some(tenant) = tenant.filter(|tenant| tenant.limit.is_some()) {
+            let remedy =
+                "give the service a tenant without one, or set offload = false: its rules share no meter";
+            warn(
+                format!(
+                    "the limit of tenant \"{}\" keeps a source-partition service in software",
+                    tenant.name
+                ),
+                remedy,
+            );
+        } else if service.limit.is_none() {
+            let before = rules;
+            rules += service.ports.iter().map(|ports| ports.len() << bits).sum::<usize>();
+            let most = PARTITION_RULES_PLANNED_MAX as usize;
+            if before <= most && rules > most {
+                let message = format!(
+                    "partitions up to here take {rules} rules for each way in; hardware gets {most} at most"
+                );
+                warn(message, "use fewer partitions, or fewer ports; what is too many stays in software");
+            }
+        }
+    }
+}
+
 /// Whether the partitions can be shared out as weights say.
 fn check_shares(raw: &RawService, partitions: u32, sink: &Sink<'_>) {
     let weight = |at: usize| raw.backends[at].weight.as_ref().map_or(0, |weight| u64::from(weight.value));
@@ -191,13 +234,15 @@ mod tests {
         assert!(crowd.expect_err("six in four").to_string().contains("6 backends do not fit into 4"));
     }
 
+    #[track_caller]
+    fn warnings(text: &str) -> String {
+        let config = Config::parse("test.toml", text).unwrap_or_else(|faults| panic!("{faults}"));
+        config.warnings.faults.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>().join("; ")
+    }
+
     #[test]
     fn what_is_uneven_or_stays_in_software_is_warned_of() {
-        let warnings = |service: &str| {
-            let config = Config::parse("test.toml", &text(service));
-            let config = config.unwrap_or_else(|faults| panic!("{faults}"));
-            config.warnings.faults.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>().join("; ")
-        };
+        let warnings = |service: &str| warnings(&text(service));
         let limited = warnings(&format!("{PARTED}limit = {{ packets_per_second = 1000 }}"));
         assert!(limited.contains("keeps a source-partition service in software"), "{limited}");
         assert!(warnings(&format!("{PARTED}timeouts = {{ tcp_reset_s = 5 }}")).contains("has no effect"));
@@ -205,5 +250,37 @@ mod tests {
             format!("{PARTED}partitions = 2\n[[service.backend]]\naddress = \"10.0.0.9\"\nweight = 3");
         let third = Config::parse("test.toml", &text(&third));
         assert!(third.is_err(), "three in two");
+    }
+
+    #[test]
+    fn what_keeps_partitions_out_of_hardware_is_warned_of() {
+        let limited = "[[tenant]]\nname = \"default\"\nlimit = { packets_per_second = 1000 }\n";
+        let denying = "[[policy_default]]\ningress = \"deny\"\n";
+        let of_another = "[[tenant]]\nname = \"blue\"\n[[policy]]\naction = \"deny\"\ntenant = \"blue\"\n";
+        let parted = |more: &str| text(&format!("{PARTED}{more}"));
+        let by_tenant = warnings(&(parted("") + limited));
+        assert_eq!(by_tenant, "the limit of tenant \"default\" keeps a source-partition service in software");
+        let by_policy = "the policy keeps a source-partition service in software";
+        assert_eq!(warnings(&(parted("") + denying)), by_policy);
+        // Said once, and not where it is meant, or where hardware is asked for nothing.
+        assert_eq!(warnings(&(parted("") + denying + limited)), by_policy);
+        assert_eq!(warnings(&(parted("offload = false\n") + denying)), "");
+        assert_eq!(warnings(&(parted("") + denying + "[offload]\nengine = \"none\"\n")), "");
+        assert_eq!(warnings(&(parted("") + of_another)), "");
+        assert_eq!(warnings(&(text("") + denying)), "");
+    }
+
+    #[test]
+    fn more_partitions_than_hardware_is_given_are_warned_of() {
+        let parted = |partitions: u32, ports: &str| {
+            text(&format!("{PARTED}partitions = {partitions}\n")).replace("[80]", ports)
+        };
+        assert_eq!(warnings(&parted(1024, "[80, 443]")), "");
+        let three = warnings(&parted(1024, "[80, 443, 8080]"));
+        assert_eq!(
+            three,
+            "partitions up to here take 3072 rules for each way in; hardware gets 2048 at most"
+        );
+        assert!(warnings(&parted(2, "[\"1000-2999\"]")).contains("take 4000 rules"));
     }
 }

@@ -6,11 +6,12 @@ use super::raw::{RawBackend, RawConfig, RawService};
 use super::schedule;
 use super::tunnels;
 use super::values::next_prime;
-use super::{Backend, Port, Service, Tenant};
+use super::{Backend, EngineChoice, Port, Service, Tenant};
 use crate::addr::Ip;
 use crate::flow::Protocol;
 use crate::ids::TenantId;
 use crate::limits;
+use crate::policy::Source;
 use crate::snapshot::{Affinity, Mode, Timeouts};
 use core::ops::RangeInclusive;
 use std::collections::{HashMap, HashSet};
@@ -36,7 +37,13 @@ struct Checked<'a> {
 }
 
 /// The services that are complete; all of them unless an error was reported.
-pub(super) fn services(raw: &RawConfig, tenants: &[Tenant], ports: &[Port], sink: &Sink<'_>) -> Vec<Service> {
+pub(super) fn services(
+    raw: &RawConfig,
+    tenants: &[Tenant],
+    ports: &[Port],
+    policy: &Source,
+    sink: &Sink<'_>,
+) -> Vec<Service> {
     check_totals(raw, sink);
     let names = raw.services.iter().filter_map(|service| service.name.as_ref());
     check_unique(names, "the name of a service", "give each service a name of its own", sink);
@@ -53,6 +60,10 @@ pub(super) fn services(raw: &RawConfig, tenants: &[Tenant], ports: &[Port], sink
         .collect();
     check_vip_ports(&checked, sink);
     check_stateless_replies(&checked, sink);
+    if raw.offload.engine != EngineChoice::None {
+        let complete = checked.iter().filter_map(|checked| Some((checked.raw, checked.service.as_ref()?)));
+        schedule::check_offload(complete, tenants, policy, sink);
+    }
     checked.into_iter().filter_map(|checked| checked.service).collect()
 }
 

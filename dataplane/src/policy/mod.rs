@@ -123,6 +123,14 @@ pub struct Source {
     pub defaults: Defaults,
 }
 
+impl Source {
+    /// Whether there is anything to ask for traffic of this tenant.
+    #[must_use]
+    pub fn concerns(&self, tenant: TenantId) -> bool {
+        Tenants::of(self).get(tenant).concerned
+    }
+}
+
 /// One rule of a [`Policy`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rule {

@@ -7,10 +7,9 @@
 use super::spell;
 use super::{EngineError, base_table_rules, table_rules};
 use crate::colours::COLOURS;
-use crate::machine::PARTITION_RULES_MAX;
 use crate::rule::{Action, Item, Rule};
 use dataplane::addr::{Ip, MacAddr};
-use dataplane::limits::DENY_RULES_MAX;
+use dataplane::limits::{DENY_RULES_MAX, PARTITION_RULES_MAX};
 use dpdk::flow::{Actions, Attr, FlowError, FlowQueue, Pattern, TableKey};
 
 /// Room in tables whose rules decide by colour; there is one for each meter.

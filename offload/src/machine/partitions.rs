@@ -24,15 +24,10 @@ use dataplane::addr::{Ip, MacAddr};
 use dataplane::conntrack::Count;
 use dataplane::flow::{Direction, FlowKey, Protocol};
 use dataplane::ids::{BackendId, PortId, ServiceId, WorkerId};
-use dataplane::limits::DENY_RULES_MAX;
+use dataplane::limits::{DENY_RULES_MAX, PARTITION_RULES_MAX, PARTITION_RULES_PLANNED_MAX};
 use dataplane::offload::{Answer, Declined, FlowRef, Leg, Reached, RuleId};
 use dataplane::snapshot::{Affinity, Hop, Service};
 use std::collections::{BTreeMap, HashMap};
-
-/// Rules of partitions there can be, those included whose counters may still grow.
-pub const PARTITION_RULES_MAX: u32 = 4096;
-/// Of these so many are planned: the others may be on their way out, or their counters awaited.
-pub const PARTITION_RULES_PLANNED_MAX: u32 = PARTITION_RULES_MAX / 2;
 
 /// Operations begun in one step, with an engine that has queues,
 const MOVES_PER_STEP: usize = 512;
