@@ -148,23 +148,29 @@ struct World {
     around: Around,
     snapshot: Arc<Snapshot>,
     /// Packets that the device forwarded, by service.
-    by_hardware: [u32; 3],
+    by_hardware: Vec<u32>,
     /// What each packet was, and what left for it.
     outcomes: Vec<(&'static str, Frames)>,
 }
 
 impl World {
-    fn new(profile: Option<&Profile>) -> World {
-        let config = config("");
+    fn new(config: &Config, profile: Option<&Profile>) -> World {
         let ideal = Profile::named("ideal").expect("a built-in profile");
-        let scene = Scene::new(&config, profile.unwrap_or(&ideal)).expect("a scene");
-        let device = profile.map(|profile| scene.device(&config, profile, 4096).expect("a device"));
+        let scene = Scene::new(config, profile.unwrap_or(&ideal)).expect("a scene");
+        let device = profile.map(|profile| scene.device(config, profile, 4096).expect("a device"));
         let mut walk = Rehearsal::new(&config.limits, &scene, scene.counters());
         walk.worker.set_price(if device.is_some() { 4 } else { u32::MAX });
         scene.snapshot.next_hops().iter().for_each(|hop| walk.introduce(*hop));
         let snapshot = Arc::clone(&scene.snapshot);
-        let (by_hardware, outcomes) = ([0; 3], Vec::new());
+        let (by_hardware, outcomes) = (vec![0; config.services.len()], Vec::new());
         World { walk, device, around: Around::default(), snapshot, by_hardware, outcomes }
+    }
+
+    /// Partitions get their rules.
+    fn put_partitions_in(&mut self) {
+        if let Some(device) = &mut self.device {
+            device.put_partitions_in(&self.snapshot);
+        }
     }
 
     /// A packet comes in from a wire. What leaves is written down.
@@ -282,7 +288,8 @@ fn traffic(config: &Config) -> Traffic {
 
 #[test]
 fn one_policy_has_the_same_verdicts_and_different_plans() {
-    let mut software = World::new(None);
+    let config = config("");
+    let mut software = World::new(&config, None);
     play(&mut software);
     let sent = |what: &str| {
         let of_kind = software.outcomes.iter().filter(|(kind, _)| *kind == what);
@@ -291,19 +298,14 @@ fn one_policy_has_the_same_verdicts_and_different_plans() {
     assert_eq!((sent("data there"), sent("goes on")), (vec![1; 24], vec![1; 6]), "the walk alone forwards");
     assert_eq!((sent("denied"), sent("denied since")), (vec![0; 3], vec![0; 9]), "and drops");
     assert!(sent("rejected").iter().all(|frames| *frames == 1), "and answers: {:?}", sent("rejected"));
-    let older = Profile { name: "older".into(), ipv6_five_tuple: false, ..named("bf3-hws") };
     let mut plans = Vec::new();
-    for profile in [named("bf2-sws"), named("bf3-hws"), named("bf3-xenoflow"), older] {
-        let mut world = World::new(Some(&profile));
+    for profile in profiles() {
+        let mut world = World::new(&config, Some(&profile));
         play(&mut world);
-        for (by_device, by_walk) in world.outcomes.iter().zip(&software.outcomes) {
-            assert_eq!(by_device, by_walk, "{}", profile.name);
-        }
-        assert_eq!(world.outcomes.len(), software.outcomes.len());
-        let config = config("");
+        assert_alike(&world, &software, &profile);
         let plan = judge(&config, &profile, &traffic(&config)).unwrap_or_else(|failure| panic!("{failure}"));
         let planned: Vec<bool> = plan.services.iter().map(|row| row.verdict == "hardware").collect();
-        let forwarded = world.by_hardware.map(|packets| packets > 0);
+        let forwarded: Vec<bool> = world.by_hardware.iter().map(|packets| *packets > 0).collect();
         assert_eq!(planned, forwarded, "{}: {:#?}", profile.name, plan.services);
         plans.push(plan);
     }
@@ -313,6 +315,93 @@ fn one_policy_has_the_same_verdicts_and_different_plans() {
             .find(|other| (&other.limits, &other.services) == (&plan.limits, &plan.services));
         assert!(other.is_none(), "{} has the plan of {:?}", plan.profile, other.map(|other| &other.profile));
     }
+}
+
+/// What left the device and the walk behind it is what leaves the walk alone.
+#[track_caller]
+fn assert_alike(world: &World, software: &World, profile: &Profile) {
+    for (by_device, by_walk) in world.outcomes.iter().zip(&software.outcomes) {
+        assert_eq!(by_device, by_walk, "{}", profile.name);
+    }
+    assert_eq!(world.outcomes.len(), software.outcomes.len());
+}
+
+/// Services by source partition, the second backend of each or not, and what else there is.
+fn parted(second: bool, more: &str) -> Config {
+    let ports = &CONFIG[..CONFIG.find("[[service]]").expect("services")];
+    let backend = |address: &str| format!("[[service.backend]]\naddress = \"{address}\"\n");
+    let service = |name: &str, vip: &str, [first, other, third]: [&str; 3]| {
+        let other = if second { backend(other) } else { String::new() };
+        format!(
+            "[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nprotocol = \"udp\"\nports = [53]\nmode = \"dsr\"\n\
+             scheduler = \"source-partition\"\npartitions = 16\n{}{other}{}",
+            backend(first),
+            backend(third)
+        )
+    };
+    let v4 = service("dns", "192.0.2.53", ["10.0.1.12", "10.0.1.13", "10.0.1.14"]);
+    let v6 = service("dns6", "2001:db8::53", ["fd00:2::12", "fd00:2::13", "fd00:2::14"]);
+    Config::parse("conformance", &format!("{ports}{v4}{v6}{more}"))
+        .unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+/// A question from two clients of each partition, of either family.
+fn ask_all(world: &mut World, what: &'static str) {
+    for host in 1..=32 {
+        let clients = [format!("198.51.100.{host}"), format!("2001:db8:ffff::{host:x}")];
+        for (service, (client, vip)) in clients.iter().zip(["192.0.2.53", "2001:db8::53"]).enumerate() {
+            world.packet(what, service, FRONT, &Packet::sample(end(client, 40_000), end(vip, 53), None));
+        }
+    }
+}
+
+#[test]
+fn partitions_have_the_same_backends_in_hardware_and_in_software() {
+    let policy = "[[policy]]\naction = \"deny\"\nfrom = [\"198.51.100.7/32\"]\n";
+    let begin = parted(true, "");
+    let play = |world: &mut World| {
+        world.put_partitions_in();
+        ask_all(world, "asks");
+        let asked = std::mem::replace(&mut world.by_hardware, vec![0; 2]);
+        let question = Packet::sample(end("198.51.100.7", 40_000), end("192.0.2.53", 53), None);
+        world.packet("expires", 0, FRONT, &question.with_ttl(1));
+        assert_eq!(world.by_hardware, [0, 0], "hardware does not answer what expires");
+        world.adopt(&parted(false, ""));
+        world.put_partitions_in();
+        ask_all(world, "asks two");
+        let again = std::mem::replace(&mut world.by_hardware, vec![0; 2]);
+        world.adopt(&parted(false, policy));
+        ask_all(world, "asks under a policy");
+        [asked, again, world.by_hardware.clone()]
+    };
+    let mut software = World::new(&begin, None);
+    play(&mut software);
+    let reached = |what: &str| {
+        let of_kind = software.outcomes.iter().filter(|(kind, _)| *kind == what);
+        of_kind
+            .flat_map(|(_, frames)| frames.iter().map(|(_, frame)| frame[..6].to_vec()))
+            .collect::<Vec<_>>()
+    };
+    let backends = |what: &str| reached(what).into_iter().collect::<std::collections::BTreeSet<_>>().len();
+    assert_eq!((reached("asks").len(), backends("asks")), (64, 6), "of the walk alone");
+    assert_eq!((reached("asks two").len(), backends("asks two")), (64, 4));
+    assert_eq!(reached("asks under a policy").len(), 63);
+    for profile in profiles() {
+        let mut world = World::new(&begin, Some(&profile));
+        let by_hardware = play(&mut world);
+        assert_alike(&world, &software, &profile);
+        let plan = judge(&begin, &profile, &traffic(&begin)).unwrap_or_else(|failure| panic!("{failure}"));
+        let planned = plan.services.iter().map(|row| if row.verdict == "hardware" { 32 } else { 0 });
+        let planned: Vec<u32> = planned.collect();
+        assert!(planned.contains(&32), "{}: {:#?}", profile.name, plan.services);
+        assert_eq!(by_hardware, [planned.clone(), planned, vec![0, 0]], "{}", profile.name);
+    }
+}
+
+/// Devices that differ in what they take.
+fn profiles() -> [Profile; 4] {
+    let older = Profile { name: "older".into(), ipv6_five_tuple: false, ..named("bf3-hws") };
+    [named("bf2-sws"), named("bf3-hws"), named("bf3-xenoflow"), older]
 }
 
 fn named(name: &str) -> Profile {

@@ -412,9 +412,10 @@ impl Env for Outside {
     }
 }
 
-/// Who is at a next hop.
+/// Who is at a next hop: another at each of them.
 fn neighbour(hop: Hop) -> MacAddr {
-    MacAddr([2, 0, 0, 0, 9, hop.port.0 as u8])
+    let [a, b, c, d] = hop.next_hop.low32().to_be_bytes();
+    MacAddr([2, hop.port.0 as u8, a, b, c, d])
 }
 
 /// A worker for a few connections.
