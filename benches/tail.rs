@@ -10,7 +10,7 @@
 //! `scaling`: workers on two cores with connections of their own against one at a time. It needs both
 //! cores to itself.
 
-#[path = "../dataplane/tests/common/alloc.rs"]
+#[path = "../dataplane/tests/suite/common/alloc.rs"]
 mod alloc;
 mod bed;
 

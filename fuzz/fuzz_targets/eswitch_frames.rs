@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../eswitch/tests/support/rich.rs"]
+#[path = "../../eswitch/tests/suite/support/rich.rs"]
 mod rich;
 
 use libfuzzer_sys::fuzz_target;

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-#[path = "../../eswitch/tests/support/machine.rs"]
+#[path = "../../eswitch/tests/suite/support/machine.rs"]
 mod machine;
 
 use libfuzzer_sys::fuzz_target;

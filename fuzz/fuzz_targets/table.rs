@@ -3,7 +3,7 @@
 
 #![no_main]
 
-#[path = "../../dataplane/tests/support/table_model.rs"]
+#[path = "../../dataplane/tests/suite/support/table_model.rs"]
 mod table_model;
 
 use libfuzzer_sys::fuzz_target;

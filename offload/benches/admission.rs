@@ -19,10 +19,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 #[allow(dead_code)] // The tests use more of it.
-#[path = "../tests/support/device.rs"]
+#[path = "../tests/suite/support/device.rs"]
 mod device;
 #[allow(dead_code)]
-#[path = "../tests/support/world.rs"]
+#[path = "../tests/suite/support/world.rs"]
 mod world;
 
 use device::Random;
