@@ -18,10 +18,11 @@ use crate::model::types::Vport;
 /// Bursts for which the model's lock may be found taken before the packet thread queues up for it.
 const PATIENCE: u32 = 16;
 
-/// Pieces of work of flow queues between two looks for packets, which wait as long: some microseconds.
-const OPERATIONS: usize = 8;
+/// Pieces of work of flow queues between two looks for packets, which wait as long: some microseconds. An
+/// operation is one to five.
+const PIECES: usize = 8;
 
-/// Rounds of one poll while no packet comes: who polls may sleep until the next one.
+/// Rounds of one poll that finds no packet for the application, which may sleep until the next one.
 const ROUNDS: u32 = 16;
 
 /// Borrowed rings of a started port: they live until it is stopped.
@@ -82,18 +83,25 @@ impl Drive {
         Drive { ends, pool, impatience: 0, busy: 0, rounds: 0 }
     }
 
-    /// Rounds until there is nothing to do but for packets that have moved, or [`ROUNDS`]. True if something
-    /// was done; events are for the caller to report, after the lock.
+    /// Rounds until flow queues have nothing to do, a packet waits for the application, or it were more than
+    /// [`ROUNDS`]. True if something was done; events are for the caller to report, after the lock.
     pub(super) fn rounds(&mut self, switch: &Switch) -> (bool, Vec<Event>) {
         let (mut done, mut events) = (false, Vec::new());
         for _ in 0..ROUNDS {
             let (moved, more) = self.round(switch, &mut events);
             done |= moved | more;
-            if moved || !more {
+            if !more || self.is_awaited() {
                 break;
             }
         }
         (done, events)
+    }
+
+    /// Whether packets wait to be received.
+    fn is_awaited(&self) -> bool {
+        let rings = self.ends.iter().flat_map(|end| &end.rings.rx).filter(|ring| !ring.is_null());
+        // SAFETY: a ring lives until its port is stopped, which takes the drive lock that our caller holds.
+        rings.copied().any(|ring| unsafe { ffi::eswitch_ring_count(ring) } > 0)
     }
 
     /// A burst from every wire and every transmit ring, and a slice of the model's own work. Whether packets
@@ -110,7 +118,7 @@ impl Drive {
         self.busy += u64::from(moved);
         let Some(mut eswitch) = self.enter(switch) else { return (moved, false) };
         switch.requests.visit(&mut eswitch);
-        let more = eswitch.advance_by(switch.clock.now(), OPERATIONS);
+        let more = eswitch.advance_by(switch.clock.now(), PIECES);
         events.append(&mut eswitch.take_events());
         (moved, more)
     }

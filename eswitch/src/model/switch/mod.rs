@@ -117,10 +117,10 @@ const SLOTS: u32 = 4096;
 const AGES: usize = 256;
 
 /// Pieces of work that one call does for a flow queue at most.
-const OPERATIONS: usize = 64;
+const PIECES: usize = 64;
 
 /// And for all of them together.
-const OPERATIONS_OF_ALL: usize = 512;
+const PIECES_OF_ALL: usize = 512;
 
 impl Eswitch {
     /// A device with nothing configured and no port started. The seed decides everything random.
@@ -282,13 +282,13 @@ impl Eswitch {
 
     /// Does a bounded slice of what is due: operations of flow queues, ageing. True: there is more.
     pub fn advance(&mut self, now: Tick) -> bool {
-        self.advance_by(now, OPERATIONS_OF_ALL)
+        self.advance_by(now, PIECES_OF_ALL)
     }
 
     /// As [`Eswitch::advance`], with so many pieces of work for flow queues at most: packets may be waiting.
-    pub fn advance_by(&mut self, now: Tick, operations: usize) -> bool {
+    pub fn advance_by(&mut self, now: Tick, pieces: usize) -> bool {
         self.refresh(now);
-        let mut more = self.step_queues(now, operations);
+        let mut more = self.step_queues(now, pieces);
         let cycle = self.core.counters.cycle();
         if self.recycled != cycle || self.exact_counters {
             self.recycled = cycle;
@@ -310,8 +310,7 @@ impl Eswitch {
             }
             self.next_queue = (self.next_queue + 1) % self.queues.len();
             let queue = &mut self.queues[self.next_queue];
-            let (worked, unfinished) =
-                queue.work(now, OPERATIONS.min(budget), &mut self.core, &mut self.faults);
+            let (worked, unfinished) = queue.work(now, PIECES.min(budget), &mut self.core, &mut self.faults);
             budget -= worked;
             more |= unfinished;
         }
