@@ -16,8 +16,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(super) struct Chunked<T> {
     /// All but the last are full; none is empty.
     chunks: Vec<Vec<T>>,
-    /// Chunks for later.
+    /// Chunks for later: empty, in memory that has been touched.
     spare: Vec<Vec<T>>,
+    /// Chunks that are kept, used or not.
+    kept: usize,
     len: u32,
 }
 
@@ -26,7 +28,7 @@ impl<T> Chunked<T> {
     const CHUNK: usize = 1 << Self::SHIFT;
 
     pub(super) const fn new() -> Self {
-        Chunked { chunks: Vec::new(), spare: Vec::new(), len: 0 }
+        Chunked { chunks: Vec::new(), spare: Vec::new(), kept: 0, len: 0 }
     }
 
     #[inline]
@@ -34,18 +36,29 @@ impl<T> Chunked<T> {
         self.len
     }
 
-    /// Has memory ready for so many values; what holds `value` is only touched.
+    /// Has memory ready for so many values in all, also after they have come and gone; what holds `value` is
+    /// only touched.
     pub(super) fn reserve(&mut self, values: u32, value: T)
     where
         T: Copy,
     {
-        let chunks = (values as usize).div_ceil(Self::CHUNK);
-        while self.chunks.len() + self.spare.len() < chunks {
-            self.spare.push(warm::touched(Self::CHUNK, || value));
+        let values = values as usize;
+        self.kept = self.kept.max(values.div_ceil(Self::CHUNK));
+        let first = values.min(Self::CHUNK);
+        if let Some(small) = self.chunks.first_mut().filter(|chunk| chunk.capacity() < first) {
+            let mut large = warm::touched(first, || value);
+            large.append(small);
+            *small = large;
+        }
+        for chunk in self.chunks.len() + self.spare.len()..self.kept {
+            let room = (values - chunk * Self::CHUNK).min(Self::CHUNK);
+            // The last one is used last.
+            self.spare.insert(0, warm::touched(room, || value));
         }
     }
 
-    /// Appends. Only the first chunk grows by copying, so that a small table is small.
+    /// Appends. Only the first chunk, and one that was reserved for less than it may hold, grow by copying,
+    /// so that a small table is small.
     #[inline]
     pub(super) fn push(&mut self, value: T) {
         match self.chunks.last_mut() {
@@ -70,10 +83,16 @@ impl<T> Chunked<T> {
         let last = self.chunks.last_mut()?;
         let value = last.pop()?;
         if last.is_empty() {
-            self.chunks.pop();
+            self.pop_chunk();
         }
         self.len -= 1;
         Some(value)
+    }
+
+    #[cold]
+    fn pop_chunk(&mut self) {
+        let within = self.chunks.len() + self.spare.len() <= self.kept;
+        self.spare.extend(self.chunks.pop().filter(|_| within));
     }
 }
 
@@ -119,11 +138,33 @@ mod tests {
     fn what_is_reserved_is_used_first() {
         let mut chunked = Chunked::<u64>::new();
         let chunk = Chunked::<u64>::CHUNK as u32;
-        chunked.reserve(chunk + 1, 0);
-        let reserved: Vec<_> = chunked.spare.iter().map(Vec::as_ptr).collect();
-        assert_eq!((reserved.len(), chunked.len()), (2, 0));
-        (0..3 * chunk).for_each(|n| chunked.push(u64::from(n)));
-        assert!(chunked.chunks[..2].iter().all(|chunk| reserved.contains(&chunk.as_ptr())));
-        assert!((0..3 * chunk).all(|n| chunked[n] == u64::from(n)));
+        chunked.push(0);
+        chunked.reserve(3 * chunk, 0);
+        let mut reserved: Vec<_> = chunked.spare.iter().map(Vec::as_ptr).collect();
+        reserved.push(chunked.chunks[0].as_ptr());
+        assert_eq!((reserved.len(), chunked.len()), (3, 1));
+        // As often as they come and go.
+        for _ in 0..2 {
+            (1..4 * chunk).for_each(|n| chunked.push(u64::from(n)));
+            assert!(chunked.chunks[..3].iter().all(|chunk| reserved.contains(&chunk.as_ptr())));
+            assert!((0..4 * chunk).all(|n| chunked[n] == u64::from(n)));
+            (1..4 * chunk).for_each(|_| _ = chunked.pop());
+            assert_eq!((chunked.chunks.len(), chunked.spare.len()), (1, 2));
+        }
+        chunked.pop();
+        assert_eq!((chunked.chunks.len(), chunked.spare.len()), (0, 3));
+    }
+
+    #[test]
+    fn no_more_is_reserved_than_asked_for() {
+        let mut chunked = Chunked::<u64>::new();
+        let chunk = Chunked::<u64>::CHUNK;
+        chunked.reserve(chunk as u32 + 3, 0);
+        let rooms = |chunked: &Chunked<u64>| chunked.spare.iter().map(Vec::capacity).collect::<Vec<_>>();
+        assert_eq!(rooms(&chunked), [3, chunk]);
+        chunked.reserve(1, 0);
+        assert_eq!(rooms(&chunked), [3, chunk], "there is room for more already");
+        (0..2 * chunk as u64).for_each(|n| chunked.push(n));
+        assert!((0..2 * chunk as u32).all(|n| chunked[n] == u64::from(n)), "and for more than that");
     }
 }
