@@ -10,6 +10,7 @@ from lab.lab import ROOT
 
 sys.path.append(str(ROOT / "scripts/faults"))
 
+from bench.machine import stolen_ns  # noqa: E402
 from inject.faults import Course, Load  # noqa: E402
 from inject.figures import LIMIT, describe, distribution, ratios  # noqa: E402
 from inject.probe import Packet, Result  # noqa: E402
@@ -25,6 +26,13 @@ def course(fault="rule-storm", path="eswitch-hws", during=None, **keys):
     observed = {"before": stage(), "during": during or stage(), "after": stage()}
     return {"path": path, "fault": fault, "begin_s": 3.0, "end_s": 4.0, "observed": observed, "in_hardware": 0.92,
             "again": 0, "skipped": 0, "last_lost_s": None, "kept_waiting": {"during": 0.0, "after": 0.0}, **keys}
+
+
+def test_what_the_host_takes_is_read(tmp_path):
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  9 9 9 9 9 9 9 99 0 0\ncpu1 9 9 9 9 9 9 9 7 0 0\ncpu10 9 9 9 9 9 9 9 8 0 0\n")
+    assert (stolen_ns(1, stat), stolen_ns(10, stat), stolen_ns(2, stat)) == (70_000_000, 80_000_000, 0)
+    assert stolen_ns(0, tmp_path / "none") == 0
 
 
 @pytest.mark.parametrize(

@@ -116,17 +116,17 @@ class Forwarder:
 
     def __init__(self, pid: int, core: int):
         tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if _bound_to(task, core)]
-        self._file, self._core = max((task / "schedstat" for task in tasks), key=_times, default=None), core
+        self._file = max((task / "schedstat" for task in tasks), key=_times, default=None)
 
     def waited_ns(self) -> int:
-        """How long it has been kept from running by other programs, ever, and its core by the host."""
-        return (_times(self._file)[1] if self._file else 0) + stolen_ns(self._core)
+        """How long it has been kept from running by other programs, ever."""
+        return _times(self._file)[1] if self._file else 0
 
 
-def stolen_ns(core: int) -> int:
+def stolen_ns(core: int, stat: Path = Path("/proc/stat")) -> int:
     """How long the host of this virtual machine has given the core to others, ever: proc_stat(5), in steps of 10 ms."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/stat").read_text().splitlines():
+        for line in stat.read_text().splitlines():
             words = line.split()
             if words[0] == f"cpu{core}" and len(words) > 8:
                 return int(words[8]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")

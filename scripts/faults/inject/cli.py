@@ -80,7 +80,7 @@ def _arguments() -> argparse.Namespace:
                         help="some of " + ", ".join(names))
     parser.add_argument("--quick", action="store_true", help="short faults, once each: to see that it works")
     parser.add_argument("--tries", type=int, default=2, metavar="N",
-                        help="had at most so often is a course while others kept worker or sender from running; the "
+                        help="had at most so often is a course while others had the worker's core or the sender's; the "
                         "least disturbed one counts (2)")
     parser.add_argument("--rate", type=int, default=Load.rate, help="observed datagrams a second (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the model's dice (1)")

@@ -56,7 +56,7 @@ class Course:
     hardware: float | None
     """Share of the packets before the fault that hardware forwarded, as Millrace counts."""
     waited: dict[str, float]
-    """Share of the time before, during and after the fault that others kept the worker or the sender from running."""
+    """Share of the time before, during and after the fault that others had the worker's core or the sender's."""
 
     @property
     def disturbed(self) -> float:

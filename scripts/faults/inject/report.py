@@ -40,9 +40,9 @@ def report(data: dict, directory: Path) -> list[Block]:
         "ratio is that of the packets sent during the fault, or after it where nothing came meanwhile, over their own "
         "median or that before the fault: the smaller one. 'Calm' is the same where nothing had happened, before the "
         f"fault or in a course without any: the larger one. What is above {LIMIT:g} is not decided where calm traffic "
-        "is, too, and not much better, or others, or the host of this machine, kept the worker or the sender from "
-        f"running for more than {WAITED_MAX:.1%} of the time. Packets that were lost though the fault took none of "
-        "theirs, or were not in hardware, break it whatever their latency.")]
+        "is, too, and not much better, or other programs kept the worker from running, or this machine's host took "
+        f"its core or the sender's, for more than {WAITED_MAX:.1%} of the time. Packets that were lost though the "
+        "fault took none of theirs, or were not in hardware, break it whatever their latency.")]
     blocks += [_verdicts(data), Picture(plots.ratio(directory / "ratio.svg", data["verdicts"], LIMIT),
                                         "p99 over median by fault and path")]
     blocks += [Heading("Detection and recovery"), _times(data), Heading("All numbers"), _numbers(data)]

@@ -69,8 +69,9 @@ class Scene:
         self.gateway = self._gateway()
 
     def waited_ns(self) -> int:
-        """How long the worker has been kept from running, and the sender's core been the host's, ever."""
-        return self._forwarder.waited_ns() + stolen_ns(self.core)
+        """How long programs have kept the worker from running, and the host its core or the sender's, ever. The sender
+        goes before all programs."""
+        return self._forwarder.waited_ns() + stolen_ns(self.worker_core) + stolen_ns(self.core)
 
     def _gateway(self) -> str:
         client = self.lab.client

@@ -9,8 +9,7 @@ from .model import BEYOND
 
 HOLDS, BROKEN, UNDECIDED = "holds", "BROKEN", "not decided here"
 PUBLISHED = "published"
-# Where others kept the worker or the sender from running for a larger share of the time, the 99th percentile may be
-# theirs.
+# Where others had the worker's core or the sender's for a larger share of the time, the 99th percentile may be theirs.
 WAITED_MAX = 0.002
 # Calm traffic of this machine excuses what is not much worse.
 CALM_TIMES = 1.5
@@ -35,7 +34,7 @@ class Verdict:
     calm: float | None
     """p99 over median where nothing had happened: the larger one of before the fault, and of a course without any."""
     waited: float | None
-    """Share of the time that others kept the worker or the sender from running meanwhile."""
+    """Share of the time that others had the worker's core or the sender's meanwhile."""
     verdict: str
     why: str
     """In words, unless it holds."""
