@@ -80,10 +80,10 @@ def test_what_was_measured_is_put_beside_it(tmp_path, monkeypatch):
 
     def simulated(argv, **kwargs):
         path = ":".join(str(ROOT / "scripts" / part) for part in ("trex/tests", "trex", ""))
-        return run([tools() / "bin/python", "-c", SIMULATED, path, *argv[2:]], **kwargs)
+        return popen([tools() / "bin/python", "-c", SIMULATED, path, *argv[2:]], **kwargs)
 
-    run = subprocess.run
-    monkeypatch.setattr(measured.subprocess, "run", simulated)
+    popen = subprocess.Popen
+    monkeypatch.setattr(measured.subprocess, "Popen", simulated)
     found = measured.measure("lab", tmp_path / "measured", words)
     monkeypatch.undo()
     # More than the simulated device takes; the link is the bound of large ones.
@@ -96,12 +96,36 @@ def test_what_was_measured_is_put_beside_it(tmp_path, monkeypatch):
     assert told["mpps"] == {str(payload): rate for payload, rate in found.mpps.items()} and len(told["latency"]) == 6
     text = (tmp_path / "report.md").read_text()
     assert "MODEL and measured" in text and "No hardware was measured" in text, "the lab is none"
-    assert "| 18 | 96.7 (text) | 96.7 | 0.5 |" in text
+    assert "| 18 | 96.7 (text) | 96.7 | 0.5 | 0 % |" in text
+    assert "NOT THE DEVICE'S RATES" in text and "with 18, 1472 B" in text, "a device that offloads nothing"
     assert "squares: measured, lab" in (tmp_path / "figure-4.svg").read_text()
+
+
+def results(*units: dict) -> dict:
+    testbed = {"name": "bench", "about": "one", "lab": False}
+    return {"settings": {"testbed": testbed}, "units": list(units), "faults": []}
+
+
+def overload(**more: object) -> dict:
+    gbps = {"wire": {"median": 1}}
+    told = {"rate": {"median": 1e6}, "in_hardware": {"median": 0.98}, "gbps": gbps, "points": [{}]}
+    unit = {"kind": "overload", "mode": "source-partition", "path": "hardware", "millrace": "a"}
+    return unit | {"size": {"payload": 18}, "summary": told} | more
+
+
+def test_results_of_something_else_are_not_taken_for_the_devices():
+    found = measured.read(results(overload(), overload(millrace="b", size={"payload": 22})), "now")
+    assert found.in_software() == [18, 22] and found.faults == ["these are of several builds of Millrace: a, b"]
+    with pytest.raises(measured.MeasureError, match="nat hardware"):
+        measured.read(results(overload(), overload(mode="nat")), "now")
+    with pytest.raises(measured.MeasureError, match="no overload"):
+        measured.read(results(), "now")
 
 
 def test_what_cannot_be_measured_is_said(tmp_path):
     done = command(tmp_path, "--testbed", tmp_path / "none.toml")
     assert done.returncode == 2 and "none.toml" in done.stderr and "nothing was measured" in done.stderr
+    done = command(tmp_path, "--testbed", "lab", "--", "--modes=nat")
+    assert done.returncode == 2 and "--modes=nat: says what these figures are of" in done.stderr
     done = command(tmp_path, "--", "--quick")
     assert done.returncode == 2 and "only with --testbed" in done.stderr

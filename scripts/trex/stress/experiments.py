@@ -224,8 +224,7 @@ class Bench:
             # A generator makes a little less than it is asked for, and that is what passed.
             told["rate"] = sample.rate
             told["sample"] = dataclasses.asdict(sample)
-            forwarded = sum(device["hw"].values()) + sum(device["sw"].values())
-            told["in_hardware"] = sum(device["hw"].values()) / max(forwarded, 1)
+            told["in_hardware"] = _share_in_hardware(device)
         return told
 
     def _rate(self, load: Stateless) -> dict:
@@ -247,9 +246,12 @@ class Bench:
                 "offered": sample.rate,
                 "forwarded": sample.servers.received / sample.seconds,
                 "loss": sample.lost / max(sample.clients.sent + sample.servers.sent, 1),
+                "in_hardware": _share_in_hardware(self._trials[-1]["device"]),
             })
-        rate = max(point["forwarded"] for point in points)
-        return {"rate": rate, "points": points, "gbps": load.size.gbps(rate)}
+        # Of the same load for all sizes, so that they can be compared.
+        highest = points[-1]
+        rate = highest["forwarded"]
+        return {"rate": rate, "in_hardware": highest["in_hardware"], "points": points, "gbps": load.size.gbps(rate)}
 
     def _cps(self, load: Stateful) -> dict:
         """The highest rate of new connections at which each ends well and no packet is lost."""
@@ -296,6 +298,12 @@ class Bench:
         }
 
 
+def _share_in_hardware(device: dict) -> float:
+    """Of the packets that were forwarded."""
+    hardware = sum(device["hw"].values())
+    return hardware / max(hardware + sum(device["sw"].values()), 1)
+
+
 def summary(kind: str, results: list[dict]) -> dict:
     """What repetitions say together."""
     told: dict = {"rate": spread.summary([one["rate"] for one in results])}
@@ -313,7 +321,8 @@ def summary(kind: str, results: list[dict]) -> dict:
     if kind == "overload":
         told["points"] = [
             {"share": same[0]["share"]}
-            | {key: spread.summary([one[key] for one in same]) for key in ("offered", "forwarded", "loss")}
+            | {key: spread.summary([one[key] for one in same])
+               for key in ("offered", "forwarded", "loss", "in_hardware")}
             for same in zip(*(one["points"] for one in results), strict=True)
         ]
     return told

@@ -182,13 +182,12 @@ def _overload(results: Results, directory: Path) -> list[Block]:
         highest = summary["points"][-1]
         gbps = [number(summary["gbps"][layer]["median"]) for layer in NAMES]
         rows.append([unit["load"], _where(unit), number(highest["offered"]["median"]), spread(summary["rate"]),
-                     f"{100 * highest['loss']['median']:.3g} %", *gbps])
+                     f"{100 * highest['loss']['median']:.3g} %", _in_hardware(summary), *gbps])
         if len(summary["points"]) > 1:
             lines[name] = summary["points"]
-    said = ("What was forwarded of the highest rate tried, or of a lower one if that was more, and what was lost of "
-            "the highest (RFC 2544, 26.3).")
+    said = "What was forwarded of the highest rate tried, and what of it was lost (RFC 2544, 26.3)."
     told = [Heading("More than is forwarded"), Paragraph(f"{said} {LAYERS}"),
-            Table(["load", "mode, path", "offered/s", "forwarded/s", "lost", *layers], rows)]
+            Table(["load", "mode, path", "offered/s", "forwarded/s", "lost", "in hardware", *layers], rows)]
     if lines:
         told.append(Picture(plots.loss(directory / "loss.svg", _titled("Packets lost by load", results), lines),
                             "Loss by offered load"))

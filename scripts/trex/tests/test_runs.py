@@ -79,7 +79,7 @@ def test_what_is_offered_too_much_is_forwarded_in_part(tmp_path, simulated):
     assert len(large["points"]) == 1 and large["rate"]["median"] == pytest.approx(CAPACITY)
     text = (tmp_path / "out/report.md").read_text()
     assert re.findall(r"^#+ (.*)$", text, re.MULTILINE)[1] == "More than is forwarded"
-    assert "| udp-64 | nat, software | 990 k | 500 k (cov 0.0 %) [500 k 500 k] | 49.5 % |" in text
+    assert "| udp-64 | nat, software | 990 k | 500 k (cov 0.0 %) [500 k 500 k] | 49.5 % | 0 % |" in text
 
 
 def test_no_rate_is_above_the_links(tmp_path, simulated):

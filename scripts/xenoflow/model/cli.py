@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lab.lab import exit_on_signals
 from stress.document import Block, Heading, Paragraph, Picture, Table, markdown, page
 
 from . import plots
 from .compare import BOUNDS, CHART, Comparison, comparisons
-from .measured import Measured, MeasureError, measure
+from .measured import HARDWARE_MIN, Measured, MeasureError, measure
 
 ROOT = Path(__file__).resolve().parents[3]
 ANSWERS = {
@@ -52,6 +53,15 @@ docs/xenoflow.md.
 
 def main() -> int:
     arguments = _arguments()
+    exit_on_signals()
+    try:
+        return _report(arguments)
+    except KeyboardInterrupt:
+        print("xenoflow: interrupted; the same command goes on with what it measures", file=sys.stderr)
+        return 130
+
+
+def _report(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     say("building and running the model")
     try:
@@ -173,19 +183,23 @@ def beside(measured: Measured, data: dict) -> list[Block]:
     """What was measured, next to the model and the paper."""
     where = "the software lab: a program on shared cores stands for the device" if measured.lab else measured.about
     told: list[Block] = [Heading("Measured"), Paragraph(
-        f"At the testbed {measured.name} ({where}), Millrace {measured.millrace}, source partitions. Rates are the "
-        "most that was forwarded of as much as could be offered, and latency is one way, from a port of the generator "
-        "to its other one, where the paper has round trips.")]
+        f"At the testbed {measured.name} ({where}), Millrace {measured.millrace}, source partitions; the last of it at "
+        f"{measured.when} UTC. Rates are what was forwarded of as much as could be offered, and latency is one way, "
+        "from a port of the generator to its other one, where the paper has round trips.")]
     told += [Paragraph(f"BOOKS DISAGREE: {fault}", fault=True) for fault in measured.faults]
+    if software := measured.in_software():
+        told.append(Paragraph(f"NOT THE DEVICE'S RATES: hardware forwarded less than {100 * HARDWARE_MIN:g} % of the "
+                              f"packets with {', '.join(map(str, software))} B of payload", fault=True))
     paper = {18: "96.7 (text)", 22: "96.7 (text)", 23: "92.8 (text)", 64: "92.8 (text)"}
     paper |= {payload: f"{rate:g} (chart)" for payload, rate in CHART.items()}
     model = {point["payload"]: point["packets_per_second"] / 1e6 for point in data["throughput"]}
     rows = [[str(payload), paper.get(payload, "-"), f"{model[payload]:.3g}" if payload in model else "-", f"{rate:.3g}",
+             f"{100 * measured.hardware[payload]:.3g} %",
              *[f"{value:.3g}" for value in measured.gbit[payload].values()]]
             for payload, rate in sorted(measured.mpps.items())]
     layers = next(iter(measured.gbit.values()))
-    told.append(Table(["payload", "paper, Mpps", "MODEL, Mpps", "measured, Mpps", *[f"Gbit/s {one}" for one in layers]],
-                      rows))
+    header = ["payload", "paper, Mpps", "MODEL, Mpps", "measured, Mpps", "in hardware"]
+    told.append(Table([*header, *[f"Gbit/s {one}" for one in layers]], rows))
     if measured.latency:
         names = list(dict.fromkeys(name for _, quantiles in measured.latency for name in quantiles))
         told.append(Table(["Mpps", *[f"{name}, us" for name in names]],

@@ -8,6 +8,7 @@ Millrace adds to an idle way is the difference to the same way without it.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import subprocess
 import sys
@@ -17,6 +18,11 @@ RUNNER = Path(__file__).resolve().parents[2] / "trex/run.py"
 SIZES = (0, 18, 22, 23, 64, 128, 256, 512, 1024, 1472)
 # The software lab's own name for itself.
 LAB = "lab"
+MODE = "source-partition"
+# Options of the runner that say what the figures are of.
+OWN = ("--only", "--modes", "--paths", "--out", "--resume", "--testbed")
+# Of the packets, the share that hardware has to forward for a rate to be the device's.
+HARDWARE_MIN = 0.99
 
 
 class MeasureError(Exception):
@@ -40,32 +46,70 @@ class Measured:
     """By payload: offered, million packets a second, and the share that was lost."""
     latency: list[tuple[float, dict[str, float]]]
     """Million packets a second that were made, and one-way quantiles, microseconds."""
+    hardware: dict[int, float]
+    """The share of packets that hardware forwarded, by payload."""
+    when: str
+    """When the results were written, UTC."""
+
+    def in_software(self) -> list[int]:
+        """Payloads of which hardware did not forward nearly all."""
+        return [payload for payload, share in sorted(self.hardware.items()) if share < HARDWARE_MIN]
 
 
 def measure(testbed: str, directory: Path, words: list[str]) -> Measured:
     """Runs the experiments at a testbed (a file, or `lab`), goes on with those that an earlier run left, and reads what
     came of them. `words` are more of the runner's options."""
+    if taken := [word for word in words if word.split("=")[0] in OWN]:
+        raise MeasureError(f"{taken[0]}: says what these figures are of, and is this command's to give")
     lab = testbed == LAB
-    argv = [sys.executable, str(RUNNER), "--only", "overload,latency", "--modes", "source-partition",
-            "--paths", "eswitch" if lab else "hardware", "--sizes", ",".join(map(str, SIZES)), "--out", str(directory),
-            "--resume", *([] if lab else ["--testbed", testbed]), *words]
-    status = subprocess.run(argv, check=False, stdout=sys.stderr).returncode
+    # What comes last holds, also for an option that was shortened.
+    argv = [sys.executable, str(RUNNER), "--sizes", ",".join(map(str, SIZES)), *words,
+            "--only", "overload,latency", "--modes", MODE, "--paths", "eswitch" if lab else "hardware",
+            "--out", str(directory), "--resume", *([] if lab else ["--testbed", testbed])]
+    status = _run(argv)
+    results = directory / "results.json"
     # With 1 books disagreed, which the report is to say.
-    if status not in (0, 1):
-        raise MeasureError(f"{RUNNER} ended with {status}, see above; its results are in {directory}")
-    return read(json.loads((directory / "results.json").read_text()))
+    if status not in (0, 1) or not results.is_file():
+        raise MeasureError(f"{RUNNER} ended with {status}, see above; what it has found is in {directory}")
+    written = datetime.datetime.fromtimestamp(results.stat().st_mtime, datetime.UTC)
+    try:
+        return read(json.loads(results.read_text()), f"{written:%Y-%m-%d %H:%M}")
+    except KeyError as error:
+        raise MeasureError(f"{results}: no {error}: it is of another version; remove {directory}") from error
 
 
-def read(results: dict) -> Measured:
-    """What the runner's results say."""
+def _run(argv: list[str]) -> int:
+    """Runs the runner to its end, also when this command is to end: it has things to put back."""
+    runner = subprocess.Popen(argv, stdout=sys.stderr)
+    try:
+        return runner.wait()
+    except KeyboardInterrupt:
+        # The terminal has told it, too.
+        runner.wait()
+        raise
+    except SystemExit:
+        runner.terminate()
+        runner.wait()
+        raise
+
+
+def read(results: dict, when: str) -> Measured:
+    """What the runner's results say, which were written then."""
     testbed, units = results["settings"]["testbed"], results["units"]
-    found = Measured(testbed["name"], testbed["about"], ", ".join(sorted({unit["millrace"] for unit in units})),
-                     testbed["lab"], results["faults"], {}, {}, {}, [])
+    builds = sorted({unit["millrace"] for unit in units})
+    faults = list(results["faults"])
+    if len(builds) > 1:
+        faults.append(f"these are of several builds of Millrace: {', '.join(builds)}")
+    if strange := {(unit["mode"], unit["path"]) for unit in units if unit["mode"] != MODE}:
+        raise MeasureError(f"the results are not of source partitions alone: {', '.join(map(' '.join, strange))}")
+    found = Measured(testbed["name"], testbed["about"], ", ".join(builds), testbed["lab"], faults, {}, {}, {}, [], {},
+                     when)
     for unit in units:
         summary = unit["summary"]
         if unit["kind"] == "overload":
             payload = round(unit["size"]["payload"])
             found.mpps[payload] = summary["rate"]["median"] / 1e6
+            found.hardware[payload] = summary["in_hardware"]["median"]
             found.gbit[payload] = {layer: told["median"] for layer, told in summary["gbps"].items()}
             if len(summary["points"]) > 1:
                 found.loss[payload] = [(point["offered"]["median"] / 1e6, point["loss"]["median"])
