@@ -72,6 +72,26 @@ run_fuzz_targets() {
     done
 }
 
+# What is optimised. Each of these ends with one thread that links, so profiles are built beside one another; the
+# release is linked for the longest, and is begun first.
+optimised_builds() {
+    local release='' drivers status=0
+    if [[ $mode != quick ]]; then cargo build --quiet --release --locked & release=$!; fi
+    { for driver in eswitch traffic; do
+        cargo build --quiet --profile driver --package "$driver" --features pmd --locked || exit
+    done; } &
+    drivers=$!
+    simulation --no-run || status=$?
+    wait "$drivers" || status=$?
+    [[ -z $release ]] || wait "$release" || status=$?
+    return "$status"
+}
+
+simulation() {
+    SIM_SEEDS=$sim_seeds cargo test --quiet --profile simulation --package offload --features sim --test simulation \
+        --locked "$@"
+}
+
 system_tests() {
     ((EUID == 0)) || { echo 'the system tests make network namespaces: run this as root' >&2 && return 1; }
     local full=()
@@ -101,13 +121,11 @@ step 'load tests, without their load'
 PYTHONDONTWRITEBYTECODE=1 "$(python_tools_directory scripts/python-tools.txt)/bin/python" -m pytest -q \
     -p no:cacheprovider scripts/trex/tests
 
-step 'the whole system under many seeds'
-SIM_SEEDS=$sim_seeds cargo test --quiet --profile simulation --package offload --features sim --test simulation \
-    --locked -- --include-ignored --nocapture
+step 'optimised builds'
+optimised_builds
 
-step 'the software eSwitch and the packet source as drivers'
-cargo build --quiet --profile driver --package eswitch --features pmd --locked
-cargo build --quiet --profile driver --package traffic --features pmd --locked
+step 'the whole system under many seeds'
+simulation -- --include-ignored --nocapture
 
 step 'unit and property tests'
 MILLRACE_FORETOLD=$foretold cargo test --quiet --workspace --locked
@@ -117,8 +135,7 @@ if [[ $mode != quick ]]; then
     step 'fuzz targets'
     run_fuzz_targets
 
-    step 'release build and benches'
-    cargo build --quiet --release --locked
+    step benches
     cargo test --quiet --workspace --bench "*" --locked
 
     step 'memory of the driver'
