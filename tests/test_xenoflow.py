@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from lab.lab import ROOT
+from lab.lab import ROOT, run_to_its_end
 
 sys.path.insert(0, str(ROOT / "scripts/xenoflow"))
 
@@ -78,12 +78,11 @@ def command(directory, *words: object) -> subprocess.CompletedProcess[str]:
 def test_what_was_measured_is_put_beside_it(tmp_path, monkeypatch):
     words = ["--generator", "testpmd", "--quick", "--max-pps", "1000000", "--sizes", "18,1472"]
 
-    def simulated(argv, **kwargs):
+    def simulated(argv, **how):
         path = ":".join(str(ROOT / "scripts" / part) for part in ("trex/tests", "trex", ""))
-        return popen([tools() / "bin/python", "-c", SIMULATED, path, *argv[2:]], **kwargs)
+        return run_to_its_end([tools() / "bin/python", "-c", SIMULATED, path, *argv[2:]], **how)
 
-    popen = subprocess.Popen
-    monkeypatch.setattr(measured.subprocess, "Popen", simulated)
+    monkeypatch.setattr(measured, "run_to_its_end", simulated)
     found = measured.measure("lab", tmp_path / "measured", words)
     monkeypatch.undo()
     # More than the simulated device takes; the link is the bound of large ones.

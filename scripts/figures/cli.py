@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from bench import machine
-from lab.lab import ROOT
+from lab.lab import ROOT, exit_on_signals, run_to_its_end
 
 from . import index
 from .index import Done
@@ -53,13 +53,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
 
 
 def run(argv: list[str]) -> int:
-    """A command's status. An interrupt reaches it, too: it has the time to take down what it made."""
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL) as child:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            child.wait()
-            raise
+    return run_to_its_end(argv, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def make(part: Part, directory: Path, facts: dict[str, object], *, quick: bool) -> Done:
@@ -104,4 +98,5 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    exit_on_signals()
     sys.exit(main())

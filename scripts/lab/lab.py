@@ -7,8 +7,10 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from .eswitch import Eswitch
@@ -38,6 +40,21 @@ def exit_on_signals() -> None:
     """Lets SIGTERM and SIGHUP unwind the stack, as Ctrl-C does, so that labs are removed."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
+
+
+def run_to_its_end(argv: Sequence[str | Path], **how: object) -> int:
+    """A command's status. If this process is to end, the command ends first: it may have things to put back."""
+    with subprocess.Popen(argv, **how) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            # The terminal has told it, too.
+            child.wait()
+            raise
+        except SystemExit:
+            child.terminate()
+            child.wait()
+            raise
 
 
 class Lab:

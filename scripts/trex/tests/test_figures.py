@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 import pytest
 from figures import cli, index
 from figures.parts import PARTS
+from lab.lab import exit_on_signals
 
 FACTS = {"cpu": "A CPU", "virtual": True, "cores": 2, "kernel": "6.1", "dpdk": "22.11", "load": 0.5, "commit": "abc",
          "binary": None}
@@ -69,10 +71,29 @@ def test_a_part_that_is_interrupted_does_not_pass_for_the_one_before(tmp_path, m
     assert status == 130 and "Not here: latency." in page and "![load drawn]" in page
 
 
-def test_an_interrupted_part_may_clean_up(tmp_path):
-    child = "import os, signal, sys, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(1); open(sys.argv[1], 'x')"
-    with pytest.raises(KeyboardInterrupt):
-        cli.run([sys.executable, "-c", child, str(tmp_path / "cleaned")])
+CHILD = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+try:
+    os.kill(os.getppid(), int(sys.argv[1]))
+    time.sleep(1)
+finally:
+    open(sys.argv[2], "x")
+"""
+
+
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_an_interrupted_part_may_clean_up(tmp_path, number, ends):
+    # A shell starts what is in the background with interrupts ignored.
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    exit_on_signals()
+    try:
+        with pytest.raises(ends):
+            cli.run([sys.executable, "-c", CHILD, str(int(number)), str(tmp_path / "cleaned")])
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
     assert (tmp_path / "cleaned").exists()
 
 

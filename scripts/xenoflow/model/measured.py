@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import subprocess
 import sys
 from pathlib import Path
+
+from lab.lab import run_to_its_end
 
 RUNNER = Path(__file__).resolve().parents[2] / "trex/run.py"
 SIZES = (0, 18, 22, 23, 64, 128, 256, 512, 1024, 1472)
@@ -66,7 +67,7 @@ def measure(testbed: str, directory: Path, words: list[str]) -> Measured:
     argv = [sys.executable, str(RUNNER), "--sizes", ",".join(map(str, SIZES)), *words,
             "--only", "overload,latency", "--modes", MODE, "--paths", "eswitch" if lab else "hardware",
             "--out", str(directory), "--resume", *([] if lab else ["--testbed", testbed])]
-    status = _run(argv)
+    status = run_to_its_end(argv, stdout=sys.stderr)
     results = directory / "results.json"
     # With 1 books disagreed, which the report is to say.
     if status not in (0, 1) or not results.is_file():
@@ -76,21 +77,6 @@ def measure(testbed: str, directory: Path, words: list[str]) -> Measured:
         return read(json.loads(results.read_text()), f"{written:%Y-%m-%d %H:%M}")
     except KeyError as error:
         raise MeasureError(f"{results}: no {error}: it is of another version; remove {directory}") from error
-
-
-def _run(argv: list[str]) -> int:
-    """Runs the runner to its end, also when this command is to end: it has things to put back."""
-    runner = subprocess.Popen(argv, stdout=sys.stderr)
-    try:
-        return runner.wait()
-    except KeyboardInterrupt:
-        # The terminal has told it, too.
-        runner.wait()
-        raise
-    except SystemExit:
-        runner.terminate()
-        runner.wait()
-        raise
 
 
 def read(results: dict, when: str) -> Measured:
