@@ -14,7 +14,7 @@ from bench.machine import stolen_ns  # noqa: E402
 from inject.faults import Course, Load  # noqa: E402
 from inject.figures import LIMIT, describe, distribution, ratios  # noqa: E402
 from inject.probe import Packet, Result  # noqa: E402
-from inject.verdict import BROKEN, HOLDS, PUBLISHED, UNDECIDED, judge, verdicts  # noqa: E402
+from inject.verdict import BROKEN, HOLDS, PUBLISHED, UNDECIDED, disturbance, judge, verdicts  # noqa: E402
 
 
 def stage(sent=1000, lost=0, p50=8_000, p99=12_000):
@@ -26,6 +26,16 @@ def course(fault="rule-storm", path="eswitch-hws", during=None, **keys):
     observed = {"before": stage(), "during": during or stage(), "after": stage()}
     return {"path": path, "fault": fault, "begin_s": 3.0, "end_s": 4.0, "observed": observed, "in_hardware": 0.92,
             "again": 0, "skipped": 0, "last_lost_s": None, "kept_waiting": {"during": 0.0, "after": 0.0}, **keys}
+
+
+def test_a_course_is_had_again_for_what_the_machine_did_and_not_for_its_latency():
+    assert disturbance(course(during=stage(p99=900_000))) < 1, "that is the fault's"
+    assert disturbance(course(kept_waiting={"before": 0.0, "during": 0.004})) == pytest.approx(2)
+    assert disturbance(course(skipped=6)) == pytest.approx(2)
+    noisy = {"before": stage(p99=48_000), "during": stage(), "after": stage()}
+    assert disturbance(course(observed=noisy)) == pytest.approx(2)
+    assert disturbance(course(observed=noisy, path="software")) == 0
+    assert disturbance(course(fault="none", during=stage(p99=48_000))) == pytest.approx(2)
 
 
 def test_what_the_host_takes_is_read(tmp_path):

@@ -20,7 +20,7 @@ from . import model, report
 from .faults import FAULTS, Fault, Load, run, settle
 from .figures import describe
 from .scene import PATHS, Path_, Scene, scene
-from .verdict import BROKEN, UNDECIDED, WAITED_MAX, verdicts
+from .verdict import BROKEN, UNDECIDED, disturbance, verdicts
 
 MODEL = "model"
 # Each run has a net of addresses to itself.
@@ -79,9 +79,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--paths", nargs="+", choices=names, metavar="PATH", default=names,
                         help="some of " + ", ".join(names))
     parser.add_argument("--quick", action="store_true", help="short faults, once each: to see that it works")
-    parser.add_argument("--tries", type=int, default=2, metavar="N",
-                        help="had at most so often is a course while others had the worker's core or the sender's; the "
-                        "least disturbed one counts (2)")
+    parser.add_argument("--tries", type=int, default=3, metavar="N",
+                        help="had at most so often is a course that this machine disturbs; the least disturbed one "
+                        "counts (3)")
     parser.add_argument("--rate", type=int, default=Load.rate, help="observed datagrams a second (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the model's dice (1)")
     parser.add_argument("--json", action="store_true", help="all numbers on standard output")
@@ -131,20 +131,21 @@ def _on_path(path: Path_, faults: list[Fault], load: Load, tries: int, data: dic
             commits = (have["commit"] for name, have, _ in page_.series if name == "build_info")
             data["builds"][path.name] = next(commits, "unknown")
             for fault in faults:
-                course = _least_disturbed(made, fault, load, tries)
-                data["runs"].append({"path": path.name, "fault": fault.name, **course})
+                data["runs"].append(_least_disturbed(made, fault, load, tries))
     except LabError as error:
         data["failed"].append(f"{path.name}: {error}")
 
 
 def _least_disturbed(made: Scene, fault: Fault, load: Load, tries: int) -> dict:
-    """The course during which others had least of the worker's time, and how much they had in each at most."""
-    best, waited = None, []
-    while len(waited) < tries and (not waited or min(waited) > WAITED_MAX):
-        say(f"{made.path.name}: {fault.name}")
+    """The course that this machine disturbed least, and how much it did each."""
+    best, disturbed = {}, []
+    while len(disturbed) < tries and (not disturbed or min(disturbed) > 1):
+        again = f", again: disturbed {disturbed[-1]:.3g} times too much" if disturbed else ""
+        say(f"{made.path.name}: {fault.name}{again}")
         course = run(made, fault, load)
         settle(made)
-        waited.append(course.disturbed)
-        if course.disturbed == min(waited):
-            best = describe(fault.name, course, load)
-    return {**best, "disturbed": waited}
+        found = {"path": made.path.name, "fault": fault.name, **describe(fault.name, course, load)}
+        disturbed.append(disturbance(found))
+        if disturbed[-1] == min(disturbed):
+            best = found
+    return {**best, "disturbed": disturbed}

@@ -58,11 +58,6 @@ class Course:
     waited: dict[str, float]
     """Share of the time before, during and after the fault that others had the worker's core or the sender's."""
 
-    @property
-    def disturbed(self) -> float:
-        """The largest of these shares."""
-        return max(self.waited.values())
-
 
 def run(scene: Scene, fault: Fault, load: Load) -> Course:
     """Has a fault during a load."""

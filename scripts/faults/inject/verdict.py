@@ -77,6 +77,16 @@ def judge(one: dict, ratio: float | None, calm: float | None, waited: float | No
     return BROKEN, above
 
 
+def disturbance(one: dict) -> float:
+    """How much this machine interfered with a course, in times of what it may: above 1 it is worth another try. What
+    came of the packets under the fault has no part in it."""
+    said = ratios(one["observed"], one["fault"])
+    calm = [said["ratio_before"], said["ratio"] if one["fault"] == "none" else None]
+    # In software calm traffic is what it is, and no limit is asked of any.
+    calm = [] if one["path"] == "software" else [value / LIMIT for value in calm if value is not None]
+    return max(max(one["kept_waiting"].values()) / WAITED_MAX, _skipped(one) / SKIPPED_MAX, *calm)
+
+
 def _unfit(one: dict) -> str | None:
     """What is wrong with a course whatever its latency: packets of rules that were not in hardware, or were lost though
     the fault takes none of theirs, or came twice."""
