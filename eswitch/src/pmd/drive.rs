@@ -22,7 +22,7 @@ const PATIENCE: u32 = 16;
 /// operation is one to five.
 const PIECES: usize = 8;
 
-/// Rounds of one poll that finds no packet for the application, which may sleep until the next one.
+/// Rounds of one poll while no packet comes: who polls may sleep until the next one.
 const ROUNDS: u32 = 16;
 
 /// Borrowed rings of a started port: they live until it is stopped.
@@ -83,25 +83,18 @@ impl Drive {
         Drive { ends, pool, impatience: 0, busy: 0, rounds: 0 }
     }
 
-    /// Rounds until flow queues have nothing to do, a packet waits for the application, or it were more than
-    /// [`ROUNDS`]. True if something was done; events are for the caller to report, after the lock.
+    /// Rounds until there is nothing to do but for packets that have moved, or [`ROUNDS`]. True if something
+    /// was done; events are for the caller to report, after the lock.
     pub(super) fn rounds(&mut self, switch: &Switch) -> (bool, Vec<Event>) {
         let (mut done, mut events) = (false, Vec::new());
         for _ in 0..ROUNDS {
             let (moved, more) = self.round(switch, &mut events);
             done |= moved | more;
-            if !more || self.is_awaited() {
+            if moved || !more {
                 break;
             }
         }
         (done, events)
-    }
-
-    /// Whether packets wait to be received.
-    fn is_awaited(&self) -> bool {
-        let rings = self.ends.iter().flat_map(|end| &end.rings.rx).filter(|ring| !ring.is_null());
-        // SAFETY: a ring lives until its port is stopped, which takes the drive lock that our caller holds.
-        rings.copied().any(|ring| unsafe { ffi::eswitch_ring_count(ring) } > 0)
     }
 
     /// A burst from every wire and every transmit ring, and a slice of the model's own work. Whether packets
