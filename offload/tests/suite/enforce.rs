@@ -487,7 +487,7 @@ fn software_steering_is_fenced_while_rules_leave() {
 }
 
 #[test]
-#[ignore = "takes long unless optimised; scripts/test.sh runs it"]
+#[ignore = "the full size, for its histograms: see the head of this file"]
 fn a_hundred_thousand_connections() {
     // As long as a turn takes that is full of work, and far longer, as on a core that is shared.
     for turn_us in [100, 1000] {

@@ -1,5 +1,5 @@
 //! Tests of the table and its parts. The test against a model, which needs only what is public, is in
-//! `tests/table.rs`.
+//! `tests/suite/table.rs`.
 
 mod index;
 mod pressure;
