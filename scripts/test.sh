@@ -38,6 +38,8 @@ step() {
 
 finish() {
     local status=$?
+    # Builds beside one another, if one of them or an interrupt ended this.
+    jobs -p | xargs -r kill 2>/dev/null || true
     ((status == 0)) && printf '\n=== all passed in %d s\n' $((SECONDS - started)) ||
         printf '\n=== FAILED at "%s" after %d s\n' "$step_name" $((SECONDS - started))
     exit "$status"
@@ -75,7 +77,7 @@ run_fuzz_targets() {
 # What is optimised. Each of these ends with one thread that links, so profiles are built beside one another; the
 # release is linked for the longest, and is begun first.
 optimised_builds() {
-    local release='' drivers status=0
+    local release='' drivers driver status=0
     if [[ $mode != quick ]]; then cargo build --quiet --release --locked & release=$!; fi
     { for driver in eswitch traffic; do
         cargo build --quiet --profile driver --package "$driver" --features pmd --locked || exit
