@@ -114,7 +114,7 @@ def overload(**more: object) -> dict:
 
 def test_results_of_something_else_are_not_taken_for_the_devices():
     found = measured.read(results(overload(), overload(millrace="b", size={"payload": 22})), "now")
-    assert found.in_software() == [18, 22] and found.faults == ["these are of several builds of Millrace: a, b"]
+    assert found.in_software() == [18, 22] and found.faults == ["THESE ARE OF SEVERAL BUILDS OF MILLRACE: a, b"]
     with pytest.raises(measured.MeasureError, match="nat hardware"):
         measured.read(results(overload(), overload(mode="nat")), "now")
     with pytest.raises(measured.MeasureError, match="no overload"):

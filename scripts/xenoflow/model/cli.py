@@ -108,7 +108,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="all numbers on standard output")
     parser.add_argument("--testbed", metavar="FILE", help="also measure there, with TRex: a testbed of "
                         "scripts/trex/run.py, or `lab`, the software lab; goes on where it was interrupted")
-    parser.add_argument("more", nargs="*", metavar="-- OPTION", help="of scripts/trex/run.py, with --testbed")
+    parser.add_argument("more", nargs="*", metavar="-- OPTION", help="of scripts/trex/run.py, with "
+                        "--testbed; but --only, --modes, --paths and --out are this command's to give")
     arguments = parser.parse_args()
     if arguments.more and not arguments.testbed:
         parser.error(f"{' '.join(arguments.more)}: only with --testbed")
@@ -186,7 +187,7 @@ def beside(measured: Measured, data: dict) -> list[Block]:
         f"At the testbed {measured.name} ({where}), Millrace {measured.millrace}, source partitions; the last of it at "
         f"{measured.when} UTC. Rates are what was forwarded of as much as could be offered, and latency is one way, "
         "from a port of the generator to its other one, where the paper has round trips.")]
-    told += [Paragraph(f"BOOKS DISAGREE: {fault}", fault=True) for fault in measured.faults]
+    told += [Paragraph(fault, fault=True) for fault in measured.faults]
     if software := measured.in_software():
         told.append(Paragraph(f"NOT THE DEVICE'S RATES: hardware forwarded less than {100 * HARDWARE_MIN:g} % of the "
                               f"packets with {', '.join(map(str, software))} B of payload", fault=True))

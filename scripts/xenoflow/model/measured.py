@@ -83,9 +83,9 @@ def read(results: dict, when: str) -> Measured:
     """What the runner's results say, which were written then."""
     testbed, units = results["settings"]["testbed"], results["units"]
     builds = sorted({unit["millrace"] for unit in units})
-    faults = list(results["faults"])
+    faults = [f"BOOKS DISAGREE: {fault}" for fault in results["faults"]]
     if len(builds) > 1:
-        faults.append(f"these are of several builds of Millrace: {', '.join(builds)}")
+        faults.append(f"THESE ARE OF SEVERAL BUILDS OF MILLRACE: {', '.join(builds)}")
     if strange := {(unit["mode"], unit["path"]) for unit in units if unit["mode"] != MODE}:
         raise MeasureError(f"the results are not of source partitions alone: {', '.join(map(' '.join, strange))}")
     found = Measured(testbed["name"], testbed["about"], ", ".join(builds), testbed["lab"], faults, {}, {}, {}, [], {},
