@@ -36,7 +36,7 @@ def test_short_connections_all_succeed_and_leave_nothing_behind(labs, full, work
         assert load.completed > 0
         done += load.completed
     assert millrace.metrics().sum("lb_connections_total") >= wanted
-    wait_until("connections to expire", lambda: millrace.metrics().sum("ct_entries") == 0, timeout=30)
+    millrace.wait_for_no_connections(timeout=30)
     assert millrace.metrics().sum("lb_connections") == 0
 
 

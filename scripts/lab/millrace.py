@@ -231,6 +231,13 @@ class Millrace:
         """`millrace show words... --json`, parsed."""
         return json.loads(self.do("show", *words, "--json"))
 
+    def wait_for_no_connections(self, timeout: float) -> None:
+        """Until the last connection is forgotten; tells of those that stay."""
+        try:
+            wait_until("connections to end", lambda: self.metrics().sum("ct_entries") == 0, timeout)
+        except LabError as error:
+            raise LabError(f"{error}\n{self.do('show', 'connections')}") from None
+
     def service(self, name: str) -> dict:
         """The configuration of one service, to be changed before `reload`."""
         return next(one for one in self.config["service"] if one["name"] == name)
