@@ -4,6 +4,7 @@ this machine is judged."""
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from lab.lab import ROOT
@@ -13,6 +14,7 @@ sys.path.append(str(ROOT / "scripts/faults"))
 from bench.machine import stolen_ns  # noqa: E402
 from inject.faults import Course, Load  # noqa: E402
 from inject.figures import LIMIT, describe, distribution, ratios  # noqa: E402
+from inject.patience import Patience  # noqa: E402
 from inject.probe import Packet, Result  # noqa: E402
 from inject.verdict import BROKEN, HOLDS, PUBLISHED, UNDECIDED, disturbance, judge, verdicts  # noqa: E402
 
@@ -36,6 +38,34 @@ def test_a_course_is_had_again_for_what_the_machine_did_and_not_for_its_latency(
     assert disturbance(course(observed=noisy)) == pytest.approx(2)
     assert disturbance(course(observed=noisy, path="software")) == 0
     assert disturbance(course(fault="none", during=stage(p99=48_000))) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("skipped", "patience", "had"),
+    [
+        ([0], Patience(3), 1),
+        ([9, 8, 7, 0], Patience(3), 3),
+        ([9, 0, 0], Patience(3), 2),
+        ([9, 0], Patience(1), 1),
+        # No time is left for having one again, whatever the tries.
+        ([9, 0], Patience(3, again_for=0), 1),
+    ],
+)
+def test_of_disturbed_courses_the_least_counts(skipped, patience, had):
+    left = iter(skipped)
+    found = patience.least_disturbed(lambda _: course(skipped=next(left)))
+    assert found["skipped"] == min(skipped[:had]) and len(found["disturbed"]) == had
+
+
+def test_time_for_courses_again_is_for_all_of_them():
+    """The first one is not had again, and costs none of it."""
+    patience = Patience(3, again_for=0.05)
+
+    def have(_: str) -> dict:
+        time.sleep(0.06)
+        return course(skipped=9)
+
+    assert [len(patience.least_disturbed(have)["disturbed"]) for _ in range(2)] == [2, 1]
 
 
 def test_what_the_host_takes_is_read(tmp_path):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from bench.machine import describe as describe_machine
@@ -19,8 +21,9 @@ from stress.document import markdown, page
 from . import model, report
 from .faults import FAULTS, Fault, Load, run, settle
 from .figures import describe
+from .patience import Patience
 from .scene import PATHS, Path_, Scene, scene
-from .verdict import BROKEN, UNDECIDED, disturbance, verdicts
+from .verdict import BROKEN, UNDECIDED, verdicts
 
 MODEL = "model"
 # Each run has a net of addresses to itself.
@@ -82,6 +85,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tries", type=int, default=3, metavar="N",
                         help="had at most so often is a course that this machine disturbs; the least disturbed one "
                         "counts (3)")
+    parser.add_argument("--again-for", type=float, default=math.inf, metavar="SECONDS",
+                        help="no course is had again once this long went into such (no limit)")
     parser.add_argument("--rate", type=int, default=Load.rate, help="observed datagrams a second (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the model's dice (1)")
     parser.add_argument("--json", action="store_true", help="all numbers on standard output")
@@ -89,6 +94,8 @@ def _arguments() -> argparse.Namespace:
     tries, rate, seed = arguments.tries, arguments.rate, arguments.seed
     if not (1 <= tries <= TRIES_MAX and 1_000 <= rate <= 50_000 and 0 <= seed < 1 << 64):
         parser.error(f"--tries is 1 to {TRIES_MAX}, --rate 1000 to 50000, --seed a number of 64 bits")
+    if not arguments.again_for >= 0:
+        parser.error("--again-for is a number of seconds")
     return arguments
 
 
@@ -107,10 +114,11 @@ def _measure(arguments: argparse.Namespace) -> dict:
     data: dict = {"kind": "faults", "machine": machine, "machine_text": describe_machine(machine),
                   "quick": arguments.quick, "load": dataclasses.asdict(load), "builds": {}, "runs": [],
                   "failed": []}
+    patience = Patience(1 if arguments.quick else arguments.tries, arguments.again_for)
     if paths:
         require_root()
     for path in paths:
-        _on_path(path, faults, load, 1 if arguments.quick else arguments.tries, data)
+        _on_path(path, faults, load, patience, data)
     if MODEL in arguments.paths:
         say("the model")
         found = model.run(arguments.seed, 20 if arguments.quick else 200)
@@ -123,7 +131,7 @@ def _measure(arguments: argparse.Namespace) -> dict:
     return data
 
 
-def _on_path(path: Path_, faults: list[Fault], load: Load, tries: int, data: dict) -> None:
+def _on_path(path: Path_, faults: list[Fault], load: Load, patience: Patience, data: dict) -> None:
     """Adds its courses. What goes wrong ends this path; what was had of it stays."""
     try:
         with scene(path) as made:
@@ -131,21 +139,13 @@ def _on_path(path: Path_, faults: list[Fault], load: Load, tries: int, data: dic
             commits = (have["commit"] for name, have, _ in page_.series if name == "build_info")
             data["builds"][path.name] = next(commits, "unknown")
             for fault in faults:
-                data["runs"].append(_least_disturbed(made, fault, load, tries))
+                data["runs"].append(patience.least_disturbed(partial(_course, made, fault, load)))
     except LabError as error:
         data["failed"].append(f"{path.name}: {error}")
 
 
-def _least_disturbed(made: Scene, fault: Fault, load: Load, tries: int) -> dict:
-    """The course that this machine disturbed least, and how much it did each."""
-    best, disturbed = {}, []
-    while len(disturbed) < tries and (not disturbed or min(disturbed) > 1):
-        again = f", again: disturbed {disturbed[-1]:.3g} times too much" if disturbed else ""
-        say(f"{made.path.name}: {fault.name}{again}")
-        course = run(made, fault, load)
-        settle(made)
-        found = {"path": made.path.name, "fault": fault.name, **describe(fault.name, course, load)}
-        disturbed.append(disturbance(found))
-        if disturbed[-1] == min(disturbed):
-            best = found
-    return {**best, "disturbed": disturbed}
+def _course(made: Scene, fault: Fault, load: Load, again: str) -> dict:
+    say(f"{made.path.name}: {fault.name}{again}")
+    course = run(made, fault, load)
+    settle(made)
+    return {"path": made.path.name, "fault": fault.name, **describe(fault.name, course, load)}
