@@ -44,8 +44,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """What the user wants."""
     parser = argparse.ArgumentParser(
         prog="scripts/latency/run.py",
-        description="What Millrace adds to a packet's way, in software and through its software eSwitch, beside an XDP "
-        "program that rewrites MAC addresses: one-way latencies of the same packets on this machine, as distributions.",
+        description="What Millrace adds to a packet's way, in software and through its software eSwitch, beside an\n"
+        "XDP program that rewrites MAC addresses: one-way latencies of the same packets on this machine, as "
+        "distributions.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -35,6 +35,11 @@ ANSWERS = {
         "not, as the paper saw, the model does not explain: it has no receiver that pushes back, and the four splits "
         "coincide. That they are flat below it is built in: delays are constants, and the only queues are bursts'.",
 }
+ABOUT = """\
+Regenerates figures 4 to 8 of the XenoFlow paper from a model of its testbed, without hardware, and compares them with
+the paper's text and the authors' chart. With --testbed, measures the same of Millrace's source partitions on a device,
+and puts that beside them.
+"""
 EXAMPLES = """\
 examples:
   scripts/xenoflow/run.py                                     the report in target/xenoflow
@@ -95,9 +100,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/xenoflow/run.py",
-        description="Regenerates figures 4 to 8 of the XenoFlow paper from a model of its testbed, without hardware, "
-        "and compares them with the paper's text and the authors' chart. With --testbed, measures the same of "
-        "Millrace's source partitions on a device, and puts that beside them.",
+        description=ABOUT,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
